@@ -1,0 +1,26 @@
+// Which instruction sets this CPU has, and which one the kernels use.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace brick {
+
+// In rising order; each includes those before it.
+enum class Isa { kSse2, kAvx2, kAvx512, kAvx512Bf16, kAmx };
+
+const char* name(Isa isa);
+
+// Instruction sets found on this CPU, lowest first.
+std::vector<Isa> available_isas();
+
+// The highest available one, or the one that BRICK_ISA names (Error if unknown or absent). Read once.
+Isa active_isa();
+
+// True where bfloat16 products run in hardware under active_isa().
+bool has_bf16_arithmetic();
+
+std::string cpu_model();  // "AMD EPYC 9B14", from the operating system; "unknown" if it does not say
+int physical_cores();
+
+}  // namespace brick

@@ -1,0 +1,31 @@
+// One thread pool in the process: OpenMP's, which oneDNN uses too. Work is split in a fixed way, so that
+// results depend on the number of threads but never on timing.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace brick {
+
+inline int threads() { return omp_get_max_threads(); }
+inline void set_threads(int count) { omp_set_num_threads(std::max(1, count)); }
+
+// Calls body(i) for each i in [0, count), each once, in parallel. Body must not throw.
+template <class Body>
+void parallel_for(int64_t count, Body&& body) {
+#pragma omp parallel for schedule(dynamic, 1) if (count > 1)
+  for (int64_t i = 0; i < count; ++i) body(i);
+}
+
+// Calls body(begin, end) on contiguous pieces of [0, count) of at least `grain`, one piece a thread.
+template <class Body>
+void parallel_ranges(int64_t count, int64_t grain, Body&& body) {
+  const int64_t pieces = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, threads());
+  if (pieces == 1 || omp_in_parallel()) return body(int64_t{0}, count);
+#pragma omp parallel for schedule(static, 1) num_threads(static_cast<int>(pieces))
+  for (int64_t p = 0; p < pieces; ++p) body(count * p / pieces, count * (p + 1) / pieces);
+}
+
+}  // namespace brick

@@ -1,0 +1,21 @@
+// What this process has used, and whether the user asked it to stop.
+#pragma once
+
+#include <cstdint>
+
+namespace brick {
+
+int64_t peak_rss_bytes();       // largest resident set so far
+int64_t available_memory_bytes();  // what the machine could still give, MemAvailable
+
+// Wall-clock seconds since construction.
+class Stopwatch {
+ public:
+  Stopwatch();
+  double seconds() const;
+
+ private:
+  int64_t start_ns_;
+};
+
+}  // namespace brick

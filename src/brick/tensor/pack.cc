@@ -1,0 +1,138 @@
+#include "brick/tensor/pack.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "brick/base/error.h"
+
+namespace brick::tensor {
+namespace {
+
+uint16_t load_u16(const std::byte* p) {
+  uint16_t bits;
+  std::memcpy(&bits, p, 2);
+  return bits;
+}
+void store_u16(std::byte* p, uint16_t bits) { std::memcpy(p, &bits, 2); }
+
+uint8_t nibble(float scaled, int limit) {
+  return static_cast<uint8_t>(std::min(limit, static_cast<int>(static_cast<int8_t>(scaled))));
+}
+
+void store_nibbles(const uint8_t* q, std::byte* out) {
+  for (int j = 0; j < 16; ++j) out[j] = static_cast<std::byte>(q[j] | q[j + 16] << 4);
+}
+
+void pack_q8_0(const float* x, std::byte* out) {
+  float largest = 0;
+  for (int j = 0; j < kQuantBlock; ++j) largest = std::max(largest, std::fabs(x[j]));
+  const float d = largest / 127.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
+  store_u16(out, f32_to_f16(d));
+  for (int j = 0; j < kQuantBlock; ++j)
+    out[2 + j] = static_cast<std::byte>(static_cast<int8_t>(std::roundf(x[j] * inverse)));
+}
+
+void pack_q4_0(const float* x, std::byte* out) {
+  float extreme = 0;  // the value of largest magnitude, with its sign
+  for (int j = 0; j < kQuantBlock; ++j)
+    if (std::fabs(x[j]) > std::fabs(extreme)) extreme = x[j];
+  const float d = extreme / -8.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
+  uint8_t q[kQuantBlock];
+  for (int j = 0; j < kQuantBlock; ++j) q[j] = nibble(x[j] * inverse + 8.5f, 15);
+  store_u16(out, f32_to_f16(d));
+  store_nibbles(q, out + 2);
+}
+
+void pack_q4_1(const float* x, std::byte* out) {
+  const auto [low, high] = std::minmax_element(x, x + kQuantBlock);
+  const float minimum = *low, d = (*high - minimum) / 15.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
+  uint8_t q[kQuantBlock];
+  for (int j = 0; j < kQuantBlock; ++j) q[j] = nibble((x[j] - minimum) * inverse + 0.5f, 15);
+  store_u16(out, f32_to_f16(d));
+  store_u16(out + 2, f32_to_f16(minimum));
+  store_nibbles(q, out + 4);
+}
+
+}  // namespace
+
+void unpack(DType dtype, const std::byte* source, int64_t count, float* out) {
+  BRICK_ASSERT(count % info(dtype).block_values == 0);
+  switch (dtype) {
+    case DType::kF32: std::memcpy(out, source, static_cast<size_t>(count) * 4); return;
+    case DType::kF16:
+      for (int64_t i = 0; i < count; ++i) out[i] = f16_to_f32(load_u16(source + 2 * i));
+      return;
+    case DType::kBF16:
+      for (int64_t i = 0; i < count; ++i) out[i] = bf16_to_f32(load_u16(source + 2 * i));
+      return;
+    case DType::kQ8_0:
+      for (int64_t i = 0; i < count; i += kQuantBlock, source += 34, out += kQuantBlock) {
+        const float d = f16_to_f32(load_u16(source));
+        for (int j = 0; j < kQuantBlock; ++j)
+          out[j] = d * static_cast<float>(static_cast<int8_t>(source[2 + j]));
+      }
+      return;
+    case DType::kQ4_0:
+    case DType::kQ4_1: {
+      const bool offset = dtype == DType::kQ4_1;
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += kQuantBlock) {
+        const float d = f16_to_f32(load_u16(source));
+        const float m = offset ? f16_to_f32(load_u16(source + 2)) : -8.0f * d;
+        source += offset ? 4 : 2;
+        for (int j = 0; j < 16; ++j) {
+          const auto byte = static_cast<uint8_t>(source[j]);
+          out[j] = d * static_cast<float>(byte & 15) + m;
+          out[j + 16] = d * static_cast<float>(byte >> 4) + m;
+        }
+        source += 16;
+      }
+      return;
+    }
+    default: BRICK_ASSERT(false && "integer types are not decoded");
+  }
+}
+
+void pack(DType dtype, const float* values, int64_t count, std::byte* out) {
+  BRICK_ASSERT(count % info(dtype).block_values == 0);
+  switch (dtype) {
+    case DType::kF32: std::memcpy(out, values, static_cast<size_t>(count) * 4); return;
+    case DType::kF16:
+      for (int64_t i = 0; i < count; ++i) store_u16(out + 2 * i, f32_to_f16(values[i]));
+      return;
+    case DType::kBF16:
+      for (int64_t i = 0; i < count; ++i) store_u16(out + 2 * i, f32_to_bf16(values[i]));
+      return;
+    case DType::kQ8_0:
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += 34) pack_q8_0(values + i, out);
+      return;
+    case DType::kQ4_0:
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += 18) pack_q4_0(values + i, out);
+      return;
+    case DType::kQ4_1:
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += 20) pack_q4_1(values + i, out);
+      return;
+    default: BRICK_ASSERT(false && "integer types are not encoded");
+  }
+}
+
+Tensor to_f32(const TensorView& source) { return convert(source, DType::kF32); }
+
+Tensor convert(const TensorView& source, DType dtype) {
+  Tensor out(dtype, source.shape);
+  if (source.dtype == dtype) {
+    std::memcpy(out.bytes().data(), source.bytes.data(), source.bytes.size());
+    return out;
+  }
+  const int64_t cols = source.shape.empty() ? 1 : source.shape.back();
+  const int64_t rows = cols > 0 ? element_count(source.shape) / cols : 0;
+  const int64_t in_bytes = row_bytes(source.dtype, cols), out_bytes = row_bytes(dtype, cols);
+  std::vector<float> row(static_cast<size_t>(cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    unpack(source.dtype, source.bytes.data() + r * in_bytes, cols, row.data());
+    pack(dtype, row.data(), cols, out.bytes().data() + r * out_bytes);
+  }
+  return out;
+}
+
+}  // namespace brick::tensor

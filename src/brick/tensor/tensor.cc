@@ -1,0 +1,64 @@
+#include "brick/tensor/tensor.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "brick/base/checked.h"
+
+namespace brick::tensor {
+
+int64_t element_count(const Shape& shape) {
+  int64_t count = 1;
+  for (int64_t dimension : shape) count = checked_mul(count, dimension, "tensor shape");
+  return count;
+}
+
+int64_t byte_count(DType dtype, const Shape& shape) {
+  if (shape.empty()) return info(dtype).block_bytes;
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) rows = checked_mul(rows, shape[i], "tensor shape");
+  return checked_mul(rows, row_bytes(dtype, shape.back()), "tensor shape");
+}
+
+Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape)) {
+  size_bytes_ = static_cast<size_t>(byte_count(dtype_, shape_));
+  const size_t rounded = (size_bytes_ + 63) / 64 * 64;
+  if (rounded < size_bytes_) throw std::bad_alloc();
+  void* memory = nullptr;
+  if (posix_memalign(&memory, 64, rounded > 0 ? rounded : 64) != 0) throw std::bad_alloc();
+  std::memset(memory, 0, rounded);
+  data_.reset(static_cast<std::byte*>(memory));
+}
+
+void Tensor::Free::operator()(std::byte* memory) const { std::free(memory); }
+
+Tensor Tensor::clone() const {
+  Tensor copy(dtype_, shape_);
+  if (size_bytes_ > 0) std::memcpy(copy.data_.get(), data_.get(), size_bytes_);
+  return copy;
+}
+
+int64_t Tensor::size() const { return data_ == nullptr ? 0 : element_count(shape_); }
+
+float* Tensor::f32() {
+  BRICK_ASSERT(dtype_ == DType::kF32);
+  return reinterpret_cast<float*>(data_.get());
+}
+const float* Tensor::f32() const {
+  BRICK_ASSERT(dtype_ == DType::kF32);
+  return reinterpret_cast<const float*>(data_.get());
+}
+
+MatView Tensor::mat() {
+  BRICK_ASSERT(shape_.size() == 2);
+  return {f32(), shape_[0], shape_[1]};
+}
+ConstMatView Tensor::mat() const {
+  BRICK_ASSERT(shape_.size() == 2);
+  return {f32(), shape_[0], shape_[1]};
+}
+
+Tensor matrix(int64_t rows, int64_t cols) { return Tensor(DType::kF32, {rows, cols}); }
+
+}  // namespace brick::tensor
