@@ -1,0 +1,23 @@
+// Plain text from files.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+
+namespace brick::io {
+
+// The whole file (a pipe is fine too), bytes as they are. Error(kNotFound) if missing, kInvalidInput for a
+// folder, kIo if the system refuses. An empty file is an empty string.
+std::string read_text(const std::filesystem::path& path);
+
+// Calls with lines numbered from 1, without "\n" or "\r\n" at the end, and without a byte order mark. The
+// text after the last newline is a line if it is not empty. Views live until `line` returns.
+using LineFunction = std::function<void(int64_t number, std::string_view line)>;
+void for_each_line_in(std::string_view text, const LineFunction& line);
+// As above, without loading the file whole.
+void for_each_line(const std::filesystem::path& path, const LineFunction& line);
+
+}  // namespace brick::io
