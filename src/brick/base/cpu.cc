@@ -29,7 +29,7 @@ bool bit(unsigned word, int index) { return (word >> index & 1u) != 0; }
 
 const char* name(Isa isa) {
   switch (isa) {
-    case Isa::kSse2: return "sse2";
+    case Isa::kSse4: return "sse4";
     case Isa::kAvx2: return "avx2";
     case Isa::kAvx512: return "avx512";
     case Isa::kAvx512Bf16: return "avx512_bf16";
@@ -39,7 +39,7 @@ const char* name(Isa isa) {
 }
 
 std::vector<Isa> available_isas() {
-  std::vector<Isa> found{Isa::kSse2};
+  std::vector<Isa> found{Isa::kSse4};
   __builtin_cpu_init();  // GCC's check covers the operating system's saving of the wide registers
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return found;
   found.push_back(Isa::kAvx2);

@@ -7,7 +7,7 @@
 namespace brick {
 
 // In rising order; each includes those before it.
-enum class Isa { kSse2, kAvx2, kAvx512, kAvx512Bf16, kAmx };
+enum class Isa { kSse4, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
 const char* name(Isa isa);
 

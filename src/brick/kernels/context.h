@@ -1,0 +1,42 @@
+// What a kernel call needs besides its operands: the arithmetic and reusable scratch memory. One Context serves
+// one caller at a time; it is passed, never global.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "brick/tensor/tensor.h"
+
+namespace brick::kernels {
+
+// Arithmetic of the dense products. Everything else is float32.
+enum class Compute : uint8_t { kF32, kBf16 };
+
+std::string_view name(Compute compute);
+
+// "auto" (the fastest this machine has), "f32" or "bf16" (Error where there is no such arithmetic).
+Compute choose_compute(std::string_view wanted);
+
+// Makes Highway and oneDNN keep to active_isa(). Call once, before the first kernel.
+void apply_isa_limit();
+
+class Context {
+ public:
+  explicit Context(Compute compute = Compute::kF32) : compute_(compute) {}
+
+  Compute compute() const { return compute_; }
+  void set_compute(Compute compute) { compute_ = compute; }
+
+  // Scratch for the callee named by `slot`, at least `floats` long; valid until the next call with that slot.
+  // It grows on first use and is then reused.
+  enum Slot { kWeights, kInput, kBranch, kAttention, kHead, kSlots };
+  float* scratch(Slot slot, int64_t floats);
+
+ private:
+  Compute compute_;
+  tensor::Tensor scratch_[kSlots];
+};
+
+}  // namespace brick::kernels

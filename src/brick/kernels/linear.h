@@ -1,0 +1,23 @@
+// Products of activations with a weight held in any form: y = x W^T and its gradient in x. Encoded and sparse weights
+// are expanded a piece at a time into scratch memory; a few rows go through a fused path without it.
+#pragma once
+
+#include "brick/kernels/context.h"
+#include "brick/tensor/matrix.h"
+
+namespace brick::kernels {
+
+// y = x W^T + beta y; x [T, in], W [out, in], y [T, out]; beta 0 or 1.
+void linear(Context& context, const tensor::Matrix& weight, tensor::ConstMatView x, float beta, tensor::MatView y);
+
+// dx = dy W + beta dx; dy [T, out], dx [T, in]; beta 0 or 1.
+void linear_backward(Context& context, const tensor::Matrix& weight, tensor::ConstMatView dy, float beta,
+                     tensor::MatView dx);
+
+// Rows [begin, end) of the weight as float32, [end - begin, in], in parallel.
+void expand_rows(const tensor::Matrix& weight, int64_t begin, int64_t end, float* out);
+
+// Rows of the weight that are expanded at a time: a piece of about 8 MB.
+int64_t rows_a_piece(const tensor::Matrix& weight);
+
+}  // namespace brick::kernels

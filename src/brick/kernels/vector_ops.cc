@@ -1,0 +1,230 @@
+#include "brick/kernels/vector_ops.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "brick/kernels/simd_targets.h"
+#include "brick/tensor/pack.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "brick/kernels/vector_ops.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+#include <hwy/contrib/math/math-inl.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace brick::kernels {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using F = hn::ScalableTag<float>;
+
+// Visits full vectors with `vector(i)` and the rest one value at a time with `scalar(i)`.
+template <class Vector, class Scalar>
+HWY_INLINE void sweep(int64_t n, Vector&& vector, Scalar&& scalar) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F()));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) vector(i);
+  for (; i < n; ++i) scalar(i);
+}
+
+float Dot(const float* a, const float* b, int64_t n) {
+  const F f;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(f));
+  auto s0 = hn::Zero(f), s1 = hn::Zero(f), s2 = hn::Zero(f), s3 = hn::Zero(f);
+  int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    s0 = hn::MulAdd(hn::LoadU(f, a + i), hn::LoadU(f, b + i), s0);
+    s1 = hn::MulAdd(hn::LoadU(f, a + i + lanes), hn::LoadU(f, b + i + lanes), s1);
+    s2 = hn::MulAdd(hn::LoadU(f, a + i + 2 * lanes), hn::LoadU(f, b + i + 2 * lanes), s2);
+    s3 = hn::MulAdd(hn::LoadU(f, a + i + 3 * lanes), hn::LoadU(f, b + i + 3 * lanes), s3);
+  }
+  for (; i + lanes <= n; i += lanes) s0 = hn::MulAdd(hn::LoadU(f, a + i), hn::LoadU(f, b + i), s0);
+  float total = hn::GetLane(hn::SumOfLanes(f, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
+  for (; i < n; ++i) total += a[i] * b[i];
+  return total;
+}
+
+void Axpy(float alpha, const float* x, float* y, int64_t n) {
+  const F f;
+  const auto va = hn::Set(f, alpha);
+  sweep(
+      n, [&](int64_t i) { hn::StoreU(hn::MulAdd(va, hn::LoadU(f, x + i), hn::LoadU(f, y + i)), f, y + i); },
+      [&](int64_t i) { y[i] += alpha * x[i]; });
+}
+
+void Scale(float alpha, float* x, int64_t n) {
+  const F f;
+  const auto va = hn::Set(f, alpha);
+  sweep(
+      n, [&](int64_t i) { hn::StoreU(hn::Mul(va, hn::LoadU(f, x + i)), f, x + i); }, [&](int64_t i) { x[i] *= alpha; });
+}
+
+void Multiply(const float* a, const float* b, float* out, int64_t n) {
+  const F f;
+  sweep(
+      n, [&](int64_t i) { hn::StoreU(hn::Mul(hn::LoadU(f, a + i), hn::LoadU(f, b + i)), f, out + i); },
+      [&](int64_t i) { out[i] = a[i] * b[i]; });
+}
+
+float MaxValue(const float* x, int64_t n) {
+  const F f;
+  auto best = hn::Set(f, x[0]);
+  float rest = x[0];
+  sweep(
+      n, [&](int64_t i) { best = hn::Max(best, hn::LoadU(f, x + i)); },
+      [&](int64_t i) { rest = x[i] > rest ? x[i] : rest; });
+  const float lanes = hn::GetLane(hn::MaxOfLanes(f, best));
+  return lanes > rest ? lanes : rest;
+}
+
+float ExpSum(float shift, float* x, int64_t n) {
+  const F f;
+  const auto vs = hn::Set(f, shift);
+  auto total = hn::Zero(f);
+  float rest = 0;
+  sweep(
+      n,
+      [&](int64_t i) {
+        const auto e = hn::Exp(f, hn::Sub(hn::LoadU(f, x + i), vs));
+        hn::StoreU(e, f, x + i);
+        total = hn::Add(total, e);
+      },
+      [&](int64_t i) { rest += x[i] = std::exp(x[i] - shift); });
+  return hn::GetLane(hn::SumOfLanes(f, total)) + rest;
+}
+
+bool AllFinite(const float* x, int64_t n) {
+  const F f;
+  auto residue = hn::Zero(f);  // x - x is zero for a finite x, NaN otherwise
+  bool rest = true;
+  sweep(
+      n,
+      [&](int64_t i) {
+        const auto v = hn::LoadU(f, x + i);
+        residue = hn::Add(residue, hn::Sub(v, v));
+      },
+      [&](int64_t i) { rest = rest && std::isfinite(x[i]); });
+  return rest && hn::GetLane(hn::SumOfLanes(f, residue)) == 0.0f;
+}
+
+void ToBf16(const float* x, uint16_t* out, int64_t n) {
+  const F f;
+  const hn::Rebind<uint16_t, F> u16;
+  const hn::Rebind<uint32_t, F> u32;
+  sweep(
+      n,
+      [&](int64_t i) {
+        const auto bits = hn::BitCast(u32, hn::LoadU(f, x + i));
+        const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u32, 1));
+        const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(u32, 0x7FFF)), odd));
+        const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(u32, 0x40));
+        const auto nan = hn::RebindMask(u32, hn::IsNaN(hn::LoadU(f, x + i)));
+        hn::StoreU(hn::DemoteTo(u16, hn::BitCast(hn::Rebind<int32_t, F>(), hn::IfThenElse(nan, quiet, rounded))), u16,
+                   out + i);
+      },
+      [&](int64_t i) { out[i] = tensor::f32_to_bf16(x[i]); });
+}
+
+void UnpackBf16(const std::byte* source, int64_t count, float* out) {
+  const F f;
+  const hn::Rebind<uint16_t, F> u16;
+  const hn::Rebind<uint32_t, F> u32;
+  const auto* in = reinterpret_cast<const uint16_t*>(source);
+  sweep(
+      count,
+      [&](int64_t i) {
+        hn::StoreU(hn::BitCast(f, hn::ShiftLeft<16>(hn::PromoteTo(u32, hn::LoadU(u16, in + i)))), f, out + i);
+      },
+      [&](int64_t i) { out[i] = tensor::bf16_to_f32(in[i]); });
+}
+
+void UnpackQ8(const std::byte* source, int64_t count, float* out) {
+  const F f;
+  const hn::Rebind<int8_t, F> i8;
+  const hn::Rebind<int32_t, F> i32;
+  const int lanes = static_cast<int>(hn::Lanes(f));
+  for (int64_t i = 0; i < count; i += tensor::kQuantBlock, source += 34, out += tensor::kQuantBlock) {
+    uint16_t bits;
+    std::memcpy(&bits, source, 2);
+    const auto d = hn::Set(f, tensor::f16_to_f32(bits));
+    const auto* q = reinterpret_cast<const int8_t*>(source + 2);
+    for (int j = 0; j < tensor::kQuantBlock; j += lanes)
+      hn::StoreU(hn::Mul(d, hn::ConvertTo(f, hn::PromoteTo(i32, hn::LoadU(i8, q + j)))), f, out + j);
+  }
+}
+
+// Q4_0 and Q4_1 alike: value = d q + m, with m = -8 d for Q4_0.
+void UnpackQ4(const std::byte* source, int64_t count, bool offset, float* out) {
+  const F f;
+  const hn::Rebind<uint8_t, F> u8;
+  const hn::Rebind<int32_t, F> i32;
+  const int lanes = static_cast<int>(hn::Lanes(f));
+  const auto low = hn::Set(i32, 15);
+  for (int64_t i = 0; i < count; i += tensor::kQuantBlock, out += tensor::kQuantBlock) {
+    uint16_t d_bits, m_bits;
+    std::memcpy(&d_bits, source, 2);
+    std::memcpy(&m_bits, source + 2, 2);
+    const float d = tensor::f16_to_f32(d_bits);
+    const auto vd = hn::Set(f, d), vm = hn::Set(f, offset ? tensor::f16_to_f32(m_bits) : -8.0f * d);
+    source += offset ? 4 : 2;
+    const auto* q = reinterpret_cast<const uint8_t*>(source);
+    for (int j = 0; j < 16; j += lanes) {
+      const auto bytes = hn::PromoteTo(i32, hn::LoadU(u8, q + j));
+      // A multiplication and an addition, not fused: the bits of the scalar definition.
+      hn::StoreU(hn::Add(hn::Mul(vd, hn::ConvertTo(f, hn::And(bytes, low))), vm), f, out + j);
+      hn::StoreU(hn::Add(hn::Mul(vd, hn::ConvertTo(f, hn::ShiftRight<4>(bytes))), vm), f, out + j + 16);
+    }
+    source += 16;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace brick::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace brick::kernels {
+
+HWY_EXPORT(Dot);
+HWY_EXPORT(Axpy);
+HWY_EXPORT(Scale);
+HWY_EXPORT(Multiply);
+HWY_EXPORT(MaxValue);
+HWY_EXPORT(ExpSum);
+HWY_EXPORT(AllFinite);
+HWY_EXPORT(ToBf16);
+HWY_EXPORT(UnpackBf16);
+HWY_EXPORT(UnpackQ8);
+HWY_EXPORT(UnpackQ4);
+
+float dot(const float* a, const float* b, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(Dot)(a, b, n); }
+float sum_squares(const float* a, int64_t n) noexcept { return dot(a, a, n); }
+void axpy(float alpha, const float* x, float* y, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(Axpy)(alpha, x, y, n); }
+void scale(float alpha, float* x, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(Scale)(alpha, x, n); }
+void multiply(const float* a, const float* b, float* out, int64_t n) noexcept {
+  HWY_DYNAMIC_DISPATCH(Multiply)(a, b, out, n);
+}
+float max_value(const float* x, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(MaxValue)(x, n); }
+float exp_sum(float shift, float* x, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(ExpSum)(shift, x, n); }
+bool all_finite(const float* x, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(AllFinite)(x, n); }
+void to_bf16(const float* x, uint16_t* out, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(ToBf16)(x, out, n); }
+
+void unpack_values(tensor::DType dtype, const std::byte* source, int64_t count, float* out) noexcept {
+  using tensor::DType;
+  switch (dtype) {
+    case DType::kBF16: return HWY_DYNAMIC_DISPATCH(UnpackBf16)(source, count, out);
+    case DType::kQ8_0: return HWY_DYNAMIC_DISPATCH(UnpackQ8)(source, count, out);
+    case DType::kQ4_0: return HWY_DYNAMIC_DISPATCH(UnpackQ4)(source, count, false, out);
+    case DType::kQ4_1: return HWY_DYNAMIC_DISPATCH(UnpackQ4)(source, count, true, out);
+    default: tensor::unpack(dtype, source, count, out);
+  }
+}
+
+const char* simd_target() {
+  const int64_t supported = hwy::SupportedTargets() & HWY_TARGETS;
+  return hwy::TargetName(supported & -supported);
+}
+
+}  // namespace brick::kernels
+#endif  // HWY_ONCE

@@ -1,0 +1,58 @@
+// A model or block in memory. Rows of Q and K are in Hugging Face's order, whatever file they came from.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "brick/kernels/rope.h"
+#include "brick/model/block_spec.h"
+#include "brick/model/config.h"
+#include "brick/tensor/matrix.h"
+#include "brick/text/tokenizer_spec.h"
+
+namespace brick::model {
+
+// A layer's own widths: blocks may differ from layer to layer.
+struct LayerShape {
+  int64_t heads = 0, kv_heads = 0, head_dim = 0, ffn = 0;
+};
+
+struct Layer {
+  LayerShape shape;
+  std::vector<float> attention_norm, ffn_norm;        // [D]
+  std::array<tensor::Matrix, kProjCount> projections;  // q [H hd, D], k v [K hd, D], o [D, H hd], gate up [F, D], down [D, F]
+
+  const tensor::Matrix& operator[](Proj proj) const { return projections[static_cast<size_t>(proj)]; }
+  tensor::Matrix& operator[](Proj proj) { return projections[static_cast<size_t>(proj)]; }
+};
+
+struct Model {
+  ModelConfig config;
+  tensor::Matrix embedding;           // [V, D]
+  std::optional<tensor::Matrix> own_head;  // [V, D]; none where the embedding is the head
+  std::vector<Layer> layers;
+  std::vector<float> final_norm;  // [D]
+  BlockSpec block;                // of a dense model: nothing pruned
+  std::optional<text::TokenizerSpec> tokenizer;  // filled on request (load.h)
+  std::string source;                            // path it was loaded from
+
+  const tensor::Matrix& head() const { return own_head ? *own_head : embedding; }
+  int64_t parameters() const;  // counting zeros of pruned weights
+  int64_t nonzeros() const;    // kept ones, by the masks
+  int64_t linear_parameters() const;  // of the layers' linear weights alone
+  int64_t weight_bytes() const;
+};
+
+// SHA-256 over the shape, the norms and a sample of the embedding, rounded to bfloat16: equal for a GGUF, its
+// dequantised folders and the blocks pruned from either; other models differ.
+std::string fingerprint(const Model& model);
+
+// SHA-256 over names and masks of the sparse weights; empty where nothing is masked.
+std::string mask_hash(const Model& model);
+
+// Throws Error(kCorrupt) naming the first matrix whose shape disagrees with the configuration.
+void check_shapes(const Model& model);
+
+}  // namespace brick::model
