@@ -157,7 +157,6 @@ class GgufWriter {
     uint64_t bytes;
     TensorSource source;
   };
-  void add_encoded(std::string_view key, const GgufValue& value);
 
   std::string metadata_;  // encoded
   std::map<std::string, bool, std::less<>> keys_, names_;

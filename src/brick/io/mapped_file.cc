@@ -1,0 +1,54 @@
+#include "brick/io/mapped_file.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "brick/base/error.h"
+#include "brick/io/posix_file.h"
+
+namespace brick::io {
+
+MappedFile::~MappedFile() {
+  if (mapping_ != nullptr) ::munmap(mapping_, bytes_.size());
+}
+
+std::shared_ptr<const MappedFile> MappedFile::from_bytes(std::vector<std::byte> bytes, std::string name) {
+  std::shared_ptr<MappedFile> file(new MappedFile);
+  file->name_ = std::move(name);
+  file->owned_ = std::move(bytes);
+  file->bytes_ = file->owned_;
+  return file;
+}
+
+void MappedFile::drop_pages(std::span<const std::byte> part) const noexcept {
+  if (mapping_ == nullptr || part.empty()) return;
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(part.data()) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<uintptr_t>(part.data()) + part.size()) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+std::shared_ptr<const MappedFile> map_file(const std::filesystem::path& path) {
+  std::shared_ptr<MappedFile> file(new MappedFile);
+  file->name_ = path.string();
+  // A pipe without a writer would block open(), so the kind is looked at first.
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
+    fail(ErrorCode::kInvalidInput, "{}: is a pipe or device, expected a file on disk", path.string());
+  const Descriptor descriptor(open_for_reading(path));
+  if (::fstat(descriptor.get(), &status) != 0)
+    fail(ErrorCode::kIo, "{}: cannot read: {}", path.string(), os_error());
+  if (status.st_size == 0) fail(ErrorCode::kCorrupt, "{}: is empty", path.string());
+  const auto size = static_cast<size_t>(status.st_size);
+  void* const address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
+  if (address == MAP_FAILED) fail(ErrorCode::kIo, "{}: cannot map: {}", path.string(), os_error());
+  file->mapping_ = address;
+  file->bytes_ = {static_cast<const std::byte*>(address), size};
+  return file;
+}
+
+}  // namespace brick::io
