@@ -45,8 +45,9 @@ struct Model {
   int64_t weight_bytes() const;
 };
 
-// SHA-256 over the shape, the norms and a sample of the embedding, rounded to bfloat16: equal for a GGUF, its
-// dequantised folders and the blocks pruned from either; other models differ.
+// SHA-256 over V, D and head size, the last norm and 64 rows of the embedding, rounded to bfloat16: what pruning and
+// LoRA leave alone. Equal for a GGUF, its f32 and bf16 folders, and blocks pruned from or merged into any of them; other
+// models differ, and so does an export that rounds the embedding otherwise (q8_0, or f16 where it is not exact).
 std::string fingerprint(const Model& model);
 
 // SHA-256 over names and masks of the sparse weights; empty where nothing is masked.

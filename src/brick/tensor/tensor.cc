@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 
 #include "brick/base/checked.h"
@@ -21,17 +22,21 @@ int64_t byte_count(DType dtype, const Shape& shape) {
   return checked_mul(rows, row_bytes(dtype, shape.back()), "tensor shape");
 }
 
-Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape)) {
-  size_bytes_ = static_cast<size_t>(byte_count(dtype_, shape_));
-  const size_t rounded = (size_bytes_ + 63) / 64 * 64;
-  if (rounded < size_bytes_) throw std::bad_alloc();
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 64, rounded > 0 ? rounded : 64) != 0) throw std::bad_alloc();
-  std::memset(memory, 0, rounded);
-  data_.reset(static_cast<std::byte*>(memory));
+namespace {
+constexpr size_t kAlignment = 64;
 }
 
-void Tensor::Free::operator()(std::byte* memory) const { std::free(memory); }
+Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape)) {
+  size_bytes_ = static_cast<size_t>(byte_count(dtype_, shape_));
+  if (size_bytes_ > std::numeric_limits<size_t>::max() - kAlignment) throw std::bad_alloc();
+  // calloc: large blocks come from the kernel already zero, so they cost nothing until they are touched.
+  std::byte* memory = static_cast<std::byte*>(std::calloc(size_bytes_ + kAlignment, 1));
+  if (memory == nullptr) throw std::bad_alloc();
+  const size_t shift = kAlignment - reinterpret_cast<uintptr_t>(memory) % kAlignment;
+  data_ = {memory + shift, Free{shift}};
+}
+
+void Tensor::Free::operator()(std::byte* memory) const { std::free(memory - shift); }
 
 Tensor Tensor::clone() const {
   Tensor copy(dtype_, shape_);

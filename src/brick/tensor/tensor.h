@@ -50,6 +50,7 @@ class Tensor {
 
  private:
   struct Free {
+    size_t shift = 0;  // of the aligned memory in its block
     void operator()(std::byte* memory) const;
   };
   DType dtype_ = DType::kF32;

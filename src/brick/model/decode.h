@@ -1,0 +1,55 @@
+// Text generation: one sequence, keys and values cached.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "brick/base/rng.h"
+#include "brick/model/transformer.h"
+
+namespace brick::model {
+
+struct SamplingConfig {
+  double temperature = 0;  // 0: greedy
+  int64_t top_k = 0;       // 0: all
+  double top_p = 1;        // nucleus (Holtzman et al. 2020)
+  double min_p = 0;        // relative to the likeliest token
+  double repeat_penalty = 1;  // divides positive (multiplies negative) logits of the last 64 tokens (Keskar et al. 2019)
+  uint64_t seed = 0;
+};
+
+// Picks the next token from logits [V], which it may change. `recent` are the tokens so far.
+class Sampler {
+ public:
+  explicit Sampler(const SamplingConfig& config) : config_(config), rng_(config.seed, stream_id({0x5A})) {}
+  int32_t pick(std::span<float> logits, std::span<const int32_t> recent);
+
+ private:
+  SamplingConfig config_;
+  Rng rng_;
+};
+
+class Decoder {
+ public:
+  // `capacity`: most tokens, prompt included.
+  Decoder(const Model& model, kernels::Context& context, AdapterUse use, int64_t capacity);
+
+  // Feeds ids and returns the logits [V] after the last one; valid until the next call.
+  std::span<float> feed(std::span<const int32_t> ids);
+
+  int64_t length() const { return cache_.length; }
+  int64_t capacity() const { return cache_.capacity; }
+
+ private:
+  Transformer transformer_;
+  AdapterUse use_;
+  KvCache cache_;
+  std::vector<float> logits_;
+};
+
+// Feeds `prompt`, then samples until `stop` says so (called with each new token; true ends after it), the capacity is
+// reached or max_tokens are made. Returns the new tokens.
+std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt, const SamplingConfig& sampling,
+                              int64_t max_tokens, const std::function<bool(int32_t)>& stop);
+
+}  // namespace brick::model

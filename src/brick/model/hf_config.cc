@@ -1,0 +1,179 @@
+#include "brick/model/hf_config.h"
+
+#include <cmath>
+#include <limits>
+
+#include "brick/base/error.h"
+#include "brick/io/json_file.h"
+
+namespace brick::model {
+namespace {
+
+using nlohmann::json;
+
+// Reads typed fields; null counts as absent, as in transformers.
+class Fields {
+ public:
+  Fields(const json& object, std::string_view what) : object_(object), what_(what) {}
+
+  const json* find(const char* key) const {
+    const auto it = object_.find(key);
+    return it == object_.end() || it->is_null() ? nullptr : &*it;
+  }
+  int64_t integer(const char* key) const {
+    const json* value = find(key);
+    if (value == nullptr) fail(ErrorCode::kInvalidInput, "{}: {} is missing", what_, key);
+    return to_integer(key, *value);
+  }
+  int64_t integer_or(const char* key, int64_t fallback) const {
+    const json* value = find(key);
+    return value == nullptr ? fallback : to_integer(key, *value);
+  }
+  float number_or(const char* key, float fallback) const {
+    const json* value = find(key);
+    if (value == nullptr) return fallback;
+    if (!value->is_number()) wrong(key, *value, "a number");
+    return value->get<float>();
+  }
+  bool flag_or(const char* key, bool fallback) const {
+    const json* value = find(key);
+    if (value == nullptr) return fallback;
+    if (!value->is_boolean()) wrong(key, *value, "true or false");
+    return value->get<bool>();
+  }
+  std::string text_or(const char* key, const char* fallback) const {
+    const json* value = find(key);
+    if (value == nullptr) return fallback;
+    if (!value->is_string()) wrong(key, *value, "a string");
+    return value->get<std::string>();
+  }
+  // An id, or the first of a list of ids.
+  std::optional<int32_t> token(const char* key) const {
+    const json* value = find(key);
+    if (value == nullptr || (value->is_array() && value->empty())) return std::nullopt;
+    const int64_t id = to_integer(key, value->is_array() ? value->front() : *value);
+    if (id < 0 || id > std::numeric_limits<int32_t>::max()) wrong(key, *value, "a token's id");
+    return static_cast<int32_t>(id);
+  }
+  void refuse(const char* key, const std::string& supported) const {
+    fail(ErrorCode::kUnsupported, "{}: {} = {} is not supported; {}", what_, key, io::compact_json(object_.at(key)),
+         supported);
+  }
+
+ private:
+  int64_t to_integer(const char* key, const json& value) const {
+    if (!value.is_number_integer()) wrong(key, value, "an integer");
+    if (value.is_number_unsigned() && value.get<uint64_t>() > std::numeric_limits<int64_t>::max())
+      wrong(key, value, "a smaller integer");
+    return value.get<int64_t>();
+  }
+  [[noreturn]] void wrong(const char* key, const json& value, const char* expected) const {
+    fail(ErrorCode::kInvalidInput, "{}: {} is {}, expected {}", what_, key, io::compact_json(value), expected);
+  }
+
+  const json& object_;
+  std::string_view what_;
+};
+
+void check_supported(const Fields& fields, std::string_view what) {
+  const std::string type = fields.text_or("model_type", "");
+  if (const json* names = fields.find("architectures")) {
+    if (!names->is_array() || names->size() != 1 || (*names)[0] != "LlamaForCausalLM")
+      fields.refuse("architectures", "[\"LlamaForCausalLM\"] is");
+  } else if (type.empty()) {
+    fail(ErrorCode::kInvalidInput, "{}: neither model_type nor architectures says what the model is", what);
+  }
+  if (!type.empty() && type != "llama") fields.refuse("model_type", "\"llama\" is");
+  for (const char* key : {"attention_bias", "mlp_bias"})
+    if (fields.flag_or(key, false)) fields.refuse(key, "models without biases are");
+  if (fields.text_or("hidden_act", "silu") != "silu") fields.refuse("hidden_act", "\"silu\" is");
+  if (fields.find("quantization_config") != nullptr)
+    fields.refuse("quantization_config", "f32, f16 and bf16 folders and GGUF files are");
+  if (fields.number_or("partial_rotary_factor", 1) != 1) fields.refuse("partial_rotary_factor", "1 is");
+}
+
+// transformers 4 has rope_theta and rope_scaling, transformers 5 both in rope_parameters.
+void read_rope(const Fields& fields, std::string_view what, ModelConfig& config) {
+  config.rope_theta = fields.number_or("rope_theta", 10000.0f);
+  json scaling;
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const json* value = fields.find(key);
+    if (value == nullptr) continue;
+    if (!value->is_object()) fail(ErrorCode::kInvalidInput, "{}: {} is no object", what, key);
+    const Fields inner(*value, what);
+    config.rope_theta = inner.number_or("rope_theta", config.rope_theta);
+    if (inner.number_or("partial_rotary_factor", 1) != 1) inner.refuse("partial_rotary_factor", "1 is");
+    const std::string type = inner.text_or("rope_type", inner.text_or("type", "default").c_str());
+    if (type == "default") continue;
+    scaling = *value;
+    scaling.erase("rope_theta");
+    scaling.erase("type");
+    scaling["rope_type"] = type;
+  }
+  if (!scaling.is_null()) config.rope_scaling = io::compact_json(scaling);
+}
+
+}  // namespace
+
+json json_number(float value) { return json::parse(fmt::format("{}", value)); }
+
+ModelConfig config_from_hf(const json& object, std::string_view what) {
+  if (!object.is_object()) fail(ErrorCode::kInvalidInput, "{}: expected a JSON object", what);
+  const Fields fields(object, what);
+  check_supported(fields, what);
+  ModelConfig config;
+  config.layers = fields.integer("num_hidden_layers");
+  config.hidden = fields.integer("hidden_size");
+  config.heads = fields.integer("num_attention_heads");
+  config.kv_heads = fields.integer_or("num_key_value_heads", config.heads);
+  if (config.heads <= 0) fail(ErrorCode::kInvalidInput, "{}: num_attention_heads is {}", what, config.heads);
+  config.head_dim = fields.integer_or("head_dim", config.hidden / config.heads);
+  config.ffn = fields.integer("intermediate_size");
+  config.vocab = fields.integer("vocab_size");
+  config.norm_eps = fields.number_or("rms_norm_eps", 1e-6f);
+  config.context = fields.integer_or("max_position_embeddings", 2048);
+  config.tied_head = fields.flag_or("tie_word_embeddings", false);
+  config.bos = fields.token("bos_token_id");
+  config.eos = fields.token("eos_token_id");
+  read_rope(fields, what, config);
+  try {
+    constexpr int64_t kLargestHead = 1 << 16;  // bounds the table before validate() sees the rest
+    if (config.head_dim <= 0 || config.head_dim > kLargestHead)
+      fail(ErrorCode::kInvalidInput, "model configuration: head_dim = {}", config.head_dim);
+    config.inverse_frequency = rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
+    config.validate();
+  } catch (const Error& e) {
+    throw Error(e.code(), fmt::format("{}: {}", what, e.what()));
+  }
+  return config;
+}
+
+json config_to_hf(const ModelConfig& config) {
+  const std::vector<float> said =
+      rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
+  for (size_t i = 0; i < said.size(); ++i)
+    if (std::fabs(said[i] - config.inverse_frequency[i]) > 1e-5f * said[i])
+      fail(ErrorCode::kUnsupported,
+           "the model's rotary frequencies are none that config.json can say; export it as GGUF instead");
+  json out{{"model_type", "llama"},
+           {"num_hidden_layers", config.layers},
+           {"hidden_size", config.hidden},
+           {"num_attention_heads", config.heads},
+           {"num_key_value_heads", config.kv_heads},
+           {"head_dim", config.head_dim},
+           {"intermediate_size", config.ffn},
+           {"vocab_size", config.vocab},
+           {"rms_norm_eps", json_number(config.norm_eps)},
+           {"rope_theta", json_number(config.rope_theta)},
+           {"rope_scaling", config.rope_scaling.empty() ? json() : io::parse_json(config.rope_scaling, "rope_scaling")},
+           {"max_position_embeddings", config.context},
+           {"tie_word_embeddings", config.tied_head},
+           {"hidden_act", "silu"},
+           {"attention_bias", false},
+           {"mlp_bias", false}};
+  if (config.bos) out["bos_token_id"] = *config.bos;
+  if (config.eos) out["eos_token_id"] = *config.eos;
+  return out;
+}
+
+}  // namespace brick::model

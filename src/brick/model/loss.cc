@@ -1,0 +1,82 @@
+#include "brick/model/loss.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "brick/base/error.h"
+#include "brick/kernels/cross_entropy.h"
+#include "brick/kernels/linear.h"
+#include "brick/kernels/norm.h"
+
+namespace brick::model {
+namespace {
+
+using tensor::ConstMatView;
+using tensor::MatView;
+
+constexpr int64_t kLogitFloats = 12 << 20;  // about 50 MB of logits at a time
+
+}  // namespace
+
+std::vector<ScoredToken> scored_tokens(std::span<const int32_t> ids, std::span<const uint8_t> supervised,
+                                       std::span<const int64_t> offsets) {
+  std::vector<ScoredToken> scored;
+  for (size_t s = 0; s + 1 < offsets.size(); ++s)
+    for (int64_t t = offsets[s] + 1; t < offsets[s + 1]; ++t)
+      if (supervised[static_cast<size_t>(t)] != 0) scored.push_back({t - 1, ids[static_cast<size_t>(t)]});
+  return scored;
+}
+
+void token_losses(kernels::Context& context, const Model& model, ConstMatView hidden,
+                  std::span<const ScoredToken> scored, std::span<float> losses, float weight, MatView d_hidden) {
+  const int64_t width = model.config.hidden, vocab = model.config.vocab;
+  const int64_t piece = std::clamp<int64_t>(kLogitFloats / vocab, 1, std::max<int64_t>(1, static_cast<int64_t>(scored.size())));
+  const bool backward = d_hidden.data != nullptr;
+  if (backward)
+    for (int64_t t = 0; t < d_hidden.rows; ++t) std::fill_n(d_hidden.row(t), width, 0.0f);
+
+  float* memory = context.scratch(kernels::Context::kHead, piece * (vocab + 4 * width + 1));
+  std::vector<int32_t> targets(static_cast<size_t>(piece));
+  const std::vector<float> weights(static_cast<size_t>(piece), weight);
+  for (size_t begin = 0; begin < scored.size(); begin += static_cast<size_t>(piece)) {
+    const int64_t count = std::min(piece, static_cast<int64_t>(scored.size() - begin));
+    float* next = memory;
+    const auto take = [&](int64_t cols) {
+      const MatView view(next, count, cols);
+      next += piece * cols;
+      return view;
+    };
+    const MatView z = take(vocab), x = take(width), normed = take(width), d_normed = take(width), dx = take(width);
+    float* rms = next;
+    for (int64_t i = 0; i < count; ++i) {
+      const ScoredToken& token = scored[begin + static_cast<size_t>(i)];
+      if (token.target < 0 || token.target >= vocab)
+        fail(ErrorCode::kInvalidInput, "token id {}: the vocabulary has {}", token.target, vocab);
+      targets[static_cast<size_t>(i)] = token.target;
+      std::memcpy(x.row(i), hidden.row(token.row), static_cast<size_t>(width) * sizeof(float));
+    }
+    kernels::rms_norm(x, model.final_norm.data(), model.config.norm_eps, normed, rms);
+    kernels::linear(context, model.head(), normed, 0.0f, z);
+    float* piece_losses = losses.data() + begin;
+    if (!backward) {
+      kernels::cross_entropy(z, targets.data(), piece_losses);
+      continue;
+    }
+    kernels::cross_entropy_backward(z, targets.data(), weights.data(), piece_losses);
+    kernels::linear_backward(context, model.head(), z, 0.0f, d_normed);
+    std::fill_n(dx.data, count * width, 0.0f);
+    kernels::rms_norm_backward(x, model.final_norm.data(), rms, d_normed, dx);
+    for (int64_t i = 0; i < count; ++i)
+      std::memcpy(d_hidden.row(scored[begin + static_cast<size_t>(i)].row), dx.row(i), static_cast<size_t>(width) * sizeof(float));
+  }
+}
+
+void logits(kernels::Context& context, const Model& model, ConstMatView hidden, MatView out) {
+  const int64_t width = model.config.hidden;
+  float* memory = context.scratch(kernels::Context::kHead, hidden.rows * (width + 1));
+  const MatView normed(memory, hidden.rows, width);
+  kernels::rms_norm(hidden, model.final_norm.data(), model.config.norm_eps, normed, memory + hidden.rows * width);
+  kernels::linear(context, model.head(), normed, 0.0f, out);
+}
+
+}  // namespace brick::model

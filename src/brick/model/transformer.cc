@@ -1,0 +1,277 @@
+#include "brick/model/transformer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "brick/base/error.h"
+#include "brick/base/parallel.h"
+#include "brick/kernels/linear.h"
+#include "brick/kernels/norm.h"
+#include "brick/kernels/rope.h"
+#include "brick/kernels/swiglu.h"
+
+namespace brick::model {
+namespace {
+
+using kernels::AttentionShape;
+using tensor::ConstMatView;
+using tensor::MatView;
+using tensor::Tensor;
+
+MatView rows(Tensor& tensor, int64_t count) { return {tensor.f32(), count, tensor.shape()[1]}; }
+
+void copy(ConstMatView from, MatView to) {
+  for (int64_t t = 0; t < from.rows; ++t)
+    std::memcpy(to.row(t), from.row(t), static_cast<size_t>(from.cols) * sizeof(float));
+}
+
+AttentionShape attention_shape(const LayerShape& shape) { return {shape.heads, shape.kv_heads, shape.head_dim}; }
+
+LayerShape widest(const Model& model) {
+  LayerShape out = model.layers.front().shape;
+  for (const Layer& layer : model.layers) {
+    out.heads = std::max(out.heads, layer.shape.heads);
+    out.kv_heads = std::max(out.kv_heads, layer.shape.kv_heads);
+    out.ffn = std::max(out.ffn, layer.shape.ffn);
+  }
+  return out;
+}
+
+}  // namespace
+
+LayerTape::LayerTape(const LayerShape& shape, int64_t width, int64_t tokens, int64_t rank)
+    : input(tensor::matrix(tokens, width)),
+      q(tensor::matrix(tokens, shape.heads * shape.head_dim)),
+      k(tensor::matrix(tokens, shape.kv_heads * shape.head_dim)),
+      v(tensor::matrix(tokens, shape.kv_heads * shape.head_dim)),
+      attended(tensor::matrix(tokens, shape.heads * shape.head_dim)),
+      middle(tensor::matrix(tokens, width)),
+      gate(tensor::matrix(tokens, shape.ffn)),
+      up(tensor::matrix(tokens, shape.ffn)),
+      log_sum_exp(static_cast<size_t>(tokens * shape.heads)),
+      attention_rms(static_cast<size_t>(tokens)),
+      ffn_rms(static_cast<size_t>(tokens)) {
+  if (rank > 0)
+    for (Tensor& h : hidden) h = tensor::matrix(tokens, rank);
+}
+
+int64_t LayerTape::bytes() const {
+  size_t total = 0;
+  for (const Tensor* t : {&input, &q, &k, &v, &attended, &middle, &gate, &up}) total += t->bytes().size();
+  for (const Tensor& h : hidden) total += h.bytes().size();
+  return static_cast<int64_t>(total + (log_sum_exp.size() + attention_rms.size() + ffn_rms.size()) * sizeof(float));
+}
+
+KvCache::KvCache(const Model& model, int64_t positions) : capacity(positions) {
+  for (const Layer& layer : model.layers) {
+    keys.push_back(tensor::matrix(positions, layer.shape.kv_heads * layer.shape.head_dim));
+    values.push_back(tensor::matrix(positions, layer.shape.kv_heads * layer.shape.head_dim));
+  }
+}
+
+Transformer::Transformer(const Model& model, kernels::Context& context, int64_t max_tokens, int64_t rank,
+                         bool trainable, Activations activations)
+    : model_(model),
+      context_(context),
+      max_tokens_(max_tokens),
+      rank_(rank),
+      trainable_(trainable),
+      activations_(activations) {
+  const int64_t width = model.config.hidden;
+  const LayerShape shape = widest(model);
+  x_ = tensor::matrix(max_tokens, width);
+  normed_ = tensor::matrix(max_tokens, width);
+  ffn_ = tensor::matrix(max_tokens, shape.ffn);
+  if (!trainable || activations == Activations::kRecompute) {
+    tapes_.emplace_back(shape, width, max_tokens, rank);
+  } else {
+    for (const Layer& layer : model.layers) tapes_.emplace_back(layer.shape, width, max_tokens, rank);
+  }
+  if (!trainable) return;
+  if (activations == Activations::kRecompute)
+    for (size_t i = 0; i < model.layers.size(); ++i) inputs_.push_back(tensor::matrix(max_tokens, width));
+  d_normed_ = tensor::matrix(max_tokens, width);
+  d_ffn_ = tensor::matrix(max_tokens, shape.ffn);
+  d_attended_ = tensor::matrix(max_tokens, shape.heads * shape.head_dim);
+  dq_ = tensor::matrix(max_tokens, shape.heads * shape.head_dim);
+  dk_ = tensor::matrix(max_tokens, shape.kv_heads * shape.head_dim);
+  dv_ = tensor::matrix(max_tokens, shape.kv_heads * shape.head_dim);
+}
+
+int64_t Transformer::buffer_bytes() const {
+  int64_t total = 0;
+  for (const LayerTape& tape : tapes_) total += tape.bytes();
+  for (const Tensor& t : inputs_) total += static_cast<int64_t>(t.bytes().size());
+  for (const Tensor* t : {&x_, &normed_, &ffn_, &d_normed_, &d_ffn_, &d_attended_, &dq_, &dk_, &dv_})
+    total += static_cast<int64_t>(t->bytes().size());
+  return total;
+}
+
+void Transformer::plan(std::span<const int64_t> offsets, int64_t first_position) {
+  layout_.spans.clear();
+  layout_.positions.clear();
+  int64_t last = 0;
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+    const int64_t length = offsets[s + 1] - offsets[s];
+    layout_.spans.push_back({offsets[s], length, offsets[s], first_position + length});
+    for (int64_t i = 0; i < length; ++i) layout_.positions.push_back(static_cast<int32_t>(first_position + i));
+    last = std::max(last, first_position + length);
+  }
+  const int64_t known = rope_.half > 0 ? static_cast<int64_t>(rope_.cosines.size()) / rope_.half : 0;
+  if (last > known) rope_ = kernels::make_rope_table(model_.config.inverse_frequency, std::max(last, 2 * known));
+}
+
+void Transformer::embed(std::span<const int32_t> ids, MatView x) const {
+  for (size_t t = 0; t < ids.size(); ++t) {
+    if (ids[t] < 0 || ids[t] >= model_.config.vocab)
+      fail(ErrorCode::kInvalidInput, "token id {} at position {}: the vocabulary has {}", ids[t], t, model_.config.vocab);
+    model_.embedding.unpack_rows(ids[t], ids[t] + 1, x.row(static_cast<int64_t>(t)), x.cols);
+  }
+}
+
+Branch Transformer::branch(int64_t layer, Proj proj, const AdapterUse& use) const {
+  if (use.adapter == nullptr || !use.adapter->at(layer, proj).present()) return {};
+  const LoraConfig& config = use.adapter->config;
+  return {&use.adapter->at(layer, proj),
+          config.scale(),
+          config.masked,
+          use.training ? config.dropout : 0.0,
+          use.seed,
+          stream_id({use.step, static_cast<uint64_t>(layer), static_cast<uint64_t>(proj)})};
+}
+
+void Transformer::project(int64_t layer, Proj proj, const AdapterUse& use, LayerTape& tape, ConstMatView x, float beta,
+                          MatView y) {
+  const Branch b = branch(layer, proj, use);
+  Tensor& hidden = tape.hidden[static_cast<size_t>(proj)];
+  model::project(context_, model_.layers[static_cast<size_t>(layer)][proj], b, x, beta, y,
+                 b.pair != nullptr ? rows(hidden, x.rows) : MatView());
+}
+
+void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tape, MatView x, KvCache* cache,
+                            const InputHook& hook) {
+  const Layer& layer = model_.layers[static_cast<size_t>(index)];
+  const int64_t count = x.rows;
+  const MatView normed = rows(normed_, count), q = rows(tape.q, count), k = rows(tape.k, count), v = rows(tape.v, count);
+  copy(x, rows(tape.input, count));
+  kernels::rms_norm(x, layer.attention_norm.data(), model_.config.norm_eps, normed, tape.attention_rms.data());
+  if (hook) hook(index, Proj::kQ, normed);
+  project(index, Proj::kQ, use, tape, normed, 0.0f, q);
+  project(index, Proj::kK, use, tape, normed, 0.0f, k);
+  project(index, Proj::kV, use, tape, normed, 0.0f, v);
+  kernels::rope(rope_, layout_.positions.data(), layer.shape.head_dim, q);
+  kernels::rope(rope_, layout_.positions.data(), layer.shape.head_dim, k);
+
+  const MatView attended = rows(tape.attended, count);
+  if (cache != nullptr) {
+    const MatView keys = cache->keys[static_cast<size_t>(index)].mat(), values = cache->values[static_cast<size_t>(index)].mat();
+    copy(k, keys.row_range(cache->length, cache->length + count));
+    copy(v, values.row_range(cache->length, cache->length + count));
+    kernels::attention(context_, attention_shape(layer.shape), layout_.spans, q, keys, values, attended, nullptr);
+  } else {
+    kernels::attention(context_, attention_shape(layer.shape), layout_.spans, q, k, v, attended, tape.log_sum_exp.data());
+  }
+  if (hook) hook(index, Proj::kO, attended);
+  project(index, Proj::kO, use, tape, attended, 1.0f, x);
+
+  copy(x, rows(tape.middle, count));
+  kernels::rms_norm(x, layer.ffn_norm.data(), model_.config.norm_eps, normed, tape.ffn_rms.data());
+  if (hook) hook(index, Proj::kGate, normed);
+  const MatView gate = rows(tape.gate, count), up = rows(tape.up, count), ffn(ffn_.f32(), count, layer.shape.ffn);
+  project(index, Proj::kGate, use, tape, normed, 0.0f, gate);
+  project(index, Proj::kUp, use, tape, normed, 0.0f, up);
+  kernels::swiglu(gate, up, ffn);
+  if (hook) hook(index, Proj::kDown, ffn);
+  project(index, Proj::kDown, use, tape, ffn, 1.0f, x);
+}
+
+void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, LayerTape& tape, MatView dx, bool need_input,
+                                     Adapter& gradients) {
+  const Layer& layer = model_.layers[static_cast<size_t>(index)];
+  const int64_t count = dx.rows;
+  const auto back = [&](Proj proj, ConstMatView x, ConstMatView dy, float beta, MatView d_input) {
+    const Branch b = branch(index, proj, use);
+    LoraPair& gradient = gradients.at(index, proj);
+    project_backward(context_, layer[proj], b, x,
+                     b.pair != nullptr ? ConstMatView(rows(tape.hidden[static_cast<size_t>(proj)], count)) : ConstMatView(),
+                     dy, beta, d_input, gradient.present() ? &gradient : nullptr);
+  };
+  const MatView normed = rows(normed_, count), d_normed = rows(d_normed_, count);
+  const MatView gate = rows(tape.gate, count), up = rows(tape.up, count);
+  const MatView ffn(ffn_.f32(), count, layer.shape.ffn), d_ffn(d_ffn_.f32(), count, layer.shape.ffn);
+
+  kernels::swiglu(gate, up, ffn);
+  back(Proj::kDown, ffn, dx, 0.0f, d_ffn);
+  kernels::swiglu_backward(gate, up, d_ffn, gate, up);  // gate and up become their gradients
+  kernels::rms_norm(rows(tape.middle, count), layer.ffn_norm.data(), model_.config.norm_eps, normed, tape.ffn_rms.data());
+  back(Proj::kGate, normed, gate, 0.0f, d_normed);
+  back(Proj::kUp, normed, up, 1.0f, d_normed);
+  kernels::rms_norm_backward(rows(tape.middle, count), layer.ffn_norm.data(), tape.ffn_rms.data(), d_normed, dx);
+
+  const MatView attended = rows(tape.attended, count);
+  const MatView d_attended(d_attended_.f32(), count, attended.cols), dq(dq_.f32(), count, attended.cols);
+  const MatView k = rows(tape.k, count), dk(dk_.f32(), count, k.cols), dv(dv_.f32(), count, k.cols);
+  back(Proj::kO, attended, dx, 0.0f, d_attended);
+  kernels::attention_backward(context_, attention_shape(layer.shape), layout_.spans, rows(tape.q, count), k,
+                              rows(tape.v, count), attended, tape.log_sum_exp.data(), d_attended, dq, dk, dv);
+  kernels::rope_backward(rope_, layout_.positions.data(), layer.shape.head_dim, dq);
+  kernels::rope_backward(rope_, layout_.positions.data(), layer.shape.head_dim, dk);
+  kernels::rms_norm(rows(tape.input, count), layer.attention_norm.data(), model_.config.norm_eps, normed,
+                    tape.attention_rms.data());
+  const MatView d_input = need_input ? d_normed : MatView();
+  back(Proj::kQ, normed, dq, 0.0f, d_input);
+  back(Proj::kK, normed, dk, 1.0f, d_input);
+  back(Proj::kV, normed, dv, 1.0f, d_input);
+  if (need_input)
+    kernels::rms_norm_backward(rows(tape.input, count), layer.attention_norm.data(), tape.attention_rms.data(), d_normed, dx);
+}
+
+MatView Transformer::forward(const TokenBatch& batch, const AdapterUse& use) {
+  const auto count = static_cast<int64_t>(batch.ids.size());
+  BRICK_ASSERT(batch.offsets.size() >= 2 && batch.offsets.front() == 0 && batch.offsets.back() == count);
+  if (count > max_tokens_) fail(ErrorCode::kInvalidInput, "a batch of {} tokens, planned for {}", count, max_tokens_);
+  plan(batch.offsets, 0);
+  const MatView x = rows(x_, count);
+  embed(batch.ids, x);
+  for (int64_t l = 0; l < model_.config.layers; ++l) {
+    if (!inputs_.empty()) copy(x, rows(inputs_[static_cast<size_t>(l)], count));
+    run_layer(l, use, tape_of(l), x, nullptr, {});
+  }
+  return x;
+}
+
+MatView Transformer::extend(std::span<const int32_t> ids, const AdapterUse& use, KvCache& cache) {
+  const auto count = static_cast<int64_t>(ids.size());
+  if (cache.length + count > cache.capacity)
+    fail(ErrorCode::kInvalidInput, "{} tokens do not fit a context of {}", cache.length + count, cache.capacity);
+  BRICK_ASSERT(count <= max_tokens_);
+  const int64_t offsets[2] = {0, count};
+  plan(offsets, cache.length);
+  const MatView x = rows(x_, count);
+  embed(ids, x);
+  for (int64_t l = 0; l < model_.config.layers; ++l) run_layer(l, use, tape_of(l), x, &cache, {});
+  cache.length += count;
+  return x;
+}
+
+void Transformer::backward(const TokenBatch& batch, const AdapterUse& use, MatView d_hidden, Adapter& gradients) {
+  BRICK_ASSERT(trainable_ && use.adapter != nullptr);
+  int64_t lowest = model_.config.layers;
+  for_each_pair(*use.adapter, [&](int64_t layer, Proj, const LoraPair&) { lowest = std::min(lowest, layer); });
+  const auto count = static_cast<int64_t>(batch.ids.size());
+  for (int64_t l = model_.config.layers - 1; l >= lowest; --l) {
+    if (!inputs_.empty()) {
+      const MatView x = rows(x_, count);
+      copy(rows(inputs_[static_cast<size_t>(l)], count), x);
+      run_layer(l, use, tape_of(l), x, nullptr, {});
+    }
+    run_layer_backward(l, use, tape_of(l), d_hidden, l > lowest, gradients);
+  }
+}
+
+void Transformer::layer_forward(int64_t layer, std::span<const int64_t> offsets, MatView x, const InputHook& hook) {
+  plan(offsets, 0);
+  run_layer(layer, {}, tape_of(layer), x, nullptr, hook);
+}
+
+}  // namespace brick::model

@@ -1,0 +1,112 @@
+// Forward and backward through the layers, for packed batches: sequences of unequal length lie one behind the other
+// without padding and attend only within themselves.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "brick/kernels/attention.h"
+#include "brick/kernels/context.h"
+#include "brick/model/adapter.h"
+#include "brick/model/lora_branch.h"
+#include "brick/model/model.h"
+
+namespace brick::model {
+
+// ids [T]; sequence s is [offsets[s], offsets[s + 1]).
+struct TokenBatch {
+  std::span<const int32_t> ids;
+  std::span<const int64_t> offsets;
+};
+
+// An adapter in use. Dropout acts only while training; its numbers come from (seed, step, layer, matrix).
+struct AdapterUse {
+  const Adapter* adapter = nullptr;
+  bool training = false;
+  uint64_t seed = 0, step = 0;
+};
+
+// Activations of one layer that its backward needs, for up to `tokens` tokens.
+struct LayerTape {
+  tensor::Tensor input, q, k, v, attended, middle, gate, up;  // [T, ...]
+  std::vector<float> log_sum_exp, attention_rms, ffn_rms;
+  std::array<tensor::Tensor, kProjCount> hidden;  // [T, r] of each LoRA branch
+
+  LayerTape(const LayerShape& shape, int64_t width, int64_t tokens, int64_t rank);
+  int64_t bytes() const;
+};
+
+enum class Activations : uint8_t {
+  kKeep,       // all of them: fast
+  kRecompute,  // only each layer's input; the backward runs the layer's forward again
+};
+
+// Keys and values of a decode, by layer.
+struct KvCache {
+  std::vector<tensor::Tensor> keys, values;  // [capacity, K head_dim] each
+  int64_t length = 0, capacity = 0;
+
+  KvCache(const Model& model, int64_t positions);
+};
+
+// Sees the input of a layer's linear weights, as they are met: once for q, k and v (named kQ), o, once for gate and up
+// (kGate), down. Views are valid during the call.
+using InputHook = std::function<void(int64_t layer, Proj proj, tensor::ConstMatView x)>;
+
+// Owns all buffers of a run, planned once for `max_tokens`. The model and context must outlive it.
+class Transformer {
+ public:
+  // `rank`: of the adapters to come, 0 for none. `trainable`: plan for backward with `activations`.
+  Transformer(const Model& model, kernels::Context& context, int64_t max_tokens, int64_t rank = 0,
+              bool trainable = false, Activations activations = Activations::kKeep);
+
+  // The residual stream after the last layer, before the final norm: [T, D], valid until the next call.
+  // Error(kInvalidInput) for an id outside the vocabulary or more than max_tokens.
+  tensor::MatView forward(const TokenBatch& batch, const AdapterUse& use = {});
+
+  // Continues one sequence whose first cache.length tokens are cached.
+  tensor::MatView extend(std::span<const int32_t> ids, const AdapterUse& use, KvCache& cache);
+
+  // After forward() with the same batch and use: accumulates into `gradients`. `d_hidden` [T, D] = dL/d(forward's
+  // result) is overwritten.
+  void backward(const TokenBatch& batch, const AdapterUse& use, tensor::MatView d_hidden, Adapter& gradients);
+
+  // Piecewise, for pruning layer by layer. Each changes x [T, D] in place.
+  void embed(std::span<const int32_t> ids, tensor::MatView x) const;
+  void layer_forward(int64_t layer, std::span<const int64_t> offsets, tensor::MatView x, const InputHook& hook = {});
+
+  const Model& model() const { return model_; }
+  kernels::Context& context() { return context_; }
+  int64_t max_tokens() const { return max_tokens_; }
+  int64_t buffer_bytes() const;
+
+ private:
+  struct Layout {
+    std::vector<kernels::AttentionSpan> spans;
+    std::vector<int32_t> positions;
+  };
+  void plan(std::span<const int64_t> offsets, int64_t first_position);
+  void run_layer(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView x, KvCache* cache,
+                 const InputHook& hook);
+  void run_layer_backward(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView dx, bool need_input,
+                          Adapter& gradients);
+  Branch branch(int64_t layer, Proj proj, const AdapterUse& use) const;
+  void project(int64_t layer, Proj proj, const AdapterUse& use, LayerTape& tape, tensor::ConstMatView x, float beta,
+               tensor::MatView y);
+  LayerTape& tape_of(int64_t layer) { return tapes_.size() == 1 ? tapes_[0] : tapes_[static_cast<size_t>(layer)]; }
+
+  const Model& model_;
+  kernels::Context& context_;
+  int64_t max_tokens_, rank_;
+  bool trainable_;
+  Activations activations_;
+  kernels::RopeTable rope_;
+  Layout layout_;
+  std::vector<LayerTape> tapes_;          // one a layer, or one for all
+  std::vector<tensor::Tensor> inputs_;    // [T, D] of each layer, when activations are recomputed
+  tensor::Tensor x_, normed_, ffn_;       // [T, D], [T, D], [T, F]
+  tensor::Tensor d_normed_, d_ffn_, d_attended_, dq_, dk_, dv_;
+};
+
+}  // namespace brick::model
