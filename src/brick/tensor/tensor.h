@@ -50,7 +50,8 @@ class Tensor {
 
  private:
   struct Free {
-    size_t shift = 0;  // of the aligned memory in its block
+    size_t shift;  // of the aligned memory in its block
+    explicit Free(size_t bytes = 0) : shift(bytes) {}
     void operator()(std::byte* memory) const;
   };
   DType dtype_ = DType::kF32;
