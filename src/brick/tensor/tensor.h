@@ -51,7 +51,8 @@ class Tensor {
  private:
   struct Free {
     size_t shift;  // of the aligned memory in its block
-    explicit Free(size_t bytes = 0) : shift(bytes) {}
+    Free() : shift(0) {}
+    explicit Free(size_t bytes) : shift(bytes) {}
     void operator()(std::byte* memory) const;
   };
   DType dtype_ = DType::kF32;
