@@ -56,8 +56,8 @@ class Fields {
     return static_cast<int32_t>(id);
   }
   void refuse(const char* key, const std::string& supported) const {
-    fail(ErrorCode::kUnsupported, "{}: {} = {} is not supported; {}", what_, key, io::compact_json(object_.at(key)),
-         supported);
+    fail(ErrorCode::kUnsupported, "{}: {} = {} is not supported; {}", what_, key,
+         io::compact_json(object_.at(key)), supported);
   }
 
  private:
@@ -68,7 +68,8 @@ class Fields {
     return value.get<int64_t>();
   }
   [[noreturn]] void wrong(const char* key, const json& value, const char* expected) const {
-    fail(ErrorCode::kInvalidInput, "{}: {} is {}, expected {}", what_, key, io::compact_json(value), expected);
+    fail(ErrorCode::kInvalidInput, "{}: {} is {}, expected {}", what_, key, io::compact_json(value),
+         expected);
   }
 
   const json& object_;
@@ -140,7 +141,8 @@ ModelConfig config_from_hf(const json& object, std::string_view what) {
     constexpr int64_t kLargestHead = 1 << 16;  // bounds the table before validate() sees the rest
     if (config.head_dim <= 0 || config.head_dim > kLargestHead)
       fail(ErrorCode::kInvalidInput, "model configuration: head_dim = {}", config.head_dim);
-    config.inverse_frequency = rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
+    config.inverse_frequency =
+        rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
     config.validate();
   } catch (const Error& e) {
     throw Error(e.code(), fmt::format("{}: {}", what, e.what()));
@@ -165,7 +167,8 @@ json config_to_hf(const ModelConfig& config) {
            {"vocab_size", config.vocab},
            {"rms_norm_eps", json_number(config.norm_eps)},
            {"rope_theta", json_number(config.rope_theta)},
-           {"rope_scaling", config.rope_scaling.empty() ? json() : io::parse_json(config.rope_scaling, "rope_scaling")},
+           {"rope_scaling",
+            config.rope_scaling.empty() ? json() : io::parse_json(config.rope_scaling, "rope_scaling")},
            {"max_position_embeddings", config.context},
            {"tie_word_embeddings", config.tied_head},
            {"hidden_act", "silu"},

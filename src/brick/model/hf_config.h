@@ -8,13 +8,13 @@
 
 namespace brick::model {
 
-// `what` names the file in messages. Absent keys take transformers' defaults. Error(kUnsupported) for another model
-// type and for anything that changes the arithmetic (biases, another activation, quantised weights), kInvalidInput for
-// a value of the wrong type; each names the key. The result is valid.
+// `what` names the file in messages. Absent keys take transformers' defaults. Error(kUnsupported) for another
+// model type and for anything that changes the arithmetic (biases, another activation, quantised weights),
+// kInvalidInput for a value of the wrong type; each names the key. The result is valid.
 ModelConfig config_from_hf(const nlohmann::json& json, std::string_view what);
 
-// Keys that transformers 4 and 5 read, architectures and dtype not among them. Error(kUnsupported) where the rotary
-// frequencies are none that rope_scaling can say.
+// Keys that transformers 4 and 5 read, architectures and dtype not among them. Error(kUnsupported) where the
+// rotary frequencies are none that rope_scaling can say.
 nlohmann::json config_to_hf(const ModelConfig& config);
 
 // The shortest decimal that reads back as `value`, so that 1e-5f is written as 1e-05.

@@ -1,0 +1,138 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "brick/base/error.h"
+#include "brick/model/gguf_layout.h"
+#include "brick/model/hf_config.h"
+#include "brick/tensor/pack.h"
+
+namespace brick::model {
+namespace {
+
+constexpr int64_t kMaxLayers = 1 << 16;
+
+// A number for all layers, or an array with one a layer.
+std::vector<int64_t> per_layer(const io::GgufFile& file, const char* key, int64_t layers) {
+  const io::GgufValue* value = file.find(key);
+  const bool array = value != nullptr && (std::holds_alternative<std::vector<int32_t>>(*value) ||
+                                          std::holds_alternative<std::vector<uint32_t>>(*value));
+  if (!array) return std::vector<int64_t>(static_cast<size_t>(layers), file.require_i64(key));
+  std::vector<int64_t> values = file.require_ints(key);
+  if (static_cast<int64_t>(values.size()) != layers)
+    fail(ErrorCode::kCorrupt, "{}: {} has {} values for {} layers", file.name(), key, values.size(), layers);
+  return values;
+}
+
+std::string linear_scaling(const io::GgufFile& file) {
+  const std::string type = file.str_or("llama.rope.scaling.type", "");
+  const char* key =
+      file.find("llama.rope.scaling.factor") ? "llama.rope.scaling.factor" : "llama.rope.scale_linear";
+  const float factor = file.f32_or(key, 1.0f);
+  if (type == "none" || (type.empty() && factor == 1.0f)) return {};
+  if (!type.empty() && type != "linear")
+    fail(ErrorCode::kUnsupported, "{}: llama.rope.scaling.type '{}' is not supported; none and linear are",
+         file.name(), type);
+  if (!(factor > 0) || !std::isfinite(factor))
+    fail(ErrorCode::kInvalidInput, "{}: {} is {}", file.name(), key, factor);
+  return factor == 1.0f ? std::string()
+                        : fmt::format(R"({{"factor":{},"rope_type":"linear"}})", json_number(factor).dump());
+}
+
+// rope_freqs divides the frequencies. Llama 3's converter makes it from rope_scaling, which is found again
+// here for exports if it has Meta's published constants.
+void apply_rope_divisors(const io::GgufFile& file, ModelConfig& config) {
+  if (file.find_tensor("rope_freqs.weight") == nullptr) return;
+  const tensor::Tensor divisors = tensor::to_f32(file.tensor("rope_freqs.weight"));
+  if (divisors.size() != config.head_dim / 2)
+    fail(ErrorCode::kCorrupt, "{}: rope_freqs.weight has {} values for head size {}", file.name(),
+         divisors.size(), config.head_dim);
+  for (size_t i = 0; i < config.inverse_frequency.size(); ++i) {
+    const float divisor = divisors.f32()[i];
+    if (!(divisor > 0) || !std::isfinite(divisor))
+      fail(ErrorCode::kInvalidInput, "{}: rope_freqs.weight[{}] is {}", file.name(), i, divisor);
+    config.inverse_frequency[i] /= divisor;
+  }
+  if (!config.rope_scaling.empty()) return;
+  const float factor = *std::max_element(divisors.f32(), divisors.f32() + divisors.size());
+  const std::string guess = fmt::format(
+      R"({{"factor":{},"high_freq_factor":4.0,"low_freq_factor":1.0,"original_max_position_embeddings":8192,)"
+      R"("rope_type":"llama3"}})",
+      json_number(factor).dump());
+  const std::vector<float> guessed = rope_inverse_frequency(config.rope_theta, config.head_dim, guess);
+  for (size_t i = 0; i < guessed.size(); ++i)
+    if (std::fabs(guessed[i] - config.inverse_frequency[i]) > 1e-5f * guessed[i]) return;
+  config.rope_scaling = guess;
+}
+
+std::optional<int32_t> token_id(const io::GgufFile& file, const char* key) {
+  const std::optional<int64_t> id = file.get_i64(key);
+  if (!id || *id < 0 || *id > std::numeric_limits<int32_t>::max()) return std::nullopt;
+  return static_cast<int32_t>(*id);
+}
+
+}  // namespace
+
+GgufShape read_gguf_shape(const io::GgufFile& file) {
+  const std::string architecture = file.require_str("general.architecture");
+  if (architecture != "llama")
+    fail(ErrorCode::kUnsupported, "{}: architecture '{}' is not supported; llama is", file.name(),
+         architecture);
+  GgufShape shape;
+  ModelConfig& config = shape.config;
+  config.layers = file.require_i64("llama.block_count");
+  if (config.layers <= 0 || config.layers > kMaxLayers)
+    fail(ErrorCode::kInvalidInput, "{}: llama.block_count is {}", file.name(), config.layers);
+  config.hidden = file.require_i64("llama.embedding_length");
+  shape.heads = per_layer(file, "llama.attention.head_count", config.layers);
+  shape.kv_heads = file.find("llama.attention.head_count_kv") != nullptr
+                       ? per_layer(file, "llama.attention.head_count_kv", config.layers)
+                       : shape.heads;
+  shape.ffn = per_layer(file, "llama.feed_forward_length", config.layers);
+  config.heads = shape.heads.front();
+  config.kv_heads = shape.kv_heads.front();
+  config.ffn = shape.ffn.front();
+  if (config.heads <= 0)
+    fail(ErrorCode::kInvalidInput, "{}: llama.attention.head_count is {}", file.name(), config.heads);
+  config.head_dim = file.i64_or("llama.attention.key_length", config.hidden / config.heads);
+  if (const int64_t values = file.i64_or("llama.attention.value_length", config.head_dim);
+      values != config.head_dim)
+    fail(ErrorCode::kUnsupported, "{}: llama.attention.value_length {} differs from key_length {}",
+         file.name(), values, config.head_dim);
+  if (const int64_t turned = file.i64_or("llama.rope.dimension_count", config.head_dim);
+      turned != config.head_dim)
+    fail(ErrorCode::kUnsupported,
+         "{}: llama.rope.dimension_count {} of head size {}: partial rotation is not supported", file.name(),
+         turned, config.head_dim);
+  config.context = file.i64_or("llama.context_length", 2048);
+  config.norm_eps = file.require_f32("llama.attention.layer_norm_rms_epsilon");
+  config.rope_theta = file.f32_or("llama.rope.freq_base", 10000.0f);
+  config.rope_scaling = linear_scaling(file);
+  config.tied_head = file.find_tensor("output.weight") == nullptr;
+  config.bos = token_id(file, "tokenizer.ggml.bos_token_id");
+  config.eos = token_id(file, "tokenizer.ggml.eos_token_id");
+
+  const io::GgufTensorInfo* embedding = file.find_tensor("token_embd.weight");
+  if (embedding == nullptr) fail(ErrorCode::kNotFound, "{}: has no tensor token_embd.weight", file.name());
+  if (embedding->shape.size() != 2)
+    fail(ErrorCode::kCorrupt, "{}: token_embd.weight has {} dimensions, expected 2", file.name(),
+         embedding->shape.size());
+  config.vocab = embedding->shape[0];
+  if (const int64_t said = file.i64_or("llama.vocab_size", config.vocab); said != config.vocab)
+    fail(ErrorCode::kCorrupt, "{}: llama.vocab_size is {}, but token_embd.weight has {} rows", file.name(),
+         said, config.vocab);
+  constexpr int64_t kLargestHead = 1 << 16;
+  if (config.head_dim <= 0 || config.head_dim > kLargestHead)
+    fail(ErrorCode::kInvalidInput, "{}: llama.attention.key_length is {}", file.name(), config.head_dim);
+  try {
+    config.inverse_frequency =
+        rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
+    config.validate();
+  } catch (const Error& e) {
+    throw Error(e.code(), fmt::format("{}: {}", file.name(), e.what()));
+  }
+  apply_rope_divisors(file, config);
+  return shape;
+}
+
+}  // namespace brick::model

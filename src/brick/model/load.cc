@@ -1,0 +1,85 @@
+#include "brick/model/load.h"
+
+#include <filesystem>
+
+#include "brick/base/error.h"
+#include "brick/io/gguf.h"
+#include "brick/io/json_file.h"
+#include "brick/io/text_file.h"
+#include "brick/model/gguf_tokenizer.h"
+#include "brick/model/load_parts.h"
+
+namespace brick::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+text::TokenizerSpec read_tokenizer_json(const fs::path& file) {
+  const fs::path config = file.parent_path() / "tokenizer_config.json";
+  text::TokenizerSpec spec = text::spec_from_hf_json(
+      io::read_text(file), fs::exists(config) ? io::read_text(config) : std::string());
+  // transformers 5 keeps the template in a file of its own.
+  const fs::path chat = file.parent_path() / "chat_template.jinja";
+  if (spec.chat_template.empty() && fs::exists(chat)) spec.chat_template = io::read_text(chat);
+  return spec;
+}
+
+text::TokenizerSpec read_tokenizer_file(const fs::path& file, int64_t vocab) {
+  try {
+    if (file.extension() == ".json") return read_tokenizer_json(file);
+    const auto mapped = io::map_file(file);
+    if (file.extension() == ".model") return text::spec_from_sentencepiece_model(mapped->bytes());
+    if (file.extension() == ".bin")
+      return text::spec_from_llama2c(mapped->bytes(), static_cast<int32_t>(vocab));
+  } catch (const Error& e) {
+    if (std::string_view(e.what()).find(file.string()) != std::string_view::npos) throw;
+    throw Error(e.code(), fmt::format("{}: {}", file.string(), e.what()));
+  }
+  fail(ErrorCode::kUnsupported,
+       "tokenizer {}: a tokenizer.json, a SentencePiece .model or a llama2.c .bin is read", file.string());
+}
+
+std::optional<text::TokenizerSpec> find_folder_tokenizer(const fs::path& folder, int64_t vocab) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer.bin"})
+    if (fs::exists(folder / name)) return read_tokenizer_file(folder / name, vocab);
+  return std::nullopt;
+}
+
+}  // namespace
+
+Model load_model(const std::string& path, const LoadOptions& options) {
+  const bool folder = fs::is_directory(path);
+  const bool own_tokenizer = options.tokenizer && options.tokenizer_file.empty();
+  Model model;
+  std::optional<text::TokenizerSpec> tokenizer;
+  if (folder) {
+    const nlohmann::json config = io::read_json_file(fs::path(path) / "config.json");
+    model = config.is_object() && config.contains("brick") ? load_block_weights(path, config)
+                                                           : load_hf_weights(path, config);
+    if (own_tokenizer) tokenizer = find_folder_tokenizer(path, model.config.vocab);
+  } else {
+    const io::GgufFile file = io::GgufFile::open(path);
+    model = load_gguf_weights(file);
+    if (own_tokenizer) tokenizer = read_gguf_tokenizer(file);
+  }
+  try {
+    check_shapes(model);
+  } catch (const Error& e) {
+    throw Error(e.code(), fmt::format("{}: {}", path, e.what()));
+  }
+  model.source = path;
+  if (!options.tokenizer) return model;
+
+  if (!options.tokenizer_file.empty())
+    tokenizer = read_tokenizer_file(options.tokenizer_file, model.config.vocab);
+  if (!tokenizer)
+    fail(ErrorCode::kNotFound, "{} has no tokenizer ({}); name one with --tokenizer", path,
+         folder ? "tokenizer.json, tokenizer.model or tokenizer.bin" : "tokenizer.ggml.model");
+  if (static_cast<int64_t>(tokenizer->tokens.size()) > model.config.vocab)
+    fail(ErrorCode::kMismatch, "{}: the tokenizer has {} tokens, but the model knows {}", path,
+         tokenizer->tokens.size(), model.config.vocab);
+  model.tokenizer = std::move(tokenizer);
+  return model;
+}
+
+}  // namespace brick::model
