@@ -94,7 +94,7 @@ class GgufParser {
   std::vector<T> array(uint64_t count, std::string_view what) {
     constexpr uint64_t kLeast = std::same_as<T, bool> ? 1 : std::same_as<T, std::string_view> ? 8 : sizeof(T);
     if (count > left() / kLeast)
-      bad(fmt::format("the array {} claims {} values, more than fit the file", what, count));
+      bad(fmt::format("the array of {} claims {} values, more than fit the file", what, count));
     std::vector<T> values;
     if constexpr (std::same_as<T, std::string_view>) {
       values.reserve(count);
@@ -109,75 +109,76 @@ class GgufParser {
     return values;
   }
 
-  GgufValue value(std::string_view key) {
-    const auto type = read<uint32_t>(key);
-    if (type != 9) return scalar(type, key);
-    const auto element = read<uint32_t>(key);
-    const auto count = read<uint64_t>(key);
-    return array_of(element, count, key);
+  // `what` is the key as it may stand in a message.
+  GgufValue value(std::string_view what) {
+    const auto type = read<uint32_t>(what);
+    if (type != 9) return scalar(type, what);
+    const auto element = read<uint32_t>(what);
+    const auto count = read<uint64_t>(what);
+    return array_of(element, count, what);
   }
 
-  GgufValue scalar(uint32_t type, std::string_view key) {
+  GgufValue scalar(uint32_t type, std::string_view what) {
     switch (type) {
       case 0:
-        return read<uint8_t>(key);
+        return read<uint8_t>(what);
       case 1:
-        return read<int8_t>(key);
+        return read<int8_t>(what);
       case 2:
-        return read<uint16_t>(key);
+        return read<uint16_t>(what);
       case 3:
-        return read<int16_t>(key);
+        return read<int16_t>(what);
       case 4:
-        return read<uint32_t>(key);
+        return read<uint32_t>(what);
       case 5:
-        return read<int32_t>(key);
+        return read<int32_t>(what);
       case 6:
-        return read<float>(key);
+        return read<float>(what);
       case 7:
-        return boolean(key);
+        return boolean(what);
       case 8:
-        return std::string(string(key));
+        return std::string(string(what));
       case 10:
-        return read<uint64_t>(key);
+        return read<uint64_t>(what);
       case 11:
-        return read<int64_t>(key);
+        return read<int64_t>(what);
       case 12:
-        return read<double>(key);
+        return read<double>(what);
       default:
-        bad(fmt::format("metadata {} has the unknown type {}", shown(key), type));
+        bad(fmt::format("{} has the unknown type {}", what, type));
     }
   }
 
-  GgufValue array_of(uint32_t element, uint64_t count, std::string_view key) {
+  GgufValue array_of(uint32_t element, uint64_t count, std::string_view what) {
     switch (element) {
       case 0:
-        return array<uint8_t>(count, key);
+        return array<uint8_t>(count, what);
       case 1:
-        return array<int8_t>(count, key);
+        return array<int8_t>(count, what);
       case 2:
-        return array<uint16_t>(count, key);
+        return array<uint16_t>(count, what);
       case 3:
-        return array<int16_t>(count, key);
+        return array<int16_t>(count, what);
       case 4:
-        return array<uint32_t>(count, key);
+        return array<uint32_t>(count, what);
       case 5:
-        return array<int32_t>(count, key);
+        return array<int32_t>(count, what);
       case 6:
-        return array<float>(count, key);
+        return array<float>(count, what);
       case 7:
-        return array<bool>(count, key);
+        return array<bool>(count, what);
       case 8:
-        return array<std::string_view>(count, key);
+        return array<std::string_view>(count, what);
       case 9:
-        unsupported(fmt::format("metadata {} is an array of arrays, which is not read", shown(key)));
+        unsupported(fmt::format("{} is an array of arrays, which is not read", what));
       case 10:
-        return array<uint64_t>(count, key);
+        return array<uint64_t>(count, what);
       case 11:
-        return array<int64_t>(count, key);
+        return array<int64_t>(count, what);
       case 12:
-        return array<double>(count, key);
+        return array<double>(count, what);
       default:
-        bad(fmt::format("metadata {} is an array of the unknown type {}", shown(key), element));
+        bad(fmt::format("{} is an array of the unknown type {}", what, element));
     }
   }
 
@@ -185,7 +186,7 @@ class GgufParser {
     std::string key(name("a metadata key"));
     if (!gguf_.metadata_index_.emplace(key, gguf_.metadata_.size()).second)
       bad(fmt::format("metadata key {} stands there twice", shown(key)));
-    GgufValue read_value = value(key);
+    GgufValue read_value = value("metadata " + shown(key));
     gguf_.metadata_.emplace_back(std::move(key), std::move(read_value));
   }
 

@@ -11,7 +11,7 @@ namespace {
 using tensor::DType;
 
 // ggml.h, ggml-common.h; ids without an entry were removed from ggml.
-constexpr std::array<GgmlType, 33> kTypes{{
+constexpr std::array<GgmlType, 34> kTypes{{
     {0, "F32", 1, 4},         {1, "F16", 1, 2},         {2, "Q4_0", 32, 18},      {3, "Q4_1", 32, 20},
     {6, "Q5_0", 32, 22},      {7, "Q5_1", 32, 24},      {8, "Q8_0", 32, 34},      {9, "Q8_1", 32, 36},
     {10, "Q2_K", 256, 84},    {11, "Q3_K", 256, 110},   {12, "Q4_K", 256, 144},   {13, "Q5_K", 256, 176},
@@ -20,7 +20,7 @@ constexpr std::array<GgmlType, 33> kTypes{{
     {22, "IQ2_S", 256, 82},   {23, "IQ4_XS", 256, 136}, {24, "I8", 1, 1},         {25, "I16", 1, 2},
     {26, "I32", 1, 4},        {27, "I64", 1, 8},        {28, "F64", 1, 8},        {29, "IQ1_M", 256, 56},
     {30, "BF16", 1, 2},       {34, "TQ1_0", 256, 54},   {35, "TQ2_0", 256, 66},   {39, "MXFP4", 32, 17},
-    {40, "NVFP4", 64, 36},
+    {40, "NVFP4", 64, 36},    {41, "Q1_0", 128, 18},
 }};
 
 struct Pair {
