@@ -1,0 +1,89 @@
+#include "brick/train/checkpoint.h"
+
+#include <bit>
+#include <cstring>
+
+#include "brick/base/error.h"
+#include "brick/io/atomic_output.h"
+#include "brick/io/json_file.h"
+#include "brick/io/safetensors.h"
+
+namespace brick::train {
+namespace {
+
+using model::Adapter;
+using model::LoraPair;
+using tensor::Tensor;
+
+constexpr const char* kTensors = "state.safetensors";
+constexpr const char* kProgress = "progress.json";
+
+template <class AdapterLike, class Visit>
+void for_each_named(AdapterLike& adapter, const std::string& group, Visit&& visit) {
+  for_each_pair(adapter, [&](int64_t layer, model::Proj proj, auto& pair) {
+    visit(fmt::format("{}.{}.{}.A", group, layer, name(proj)), pair.a);
+    visit(fmt::format("{}.{}.{}.B", group, layer, name(proj)), pair.b);
+  });
+}
+
+void restore(const io::SafetensorsFile& file, const std::string& group, Adapter& adapter) {
+  for_each_named(adapter, group, [&](const std::string& name, Tensor& tensor) {
+    const tensor::TensorView stored = file.tensor(name);
+    if (stored.dtype != tensor.dtype() || stored.shape != tensor.shape())
+      fail(ErrorCode::kMismatch, "checkpoint {}: {} has another shape than this run's adapter", file.name(), name);
+    std::memcpy(tensor.bytes().data(), stored.bytes.data(), stored.bytes.size());
+  });
+}
+
+}  // namespace
+
+void save_checkpoint(const std::filesystem::path& folder, const Progress& progress, const Adapter& parameters,
+                     AdamW& optimizer) {
+  io::AtomicFolder output(folder, true);
+  io::SafetensorsWriter writer;
+  const auto add = [&](const std::string& name, const Tensor& tensor) { writer.add_tensor(name, tensor.view()); };
+  for_each_named(parameters, "parameter", add);
+  for_each_named(std::as_const(optimizer.first()), "first", add);
+  for_each_named(std::as_const(optimizer.second()), "second", add);
+  writer.write(output.path() / kTensors);
+  // Losses as bit patterns: a resumed run repeats them exactly.
+  io::write_json_file(output.path() / kProgress,
+                      {{"step", progress.step},
+                       {"optimizer_steps", optimizer.steps()},
+                       {"tokens", progress.tokens},
+                       {"supervised_tokens", progress.supervised_tokens},
+                       {"loss_first_bits", std::bit_cast<uint64_t>(progress.loss_first)},
+                       {"loss_last_bits", std::bit_cast<uint64_t>(progress.loss_last)},
+                       {"run_hash", progress.run_hash}});
+  output.commit();
+}
+
+std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, const std::string& run_hash,
+                                        Adapter& parameters, AdamW& optimizer) {
+  if (!std::filesystem::exists(folder)) return std::nullopt;
+  const nlohmann::json json = io::read_json_file(folder / kProgress);
+  Progress progress;
+  try {
+    progress.step = json.at("step");
+    optimizer.set_steps(json.at("optimizer_steps"));
+    progress.tokens = json.at("tokens");
+    progress.supervised_tokens = json.at("supervised_tokens");
+    progress.loss_first = std::bit_cast<double>(json.at("loss_first_bits").get<uint64_t>());
+    progress.loss_last = std::bit_cast<double>(json.at("loss_last_bits").get<uint64_t>());
+    progress.run_hash = json.at("run_hash");
+  } catch (const nlohmann::json::exception& e) {
+    fail(ErrorCode::kCorrupt, "checkpoint {}: {}", folder.string(), e.what());
+  }
+  if (progress.run_hash != run_hash)
+    fail(ErrorCode::kMismatch,
+         "checkpoint {} belongs to another run (model, data, configuration or seed differ); remove it or choose another "
+         "output",
+         folder.string());
+  const io::SafetensorsFile file = io::SafetensorsFile::open(folder / kTensors);
+  restore(file, "parameter", parameters);
+  restore(file, "first", optimizer.first());
+  restore(file, "second", optimizer.second());
+  return progress;
+}
+
+}  // namespace brick::train

@@ -1,0 +1,29 @@
+// A training run at rest: everything that its next step depends on. Random numbers are counter-based, so the step says
+// all about them.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "brick/train/optimizer.h"
+
+namespace brick::train {
+
+struct Progress {
+  int64_t step = 0;           // optimizer steps done
+  int64_t tokens = 0, supervised_tokens = 0;
+  double loss_first = 0, loss_last = 0;
+  std::string run_hash;  // of model, data, configuration and seed: another run's checkpoint is refused
+};
+
+// Replaces `folder` atomically.
+void save_checkpoint(const std::filesystem::path& folder, const Progress& progress, const model::Adapter& parameters,
+                     AdamW& optimizer);
+
+// Fills parameters and moments, which must have their shapes already. None if there is no checkpoint; Error(kMismatch)
+// if it belongs to another run, kCorrupt if it is damaged.
+std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, const std::string& run_hash,
+                                        model::Adapter& parameters, AdamW& optimizer);
+
+}  // namespace brick::train

@@ -1,0 +1,236 @@
+#include "brick/train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "brick/base/error.h"
+#include "brick/base/process.h"
+#include "brick/base/sha256.h"
+#include "brick/data/batches.h"
+#include "brick/model/loss.h"
+#include "brick/train/checkpoint.h"
+#include "brick/train/optimizer.h"
+
+namespace brick::train {
+namespace {
+
+using model::Adapter;
+
+data::BatchOptions batch_options(const TuneConfig& config, uint64_t seed) {
+  return {config.batch_tokens, config.batch_records, config.shuffle, seed};
+}
+
+// The steps of a run, made an epoch at a time: each is `accumulate` batches (fewer at an epoch's end).
+class Steps {
+ public:
+  Steps(std::span<const data::TokenSequence> sequences, const TuneConfig& config, uint64_t seed)
+      : lengths_(data::lengths_of(sequences)), options_(batch_options(config, seed)), accumulate_(config.accumulate) {}
+
+  int64_t in_epoch(int64_t epoch) {
+    load(epoch);
+    return (static_cast<int64_t>(plan_.size()) + accumulate_ - 1) / accumulate_;
+  }
+  std::span<const std::vector<int64_t>> batches(int64_t epoch, int64_t index) {
+    load(epoch);
+    const auto begin = static_cast<size_t>(index * accumulate_);
+    return std::span(plan_).subspan(begin, std::min(static_cast<size_t>(accumulate_), plan_.size() - begin));
+  }
+
+ private:
+  void load(int64_t epoch) {
+    if (epoch == epoch_) return;
+    plan_ = data::plan_epoch(lengths_, options_, epoch);
+    epoch_ = epoch;
+  }
+
+  std::vector<int64_t> lengths_;
+  data::BatchOptions options_;
+  int64_t accumulate_, epoch_ = -1;
+  std::vector<std::vector<int64_t>> plan_;
+};
+
+int64_t total_steps(Steps& steps, const TuneConfig& config) {
+  if (config.steps > 0) return config.steps;
+  int64_t total = 0;
+  const auto whole = static_cast<int64_t>(std::floor(config.epochs));
+  for (int64_t e = 0; e < whole; ++e) total += steps.in_epoch(e);
+  const double rest = config.epochs - static_cast<double>(whole);
+  if (rest > 0) total += static_cast<int64_t>(std::ceil(rest * static_cast<double>(steps.in_epoch(whole))));
+  return std::max<int64_t>(total, 1);
+}
+
+int64_t largest_batch(std::span<const data::TokenSequence> sequences, const TuneConfig& config) {
+  std::vector<int64_t> lengths = data::lengths_of(sequences);
+  std::sort(lengths.rbegin(), lengths.rend());
+  if (config.batch_records == 0) return std::max(config.batch_tokens, lengths.front());
+  int64_t total = 0;
+  for (size_t i = 0; i < std::min(lengths.size(), static_cast<size_t>(config.batch_records)); ++i) total += lengths[i];
+  return total;
+}
+
+std::string run_hash(std::span<const data::TokenSequence> sequences, TuneConfig config, const TuneOptions& options) {
+  Sha256 hash;
+  config.fields([&](std::string_view name, const auto& value, std::string_view) {
+    hash.update(fmt::format("{}={};", name, value));
+  });
+  hash.update(fmt::format("seed={};{};", options.seed, options.run_identity));
+  for (const data::TokenSequence& s : sequences) {
+    hash.update(std::as_bytes(std::span(s.ids)));
+    hash.update(std::as_bytes(std::span(s.supervised)));
+  }
+  if (options.init != nullptr)
+    for_each_pair(*options.init, [&](int64_t, model::Proj, const model::LoraPair& pair) {
+      hash.update(pair.a.bytes());
+      hash.update(pair.b.bytes());
+    });
+  return hash.hex();
+}
+
+struct StepResult {
+  double loss = 0;  // mean over supervised tokens
+  int64_t tokens = 0, supervised = 0;
+};
+
+// Loss and accumulated gradients of a step's batches; the mean is over all their supervised tokens.
+StepResult run_step(model::Transformer& transformer, const model::AdapterUse& use,
+                    std::span<const data::TokenSequence> sequences, std::span<const std::vector<int64_t>> batches,
+                    tensor::Tensor& d_hidden, Adapter& gradients) {
+  StepResult result;
+  std::vector<data::Batch> made;
+  for (const std::vector<int64_t>& indices : batches) {
+    made.push_back(data::make_batch(sequences, indices));
+    result.tokens += made.back().tokens();
+    result.supervised += made.back().supervised_tokens();
+  }
+  const auto weight = static_cast<float>(1.0 / static_cast<double>(result.supervised));
+  double sum = 0;
+  std::vector<float> losses;
+  for (const data::Batch& batch : made) {
+    const model::TokenBatch tokens{batch.ids, batch.offsets};
+    const std::vector<model::ScoredToken> scored = model::scored_tokens(batch.ids, batch.supervised, batch.offsets);
+    losses.assign(scored.size(), 0.0f);
+    const tensor::MatView hidden = transformer.forward(tokens, use);
+    const tensor::MatView d(d_hidden.f32(), hidden.rows, hidden.cols);
+    model::token_losses(transformer.context(), transformer.model(), hidden, scored, losses, weight, d);
+    transformer.backward(tokens, use, d, gradients);
+    for (float loss : losses) sum += loss;
+  }
+  result.loss = sum / static_cast<double>(result.supervised);
+  return result;
+}
+
+}  // namespace
+
+model::LoraConfig lora_config(const model::Model& model, const TuneConfig& config) {
+  model::LoraConfig lora;
+  lora.rank = config.rank;
+  lora.alpha = config.alpha;
+  lora.rslora = config.rslora;
+  lora.dropout = config.dropout;
+  lora.targets = model::parse_targets(config.targets);
+  lora.mask_hash = config.masked ? model::mask_hash(model) : "";
+  lora.masked = !lora.mask_hash.empty();
+  lora.base_fingerprint = model::fingerprint(model);
+  return lora;
+}
+
+int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64_t batch_tokens,
+                      model::Activations activations) {
+  const model::ModelConfig& c = model.config;
+  const int64_t heads = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  const int64_t kept = 2 * c.hidden + 2 * heads + 2 * kv + 2 * c.ffn + model::kProjCount * config.rank;  // floats a token and layer
+  const int64_t layers_kept = activations == model::Activations::kKeep ? c.layers : 1;
+  const int64_t inputs = activations == model::Activations::kKeep ? 0 : c.layers * c.hidden;
+  const int64_t work = 5 * c.hidden + 3 * heads + 2 * kv + 2 * c.ffn;
+  const int64_t adapter = c.layers * config.rank * (4 * c.hidden + 2 * heads + 2 * kv + 3 * (c.hidden + c.ffn) - c.hidden);
+  constexpr int64_t kScratchFloats = 24 << 20;  // pieces of weights and logits
+  return 4 * (batch_tokens * (kept * layers_kept + inputs + work) + 5 * adapter + kScratchFloats);
+}
+
+model::Activations choose_activations(const model::Model& model, const TuneConfig& config, int64_t batch_tokens) {
+  using model::Activations;
+  if (config.memory == "fast") return Activations::kKeep;
+  const int64_t available = available_memory_bytes();
+  const int64_t lean = planned_bytes(model, config, batch_tokens, Activations::kRecompute);
+  if (available > 0 && lean > available)
+    fail(ErrorCode::kInvalidInput, "training needs {} MB and {} MB are free: lower --batch-tokens (now {} tokens a batch)",
+         lean >> 20, available >> 20, batch_tokens);
+  if (config.memory == "low") return Activations::kRecompute;
+  const int64_t fast = planned_bytes(model, config, batch_tokens, Activations::kKeep);
+  return available == 0 || 2 * fast <= available ? Activations::kKeep : Activations::kRecompute;
+}
+
+TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> sequences, const TuneConfig& config,
+                const TuneOptions& options, kernels::Context& context, ProgressSink& sink) {
+  config.validate();
+  if (sequences.empty()) fail(ErrorCode::kInvalidInput, "no records to train on");
+  const Stopwatch watch;
+  TuneResult result;
+  if (options.init != nullptr) {
+    model::check_fits(*options.init, model);
+    result.adapter = options.init->clone();
+  } else {
+    result.adapter = model::make_adapter(model, lora_config(model, config), options.seed);
+  }
+  Adapter& adapter = result.adapter;
+  Adapter gradients = zeros_like(adapter), last_good = adapter.clone();
+  AdamW optimizer(adapter, {.weight_decay = config.weight_decay});
+
+  Progress progress;
+  progress.run_hash = run_hash(sequences, config, options);
+  if (options.resume && !options.checkpoint.empty())
+    if (const auto saved = load_checkpoint(options.checkpoint, progress.run_hash, adapter, optimizer)) progress = *saved;
+
+  Steps steps(sequences, config, options.seed);
+  const int64_t total = total_steps(steps, config), tokens_a_batch = largest_batch(sequences, config);
+  model::Transformer transformer(model, context, tokens_a_batch, adapter.config.rank, true,
+                                 choose_activations(model, config, tokens_a_batch));
+  tensor::Tensor d_hidden = tensor::matrix(tokens_a_batch, model.config.hidden);
+
+  int64_t epoch = 0, index = 0;  // the next step's place in the data
+  for (int64_t skip = progress.step; skip > 0; --skip)
+    if (++index == steps.in_epoch(epoch)) ++epoch, index = 0;
+
+  int64_t session_tokens = 0;
+  while (progress.step < total) {
+    const Stopwatch step_watch;
+    zero(gradients);
+    const model::AdapterUse use{&adapter, true, options.seed, static_cast<uint64_t>(progress.step)};
+    const StepResult step = run_step(transformer, use, sequences, steps.batches(epoch, index), d_hidden, gradients);
+    const double norm = gradient_norm(gradients);
+    if (!std::isfinite(step.loss) || !std::isfinite(norm)) {
+      result.stopped = fmt::format("step {}: the {} is not a number; kept the adapter of the last good step (try a lower --lr)",
+                                   progress.step + 1, std::isfinite(step.loss) ? "gradient" : "loss");
+      adapter = std::move(last_good);
+      break;
+    }
+    last_good = adapter.clone();
+    const double lr = learning_rate(config.schedule, config.lr, config.warmup, progress.step, total);
+    optimizer.step(adapter, gradients, config.clip > 0 && norm > config.clip ? config.clip / (norm + 1e-6) : 1.0, lr);
+
+    if (progress.step == 0) progress.loss_first = step.loss;
+    progress.loss_last = step.loss;
+    progress.tokens += step.tokens;
+    progress.supervised_tokens += step.supervised;
+    ++progress.step;
+    session_tokens += step.tokens;
+    if (++index == steps.in_epoch(epoch)) ++epoch, index = 0;
+    if (options.on_step)
+      options.on_step({progress.step, step.tokens, step.loss, lr, norm, step_watch.seconds()});
+    sink.progress("tune", progress.step, total, "steps",
+                  fmt::format("loss {:.4f}  {:.0f} tokens/s", step.loss, static_cast<double>(session_tokens) / watch.seconds()));
+    if (options.save_every > 0 && !options.checkpoint.empty() && progress.step % options.save_every == 0 &&
+        progress.step < total)
+      save_checkpoint(options.checkpoint, progress, adapter, optimizer);
+  }
+  result.steps = progress.step;
+  result.tokens = progress.tokens;
+  result.supervised_tokens = progress.supervised_tokens;
+  result.loss_first = progress.loss_first;
+  result.loss_last = progress.loss_last;
+  result.seconds = watch.seconds();
+  if (!options.checkpoint.empty() && result.stopped.empty()) std::filesystem::remove_all(options.checkpoint);
+  return result;
+}
+
+}  // namespace brick::train

@@ -1,0 +1,56 @@
+// LoRA fine-tuning of a model or block: (model, sequences, configuration, seed) -> adapter.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "brick/base/log.h"
+#include "brick/data/sequences.h"
+#include "brick/model/transformer.h"
+#include "brick/train/config.h"
+
+namespace brick::train {
+
+struct StepRecord {
+  int64_t step = 0, tokens = 0;  // from 1; tokens of this step
+  double loss = 0;               // mean over the step's supervised tokens, before its update
+  double lr = 0, grad_norm = 0, seconds = 0;
+};
+
+struct TuneOptions {
+  uint64_t seed = 0;
+  const model::Adapter* init = nullptr;           // continue from it: rank, alpha and targets are its own
+  std::filesystem::path checkpoint;               // folder; empty for none
+  int64_t save_every = 0;                         // steps between checkpoints; 0 for none
+  bool resume = false;                            // continue from the checkpoint where there is one
+  std::function<void(const StepRecord&)> on_step;  // after each step
+  std::string run_identity;                       // what a checkpoint must agree on besides configuration and data
+};
+
+struct TuneResult {
+  model::Adapter adapter;
+  int64_t steps = 0, tokens = 0, supervised_tokens = 0;
+  double loss_first = 0, loss_last = 0, seconds = 0;
+  std::string stopped;  // why training ended early (a loss that is no number); the adapter is the last good one
+};
+
+// What a run will hold in memory beside the model, in bytes: activations, adapter, gradients, moments, scratch.
+int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64_t batch_tokens,
+                      model::Activations activations);
+
+// As --memory says: auto keeps activations where twice what is planned is available. Error(kInvalidInput) where even
+// the lean plan does not fit, naming the setting that would.
+model::Activations choose_activations(const model::Model& model, const TuneConfig& config, int64_t batch_tokens);
+
+// Error(kInvalidInput) for a bad configuration or no data; kMismatch for an init that does not fit. On return the
+// checkpoint, if any, is removed.
+TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> sequences, const TuneConfig& config,
+                const TuneOptions& options, kernels::Context& context, ProgressSink& sink);
+
+// The configuration of the adapter that tune() would make for this model.
+model::LoraConfig lora_config(const model::Model& model, const TuneConfig& config);
+
+}  // namespace brick::train
