@@ -1,0 +1,131 @@
+#include "brick/text/chat_template.h"
+
+#include <array>
+#include <utility>
+
+#include "brick/base/error.h"
+
+namespace brick::text {
+namespace {
+
+ChatTemplate make_chatml() {
+  const auto turn = [](const char* role) {
+    return TurnStyle{"<|im_start|>", std::string(role) + "\n", "<|im_end|>", "\n"};
+  };
+  return {.name = "chatml",
+          .system = turn("system"),
+          .user = turn("user"),
+          .assistant = turn("assistant"),
+          .default_system = ""};
+}
+
+ChatTemplate make_alpaca() {
+  return {.name = "alpaca",
+          .system = {"", "", "", "\n\n"},
+          .user = {"", "### Instruction:\n", "", "\n\n"},
+          .assistant = {"", "### Response:\n", "", "\n\n"},
+          .default_system =
+              "Below is an instruction that describes a task. Write a response that appropriately "
+              "completes the request.",
+          .begins_with_bos = true,
+          .assistant_ends_with_eos = true};
+}
+
+const TurnStyle& turn_style(const ChatTemplate& style, const Message& message, size_t index) {
+  if (message.role == "user") return style.user;
+  if (message.role == "assistant") return style.assistant;
+  if (message.role != "system")
+    fail(ErrorCode::kInvalidInput,
+         "message {} has the role \"{}\"; the template {} knows: system, user, assistant", index,
+         message.role, style.name);
+  if (index > 0)
+    fail(ErrorCode::kInvalidInput, "message {} has the role system, which only the first may have", index);
+  return style.system;
+}
+
+}  // namespace
+
+const ChatTemplate& chat_template(std::string_view name) {
+  static const std::array<ChatTemplate, 2> templates = {make_chatml(), make_alpaca()};
+  std::string names;
+  for (const ChatTemplate& style : templates) {
+    if (style.name == name) return style;
+    names += (names.empty() ? "" : ", ") + style.name;
+  }
+  fail(ErrorCode::kUnsupported, "chat template \"{}\" is not supported; supported: {}", name, names);
+}
+
+std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> messages,
+                            bool add_generation_prompt) {
+  std::vector<Segment> segments;
+  const auto add = [&](std::string text, bool special, bool supervised) {
+    if (!text.empty()) segments.push_back({std::move(text), special, supervised, Segment::Slot::kText});
+  };
+  const auto open = [&](const TurnStyle& turn) {
+    add(turn.marker, true, false);
+    add(turn.header, false, false);
+  };
+  const auto close = [&](const TurnStyle& turn, bool is_assistant, bool is_last) {
+    add(turn.end_marker, true, is_assistant);
+    const bool eos = is_assistant && style.assistant_ends_with_eos;
+    if (eos) segments.push_back({"", true, true, Segment::Slot::kEos});
+    if (!eos || !is_last || add_generation_prompt) add(turn.footer, false, false);
+  };
+
+  if (style.begins_with_bos) segments.push_back({"", true, false, Segment::Slot::kBos});
+  if (!style.default_system.empty() && (messages.empty() || messages[0].role != "system")) {
+    open(style.system);
+    add(style.default_system, false, false);
+    close(style.system, false, false);
+  }
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const TurnStyle& turn = turn_style(style, messages[i], i);
+    const bool is_assistant = &turn == &style.assistant;
+    open(turn);
+    add(messages[i].content, false, is_assistant);
+    close(turn, is_assistant, i + 1 == messages.size());
+  }
+  if (add_generation_prompt) open(style.assistant);
+  return segments;
+}
+
+EncodedChat encode_chat(const Tokenizer& tokenizer, std::span<const Segment> segments) {
+  EncodedChat chat;
+  const TokenizerSpec& spec = tokenizer.spec();
+  const auto append = [&](std::span<const int32_t> ids, bool supervised) {
+    chat.ids.insert(chat.ids.end(), ids.begin(), ids.end());
+    chat.supervised.resize(chat.ids.size(), supervised ? 1 : 0);
+  };
+  // A prefix space goes before plain text where encoding the whole conversation at once would put one.
+  bool after_marker = true;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const Segment& segment = segments[i];
+    if (segment.slot == Segment::Slot::kBos) {
+      if (spec.add_bos && spec.bos) append({&*spec.bos, 1}, segment.supervised);
+      continue;
+    }
+    if (segment.slot == Segment::Slot::kEos) {
+      if (!spec.eos)
+        fail(ErrorCode::kMismatch,
+             "the chat template ends a response with EOS, but the tokenizer has no EOS token");
+      append({&*spec.eos, 1}, segment.supervised);
+      after_marker = spec.prefix_style != PrefixStyle::kMetaspaceFirst;
+      continue;
+    }
+    if (segment.special) {
+      append(tokenizer.encode(segment.text, true, !after_marker), segment.supervised);
+      after_marker = spec.prefix_style != PrefixStyle::kMetaspaceFirst;
+      continue;
+    }
+    std::string text = segment.text;
+    const auto joins = [&](const Segment& next) {
+      return next.slot == Segment::Slot::kText && !next.special && next.supervised == segment.supervised;
+    };
+    while (i + 1 < segments.size() && joins(segments[i + 1])) text += segments[++i].text;
+    append(tokenizer.encode(text, false, !after_marker), segment.supervised);
+    after_marker = false;
+  }
+  return chat;
+}
+
+}  // namespace brick::text
