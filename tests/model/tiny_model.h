@@ -25,7 +25,7 @@ struct TinyOptions {
   bool tied = true;
   tensor::DType dtype = tensor::DType::kF32;            // of the layers' linear weights
   tensor::DType embedding_dtype = tensor::DType::kF32;  // of embedding and head
-  std::string rope_scaling;
+  std::string rope_scaling{};
   bool tokenizer = false;
   uint64_t seed = 0;
 };

@@ -17,10 +17,10 @@ struct LoraConfig {
   double alpha = 16;
   bool rslora = false;
   double dropout = 0;            // of the branch's input, while training
-  std::vector<Proj> targets;     // in the order of kProjs
+  std::vector<Proj> targets{};   // in the order of kProjs
   bool masked = false;           // W x + c (M * BA) x: the delta keeps the block's mask
-  std::string mask_hash;         // of the block that a masked adapter belongs to
-  std::string base_fingerprint;  // of the model it was made on; empty where the maker did not say
+  std::string mask_hash{};       // of the block that a masked adapter belongs to
+  std::string base_fingerprint{};  // of the model it was made on; empty where the maker did not say
 
   float scale() const;  // c
 };

@@ -1,82 +1,17 @@
 #include "brick/model/hf_config.h"
 
 #include <cmath>
-#include <limits>
 
 #include "brick/base/error.h"
 #include "brick/io/json_file.h"
+#include "brick/model/json_fields.h"
 
 namespace brick::model {
 namespace {
 
 using nlohmann::json;
 
-// Reads typed fields; null counts as absent, as in transformers.
-class Fields {
- public:
-  Fields(const json& object, std::string_view what) : object_(object), what_(what) {}
-
-  const json* find(const char* key) const {
-    const auto it = object_.find(key);
-    return it == object_.end() || it->is_null() ? nullptr : &*it;
-  }
-  int64_t integer(const char* key) const {
-    const json* value = find(key);
-    if (value == nullptr) fail(ErrorCode::kInvalidInput, "{}: {} is missing", what_, key);
-    return to_integer(key, *value);
-  }
-  int64_t integer_or(const char* key, int64_t fallback) const {
-    const json* value = find(key);
-    return value == nullptr ? fallback : to_integer(key, *value);
-  }
-  float number_or(const char* key, float fallback) const {
-    const json* value = find(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_number()) wrong(key, *value, "a number");
-    return value->get<float>();
-  }
-  bool flag_or(const char* key, bool fallback) const {
-    const json* value = find(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_boolean()) wrong(key, *value, "true or false");
-    return value->get<bool>();
-  }
-  std::string text_or(const char* key, const char* fallback) const {
-    const json* value = find(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_string()) wrong(key, *value, "a string");
-    return value->get<std::string>();
-  }
-  // An id, or the first of a list of ids.
-  std::optional<int32_t> token(const char* key) const {
-    const json* value = find(key);
-    if (value == nullptr || (value->is_array() && value->empty())) return std::nullopt;
-    const int64_t id = to_integer(key, value->is_array() ? value->front() : *value);
-    if (id < 0 || id > std::numeric_limits<int32_t>::max()) wrong(key, *value, "a token's id");
-    return static_cast<int32_t>(id);
-  }
-  void refuse(const char* key, const std::string& supported) const {
-    fail(ErrorCode::kUnsupported, "{}: {} = {} is not supported; {}", what_, key,
-         io::compact_json(object_.at(key)), supported);
-  }
-
- private:
-  int64_t to_integer(const char* key, const json& value) const {
-    if (!value.is_number_integer()) wrong(key, value, "an integer");
-    if (value.is_number_unsigned() && value.get<uint64_t>() > std::numeric_limits<int64_t>::max())
-      wrong(key, value, "a smaller integer");
-    return value.get<int64_t>();
-  }
-  [[noreturn]] void wrong(const char* key, const json& value, const char* expected) const {
-    fail(ErrorCode::kInvalidInput, "{}: {} is {}, expected {}", what_, key, io::compact_json(value),
-         expected);
-  }
-
-  const json& object_;
-  std::string_view what_;
-};
-
-void check_supported(const Fields& fields, std::string_view what) {
+void check_supported(const JsonFields& fields, std::string_view what) {
   const std::string type = fields.text_or("model_type", "");
   if (const json* names = fields.find("architectures")) {
     if (!names->is_array() || names->size() != 1 || (*names)[0] != "LlamaForCausalLM")
@@ -94,14 +29,14 @@ void check_supported(const Fields& fields, std::string_view what) {
 }
 
 // transformers 4 has rope_theta and rope_scaling, transformers 5 both in rope_parameters.
-void read_rope(const Fields& fields, std::string_view what, ModelConfig& config) {
+void read_rope(const JsonFields& fields, std::string_view what, ModelConfig& config) {
   config.rope_theta = fields.number_or("rope_theta", 10000.0f);
   json scaling;
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     const json* value = fields.find(key);
     if (value == nullptr) continue;
     if (!value->is_object()) fail(ErrorCode::kInvalidInput, "{}: {} is no object", what, key);
-    const Fields inner(*value, what);
+    const JsonFields inner(*value, what);
     config.rope_theta = inner.number_or("rope_theta", config.rope_theta);
     if (inner.number_or("partial_rotary_factor", 1) != 1) inner.refuse("partial_rotary_factor", "1 is");
     const std::string type = inner.text_or("rope_type", inner.text_or("type", "default").c_str());
@@ -120,7 +55,7 @@ json json_number(float value) { return json::parse(fmt::format("{}", value)); }
 
 ModelConfig config_from_hf(const json& object, std::string_view what) {
   if (!object.is_object()) fail(ErrorCode::kInvalidInput, "{}: expected a JSON object", what);
-  const Fields fields(object, what);
+  const JsonFields fields(object, what);
   check_supported(fields, what);
   ModelConfig config;
   config.layers = fields.integer("num_hidden_layers");
@@ -174,8 +109,9 @@ json config_to_hf(const ModelConfig& config) {
            {"hidden_act", "silu"},
            {"attention_bias", false},
            {"mlp_bias", false}};
-  if (config.bos) out["bos_token_id"] = *config.bos;
-  if (config.eos) out["eos_token_id"] = *config.eos;
+  // Said even where there is none: transformers takes 1 and 2 for absent ones.
+  out["bos_token_id"] = config.bos ? json(*config.bos) : json();
+  out["eos_token_id"] = config.eos ? json(*config.eos) : json();
   return out;
 }
 

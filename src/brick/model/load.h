@@ -12,7 +12,7 @@ namespace brick::model {
 
 struct LoadOptions {
   bool tokenizer = true;        // fill Model::tokenizer; Error where the model has none of a known kind
-  std::string tokenizer_file;   // take it from here instead: tokenizer.json, tokenizer.model or llama2.c's .bin
+  std::string tokenizer_file{};  // take it from here instead: tokenizer.json, tokenizer.model or llama2.c's .bin
 };
 
 Model load_model(const std::string& path, const LoadOptions& options = {});
