@@ -119,6 +119,12 @@ TEST(GgufReader, TensorOfUnknownTypeIsListedButNotRead) {
   expect_error(ErrorCode::kUnsupported, "type 99", [&] { file.raw(*file.find_tensor("t")); });
 }
 
+TEST(GgufReader, ReadsTensorsWithoutElements) {
+  const GgufFile file = Raw().head(1, 0).tensor("t", {0, 4}, 0, 0).parse();  // the file ends with its header
+  EXPECT_TRUE(file.tensor("t").bytes.empty());
+  EXPECT_EQ(file.tensor("t").shape, (tensor::Shape{4, 0}));
+}
+
 TEST(GgufReader, NamesInMessagesAreHarmless) {
   expect_corrupt(
       "\"\\x1b[2J\\xff\" stands there twice",

@@ -294,6 +294,7 @@ std::span<const std::byte> GgufFile::raw(const GgufTensorInfo& info) const {
   if (find_ggml_type(info.ggml_type) == nullptr)
     fail(ErrorCode::kUnsupported, "{}: tensor {} is of the unknown ggml {}", name(), shown(info.name),
          ggml_type_name(info.ggml_type));
+  if (info.bytes == 0) return {};  // may stand behind the end of a file without data
   return file_->bytes().subspan(info.offset, info.bytes);
 }
 
