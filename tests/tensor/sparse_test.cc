@@ -161,7 +161,7 @@ TEST(SparseMatrix, WrapRejectsAWrongNumberOfBytes) {
   EXPECT_EQ(wrap_error(mask.view(), SparseCoding::kValues, DType::kF16, longer), ErrorCode::kCorrupt);
 }
 
-TEST(SparseMatrix, WrapRejectsSetPaddingBits) {
+TEST(SparseMatrix, SetPaddingBitsAreRejected) {
   const Tensor dense = random_matrix(3, 70, 6);
   Mask mask = random_mask(3, 70, 6);
   const SparseMatrix sparse =
@@ -174,6 +174,7 @@ TEST(SparseMatrix, WrapRejectsSetPaddingBits) {
     EXPECT_EQ(error.code(), ErrorCode::kCorrupt);
     EXPECT_NE(std::string(error.what()).find("row 2"), std::string::npos) << error.what();
   }
+  EXPECT_THROW(SparseMatrix::encode(dense.mat(), mask.view(), SparseCoding::kValues, DType::kF32), Error);
 }
 
 TEST(SparseMatrix, CodingsRejectTheTypesThatTheyLack) {

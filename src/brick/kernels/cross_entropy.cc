@@ -12,7 +12,7 @@ namespace {
 float row_loss(float* row, int64_t n, int32_t target, float* loss) {
   const float top = max_value(row, n), at_target = row[target];
   const float sum = exp_sum(top, row, n);
-  *loss = std::log(sum) + top - at_target;
+  *loss = std::log(sum) + (top - at_target);  // in this order a small loss of large logits keeps its digits
   return sum;
 }
 

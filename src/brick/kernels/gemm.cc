@@ -1,15 +1,32 @@
 #include "brick/kernels/gemm.h"
 
+#include <algorithm>
 #include <oneapi/dnnl/dnnl.hpp>
+
+#include "brick/kernels/vector_ops.h"
 
 namespace brick::kernels {
 
 using tensor::ConstMatView;
 using tensor::MatView;
 
+namespace {
+
+// c = beta c: what a product over no terms leaves, which oneDNN refuses to compute.
+void keep_only(float beta, MatView c) noexcept {
+  for (int64_t r = 0; r < c.rows; ++r)
+    if (beta == 0.0f)
+      std::fill_n(c.row(r), c.cols, 0.0f);
+    else
+      scale(beta, c.row(r), c.cols);
+}
+
+}  // namespace
+
 void gemm(Trans trans_a, Trans trans_b, float alpha, ConstMatView a, ConstMatView b, float beta, MatView c) noexcept {
   const int64_t k = trans_a == Trans::kYes ? a.rows : a.cols;
   if (c.rows == 0 || c.cols == 0) return;
+  if (k == 0) return keep_only(beta, c);
   dnnl_sgemm(trans_a == Trans::kYes ? 'T' : 'N', trans_b == Trans::kYes ? 'T' : 'N', c.rows, c.cols, k, alpha, a.data,
              a.stride, b.data, b.stride, beta, c.data, c.stride);
 }
@@ -18,6 +35,7 @@ void gemm_bf16(Trans trans_b, const uint16_t* a, const uint16_t* b, int64_t m, i
                MatView c) {
   using dnnl::memory;
   if (m == 0 || n == 0) return;
+  if (k == 0) return keep_only(beta, c);
   static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   thread_local dnnl::stream stream(engine);
   const memory::desc a_desc({m, k}, memory::data_type::bf16, memory::dims{k, 1});

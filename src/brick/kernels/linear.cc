@@ -79,10 +79,15 @@ ConstMatView f32_rows(Context& context, const Matrix& weight, int64_t begin, int
   return {out, end - begin, weight.cols()};
 }
 
+// At least once, so that the backward of a weight without rows still overwrites dx.
 template <class Body>
 void for_each_piece(const Matrix& weight, Body&& body) {
-  const int64_t step = rows_a_piece(weight);
-  for (int64_t begin = 0; begin < weight.rows(); begin += step) body(begin, std::min(begin + step, weight.rows()));
+  const int64_t step = rows_a_piece(weight), rows = weight.rows();
+  int64_t begin = 0;
+  do {
+    body(begin, std::min(begin + step, rows));
+    begin += step;
+  } while (begin < rows);
 }
 
 }  // namespace

@@ -19,7 +19,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <class V>
 HWY_INLINE V Sigmoid(hn::ScalableTag<float> f, V g) {
   const auto one = hn::Set(f, 1.0f);
-  return hn::Div(one, hn::Add(one, hn::Exp(f, hn::Neg(g))));
+  // Highway's Exp turns to nonsense beyond 104; at 100 it is infinite already and the sigmoid zero.
+  const auto exponent = hn::Min(hn::Neg(g), hn::Set(f, 100.0f));
+  return hn::Div(one, hn::Add(one, hn::Exp(f, exponent)));
 }
 
 void SwigluRow(const float* g, const float* u, float* y, int64_t n) {

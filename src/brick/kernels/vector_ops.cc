@@ -86,7 +86,8 @@ float ExpSum(float shift, float* x, int64_t n) {
   sweep(
       n,
       [&](int64_t i) {
-        const auto e = hn::Exp(f, hn::Sub(hn::LoadU(f, x + i), vs));
+        const auto v = hn::Sub(hn::LoadU(f, x + i), vs);
+        const auto e = hn::IfThenElse(hn::IsNaN(v), v, hn::Exp(f, v));  // Exp makes zero of a NaN, which would hide it
         hn::StoreU(e, f, x + i);
         total = hn::Add(total, e);
       },

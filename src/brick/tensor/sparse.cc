@@ -27,6 +27,14 @@ void for_each_kept(MaskView mask, int64_t r, Visit&& visit) {
     for (uint64_t bits = words[w]; bits != 0; bits &= bits - 1) visit(w * 64 + std::countr_zero(bits));
 }
 
+void reject_padding_bits(MaskView mask) {
+  const int64_t words = mask_words(mask.cols), tail = mask.cols % 64;
+  const uint64_t padding = tail == 0 ? 0 : ~uint64_t{0} << tail;
+  for (int64_t r = 0; r < mask.rows && words > 0; ++r)
+    if ((mask.row(r)[words - 1] & padding) != 0)
+      fail(ErrorCode::kCorrupt, "sparse mask: row {} has bits beyond its {} columns", r, mask.cols);
+}
+
 void encode_parent_row(const std::byte* parent_row, DType dtype, MaskView mask, int64_t r, std::byte* out) {
   const int64_t blocks = mask.cols / kQuantBlock, scales = scale_bytes(dtype);
   for (int64_t b = 0; b < blocks; ++b)
@@ -112,6 +120,7 @@ SparseMatrix SparseMatrix::encode(ConstMatView dense, MaskView mask, SparseCodin
                                   const TensorView* parent) {
   BRICK_ASSERT(dense.rows == mask.rows && dense.cols == mask.cols);
   BRICK_ASSERT(coding != SparseCoding::kParent || (parent != nullptr && parent->dtype == dtype));
+  reject_padding_bits(mask);
   struct Storage {
     std::vector<uint64_t> mask;
     std::vector<std::byte> values;
@@ -153,13 +162,10 @@ SparseMatrix SparseMatrix::wrap(MaskView mask, SparseCoding coding, DType dtype,
 }
 
 void SparseMatrix::index_rows() {
-  const int64_t words = mask_words(mask_.cols), tail = mask_.cols % 64;
-  const uint64_t padding = tail == 0 ? 0 : ~uint64_t{0} << tail;
+  reject_padding_bits(mask_);
   row_offset_.assign(1, 0);
   row_offset_.reserve(static_cast<size_t>(mask_.rows) + 1);
   for (int64_t r = 0; r < mask_.rows; ++r) {
-    if (words > 0 && (mask_.row(r)[words - 1] & padding) != 0)
-      fail(ErrorCode::kCorrupt, "sparse mask: row {} has bits beyond its {} columns", r, mask_.cols);
     const int64_t kept = mask_.count_row(r);
     nonzeros_ += kept;
     row_offset_.push_back(row_offset_.back() +
