@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "brick/base/error.h"
+#include "brick/text/utf8.h"
 
 namespace brick::text {
 namespace {
@@ -75,14 +76,15 @@ MergeTable make_merge_table(const TokenizerSpec& spec, const TokenIndex& index) 
       const auto it = index.find(token);
       if (it == index.end())
         fail(ErrorCode::kCorrupt,
-             "tokenizer: merge {} (\"{}\" + \"{}\") needs the token \"{}\", which the vocabulary lacks", i,
-             left, right, token);
+             "tokenizer: merge {} ({} + {}) needs the token {}, which the vocabulary lacks", i,
+             printable(left), printable(right), printable(token));
       return it->second;
     };
     const Merge merge{static_cast<int32_t>(i), id(joined)};
     const int32_t left_id = id(left), right_id = id(right);
     if (is_reachable(spec.types[merge.id]) && !table.add(left_id, right_id, merge))
-      fail(ErrorCode::kCorrupt, "tokenizer: merge {} (\"{}\" + \"{}\") is given twice", i, left, right);
+      fail(ErrorCode::kCorrupt, "tokenizer: merge {} ({} + {}) is given twice", i, printable(left),
+           printable(right));
   }
   return table;
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "brick/base/error.h"
+#include "brick/text/utf8.h"
 
 namespace brick::text {
 namespace {
@@ -36,8 +37,8 @@ const TurnStyle& turn_style(const ChatTemplate& style, const Message& message, s
   if (message.role == "assistant") return style.assistant;
   if (message.role != "system")
     fail(ErrorCode::kInvalidInput,
-         "message {} has the role \"{}\"; the template {} knows: system, user, assistant", index,
-         message.role, style.name);
+         "message {} has the role {}; the template {} knows: system, user, assistant", index,
+         printable(message.role), style.name);
   if (index > 0)
     fail(ErrorCode::kInvalidInput, "message {} has the role system, which only the first may have", index);
   return style.system;
@@ -52,7 +53,7 @@ const ChatTemplate& chat_template(std::string_view name) {
     if (style.name == name) return style;
     names += (names.empty() ? "" : ", ") + style.name;
   }
-  fail(ErrorCode::kUnsupported, "chat template \"{}\" is not supported; supported: {}", name, names);
+  fail(ErrorCode::kUnsupported, "chat template {} is not supported; supported: {}", printable(name), names);
 }
 
 std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> messages,

@@ -6,6 +6,7 @@
 #include "brick/base/error.h"
 #include "brick/text/byte_alphabet.h"
 #include "brick/text/pre_split.h"
+#include "brick/text/utf8.h"
 
 namespace brick::text {
 namespace {
@@ -69,7 +70,7 @@ std::string read_byte_level_split(const json& root) {
   bool digits = false, words = false, byte_level = false;
   for (const json* step : steps_of(root, "pre_tokenizer", "pretokenizers")) {
     const std::string type = string_of(*step, "type");
-    if (byte_level) unsupported_split(type + " after ByteLevel");
+    if (byte_level) unsupported_split(printable(type) + " after ByteLevel");
     if (type == "Digits") {
       if (words || !flag_of(*step, "individual_digits", false)) unsupported_split("Digits in this form");
       digits = true;
@@ -81,15 +82,15 @@ std::string read_byte_level_split(const json& root) {
       const bool isolates =
           (behavior == "Isolated" && !inverted) || (is_words && behavior == "Removed" && inverted);
       if (!isolates || (!is_words && (pattern != R"(\p{N})" || words)))
-        unsupported_split(
-            fmt::format("Split by \"{}\" ({}{})", pattern, behavior, inverted ? ", inverted" : ""));
+        unsupported_split(fmt::format("Split by {} ({}{})", printable(pattern), printable(behavior),
+                                      inverted ? ", inverted" : ""));
       (is_words ? words : digits) = true;
     } else if (type == "ByteLevel") {
       if (flag_of(*step, "add_prefix_space", true)) unsupported_split("ByteLevel with add_prefix_space");
       byte_level = true;
       words = words || flag_of(*step, "use_regex", true);
     } else {
-      unsupported_split(type);
+      unsupported_split(printable(type));
     }
   }
   if (!byte_level)
@@ -119,16 +120,17 @@ void read_spaces(const json& root, HfPipeline& pipeline) {
     else if (type == "Replace" && pattern_of(*step) == " " && string_of(*step, "content") == kSpaceMark)
       replaced = true;
     else
-      unsupported_spaces("normalizer", type);
+      unsupported_spaces("normalizer", printable(type));
   }
   for (const json* step : steps_of(root, "pre_tokenizer", "pretokenizers")) {
     const std::string type = string_of(*step, "type");
     if (type != "Metaspace" || string_of(*step, "replacement") != kSpaceMark)
-      unsupported_spaces("pre-tokenizer", type);
+      unsupported_spaces("pre-tokenizer", printable(type));
     if (flag_of(*step, "split", true)) unsupported_spaces("pre-tokenizer", "Metaspace with split");
     const std::string scheme = string_of(*step, "prepend_scheme");
     if (scheme != "first" && scheme != "always" && scheme != "never")
-      unsupported_spaces("pre-tokenizer", fmt::format("Metaspace with the prepend_scheme \"{}\"", scheme));
+      unsupported_spaces("pre-tokenizer",
+                         fmt::format("Metaspace with the prepend_scheme {}", printable(scheme)));
     if (scheme != "never" && pipeline.add_space_prefix)
       unsupported_spaces("pre-tokenizer", "Metaspace after Prepend");
     pipeline.add_space_prefix = pipeline.add_space_prefix || scheme != "never";
@@ -158,8 +160,8 @@ void read_template(const json& step, HfPipeline& pipeline) {
     if (token.empty())
       fail(ErrorCode::kCorrupt, "tokenizer.json: the post-processor's template is malformed");
     if (!place.empty())
-      fail(ErrorCode::kUnsupported,
-           "tokenizer.json: the post-processor adds both \"{}\" and \"{}\" on one side", place, token);
+      fail(ErrorCode::kUnsupported, "tokenizer.json: the post-processor adds both {} and {} on one side",
+           printable(place), printable(token));
     place = token;
   }
 }
@@ -174,7 +176,7 @@ HfPipeline read_hf_pipeline(const json& root, TokenizerKind kind) {
     for (const json* step : steps_of(root, "normalizer", "normalizers"))
       fail(ErrorCode::kUnsupported,
            "tokenizer.json: the normalizer {} is not supported with byte-level BPE; supported: none",
-           string_of(*step, "type"));
+           printable(string_of(*step, "type")));
     pipeline.pre_split = read_byte_level_split(root);
   }
   for (const json* step : steps_of(root, "post_processor", "processors")) {
@@ -184,7 +186,7 @@ HfPipeline read_hf_pipeline(const json& root, TokenizerKind kind) {
     else if (type != "ByteLevel")  // which only moves offsets
       fail(ErrorCode::kUnsupported,
            "tokenizer.json: the post-processor {} is not supported; supported: ByteLevel, TemplateProcessing",
-           type);
+           printable(type));
   }
   return pipeline;
 }

@@ -50,15 +50,15 @@ std::string text(const json& value, const std::string& where) {
 
 int32_t token_id(const json* value, const std::string& token, size_t count) {
   if (!value || !value->is_number_integer())
-    fail(ErrorCode::kCorrupt, "tokenizer.json: the id of \"{}\" is {}, expected an integer", token,
+    fail(ErrorCode::kCorrupt, "tokenizer.json: the id of {} is {}, expected an integer", printable(token),
          value ? value->type_name() : "missing");
   const bool too_large = value->is_number_unsigned() && value->get<uint64_t>() >= count;
   if (too_large || value->get<int64_t>() < 0)
     fail(ErrorCode::kCorrupt,
-         "tokenizer.json: the id of \"{}\" is out of range: the file has {} tokens, so ids are 0 to {}; is "
+         "tokenizer.json: the id of {} is out of range: the file has {} tokens, so ids are 0 to {}; is "
          "another id "
          "missing?",
-         token, count, count - 1);
+         printable(token), count, count - 1);
   return value->get<int32_t>();
 }
 
@@ -79,8 +79,8 @@ void read_tokens(const json& root, const json& model, TokenizerSpec& spec) {
     extra.emplace_back(text(content ? *content : json(), where + ".content"), &entry);
     for (const char* key : {"lstrip", "rstrip", "single_word"})
       if (flag(entry, key, where.c_str()))
-        fail(ErrorCode::kUnsupported, "tokenizer.json: the added token \"{}\" has {}, which is not supported",
-             extra.back().first, key);
+        fail(ErrorCode::kUnsupported, "tokenizer.json: the added token {} has {}, which is not supported",
+             printable(extra.back().first), key);
     if (!vocab->contains(extra.back().first)) ++count;
   }
 
@@ -89,8 +89,8 @@ void read_tokens(const json& root, const json& model, TokenizerSpec& spec) {
   spec.types.assign(count, TokenType::kNormal);
   const auto place = [&](const std::string& token, int32_t id) {
     if (taken[id])
-      fail(ErrorCode::kCorrupt, "tokenizer.json: \"{}\" and \"{}\" both have the id {}", spec.tokens[id],
-           token, id);
+      fail(ErrorCode::kCorrupt, "tokenizer.json: {} and {} both have the id {}", printable(spec.tokens[id]),
+           printable(token), id);
     taken[id] = true;
     spec.tokens[id] = token;
   };
@@ -104,9 +104,8 @@ void read_tokens(const json& root, const json& model, TokenizerSpec& spec) {
     const int32_t id = token_id(member(*entry, "id"), token, count);
     if (!taken[id] || spec.tokens[id] != token) {
       if (const auto it = vocab->find(token); it != vocab->end())
-        fail(ErrorCode::kCorrupt,
-             "tokenizer.json: \"{}\" has the id {} in added_tokens and {} in model.vocab", token, id,
-             it->get<int64_t>());
+        fail(ErrorCode::kCorrupt, "tokenizer.json: {} has the id {} in added_tokens and {} in model.vocab",
+             printable(token), id, it->get<int64_t>());
       place(token, id);
     }
     spec.types[id] = flag(*entry, "special", "tokenizer.json: added_tokens") ? TokenType::kControl
@@ -143,11 +142,11 @@ const json& read_model(const json& root) {
   const json* model = member(root, "model");
   if (!model || !model->is_object()) fail(ErrorCode::kCorrupt, "tokenizer.json: there is no model");
   const json* type = member(*model, "type");
-  const std::string name = type ? text(*type, "model.type") : "of no type";
+  const std::string name = type ? text(*type, "model.type") : "";
   if (name != "BPE")
     fail(ErrorCode::kUnsupported,
          "tokenizer.json: the model is {}; supported: BPE (byte-level, or with byte_fallback as in Llama 2)",
-         name);
+         name.empty() ? "of no type" : printable(name));
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
     if (const json* value = member(*model, key); value && !text(*value, key).empty())
       fail(ErrorCode::kUnsupported, "tokenizer.json: model.{} is not supported", key);
@@ -168,7 +167,7 @@ std::optional<int32_t> named_token(const json& config, const char* key, const To
   const auto& name = value->get_ref<const std::string&>();
   const auto it = std::find(spec.tokens.begin(), spec.tokens.end(), name);
   if (it == spec.tokens.end())
-    fail(ErrorCode::kMismatch, "tokenizer_config.json: {} \"{}\" is not in tokenizer.json", key, name);
+    fail(ErrorCode::kMismatch, "tokenizer_config.json: {} {} is not in tokenizer.json", key, printable(name));
   return static_cast<int32_t>(it - spec.tokens.begin());
 }
 
@@ -232,7 +231,7 @@ TokenizerSpec spec_from_hf_json(std::string_view tokenizer_json, std::string_vie
   const auto find = [&](const std::string& token, const char* what) {
     const auto it = std::find(spec.tokens.begin(), spec.tokens.end(), token);
     if (it == spec.tokens.end())
-      fail(ErrorCode::kCorrupt, "tokenizer.json: the {} \"{}\" is not in the vocabulary", what, token);
+      fail(ErrorCode::kCorrupt, "tokenizer.json: the {} {} is not in the vocabulary", what, printable(token));
     return static_cast<int32_t>(it - spec.tokens.begin());
   };
   if (!pipeline.before.empty()) spec.bos = find(pipeline.before, "post-processor's token");

@@ -5,6 +5,7 @@
 #include "brick/text/byte_alphabet.h"
 #include "brick/text/token_index.h"
 #include "brick/text/tokenizer_spec.h"
+#include "brick/text/utf8.h"
 
 namespace brick::text {
 namespace {
@@ -83,8 +84,8 @@ void add_byte_level(const TokenizerSpec& spec, Json& file) {
   else if (spec.pre_split == "gpt-2")
     file["pre_tokenizer"] = byte_level();
   else
-    fail(ErrorCode::kUnsupported,
-         "tokenizer.json: no form for the pre-split \"{}\"; supported: gpt-2, smollm", spec.pre_split);
+    fail(ErrorCode::kUnsupported, "tokenizer.json: no form for the pre-split {}; supported: gpt-2, smollm",
+         printable(spec.pre_split));
   file["decoder"] = byte_level();
 }
 

@@ -6,6 +6,7 @@
 #include "brick/base/error.h"
 #include "brick/text/byte_alphabet.h"
 #include "brick/text/tokenizer_spec.h"
+#include "brick/text/utf8.h"
 
 namespace brick::text {
 namespace {
@@ -76,7 +77,7 @@ TokenizerSpec spec_from_llama2c(std::span<const std::byte> file, int32_t vocab_s
     } else if (id < kFirstByteId + kByteCount) {
       type = TokenType::kByte;
       if (parse_byte_token(token) != static_cast<uint8_t>(id - kFirstByteId))
-        fail(ErrorCode::kCorrupt, "llama2.c tokenizer: token {} is \"{}\", expected {}", id, token,
+        fail(ErrorCode::kCorrupt, "llama2.c tokenizer: token {} is {}, expected {}", id, printable(token),
              byte_token(static_cast<uint8_t>(id - kFirstByteId)));
     }
     spec.types.push_back(type);

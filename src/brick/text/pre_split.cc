@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "brick/base/error.h"
+#include "brick/text/utf8.h"
 
 namespace brick::text {
 namespace {
@@ -76,8 +77,8 @@ struct PreSplitter::Patterns {
 
 PreSplitter::PreSplitter(std::string_view name) {
   if (name != "gpt-2" && name != "smollm")
-    fail(ErrorCode::kUnsupported, "tokenizer: pre-split \"{}\" is not supported; supported: gpt-2, smollm",
-         name);
+    fail(ErrorCode::kUnsupported, "tokenizer: pre-split {} is not supported; supported: gpt-2, smollm",
+         printable(name));
   patterns_ = std::make_unique<Patterns>();
   if (name == "smollm") patterns_->alone = std::make_unique<Regex>(R"(\p{N})");
 }

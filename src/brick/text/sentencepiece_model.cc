@@ -8,6 +8,7 @@
 #include "brick/base/error.h"
 #include "brick/text/byte_alphabet.h"
 #include "brick/text/tokenizer_spec.h"
+#include "brick/text/utf8.h"
 
 namespace brick::text {
 namespace {
@@ -157,7 +158,7 @@ bool read_normalizer(std::string_view data) {
   }
   if (has_map)
     fail(ErrorCode::kUnsupported,
-         "SentencePiece model: the normalizer \"{}\" is not supported; supported: identity", name);
+         "SentencePiece model: the normalizer {} is not supported; supported: identity", printable(name));
   return prefix;
 }
 

@@ -34,8 +34,8 @@ void check_tokens(const TokenizerSpec& spec) {
     if (spec.types[id] != TokenType::kByte) continue;
     const auto byte = parse_byte_token(token);
     if (!byte)
-      fail(ErrorCode::kCorrupt, "tokenizer: token {} is a byte by its type but reads \"{}\", expected <0xNN>",
-           id, token);
+      fail(ErrorCode::kCorrupt, "tokenizer: token {} is a byte by its type but reads {}, expected <0xNN>", id,
+           printable(token));
     has_byte[*byte] = true;
   }
   if (spec.kind != TokenizerKind::kSentencePieceBpe) return;
@@ -79,8 +79,8 @@ TokenIndex make_token_index(const TokenizerSpec& spec) {
     const auto [it, added] = index.emplace(spec.tokens[i], id);
     if (added || spec.types[i] == TokenType::kUnused) continue;
     if (spec.types[it->second] != TokenType::kUnused)
-      fail(ErrorCode::kCorrupt, "tokenizer: tokens {} and {} are both \"{}\"", it->second, id,
-           spec.tokens[i]);
+      fail(ErrorCode::kCorrupt, "tokenizer: tokens {} and {} are both {}", it->second, id,
+           printable(spec.tokens[i]));
     it->second = id;
   }
   return index;

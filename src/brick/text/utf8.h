@@ -59,4 +59,7 @@ inline char32_t code_point(std::string_view text, size_t at, size_t length) {
   return value;
 }
 
+// For messages: in quotes, what is not printable or not UTF-8 as \xNN, the middle of long texts left out.
+std::string printable(std::string_view text);
+
 }  // namespace brick::text
