@@ -16,7 +16,6 @@ function(brick_command)
   add_executable(brick ${sources})
   target_link_libraries(brick PRIVATE brick_pipeline CLI11::CLI11 nlohmann_json::nlohmann_json
                         tomlplusplus::tomlplusplus brick_flags)
-  target_compile_definitions(brick PRIVATE BRICK_VERSION="${PROJECT_VERSION}")
 endfunction()
 
 # A module's tests link that module alone (and what it publicly uses).

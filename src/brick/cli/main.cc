@@ -1,1 +1,60 @@
-int main() { return 0; }
+// brick: one command, a verb for each job (docs/commands.md). Exit status 0 on success, 1 on an error of input or
+// environment, 2 on wrong usage.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <new>
+
+#include "brick/base/cpu.h"
+#include "brick/base/error.h"
+#include "brick/base/parallel.h"
+#include "brick/cli/command.h"
+#include "brick/kernels/context.h"
+
+namespace {
+
+std::string one_line(std::string text) {
+  for (char& c : text)
+    if (c == '\n' || c == '\r') c = ' ';
+  return text;
+}
+
+int run(int argc, char** argv) {
+  using namespace brick;
+  cli::Globals globals;
+  CLI::App app("Brickwork: prune one language model into blocks, tune each where its data lives, recombine them.", "brick");
+  app.set_version_flag("--version", "brick " + pipeline::tool_version());
+  app.require_subcommand(1);
+  app.footer("brick COMMAND --help shows a command's flags and an example.");
+  for (const auto add : {cli::add_info, cli::add_tokenize, cli::add_logits, cli::add_prune, cli::add_blocks,
+                         cli::add_tune, cli::add_aggregate, cli::add_merge, cli::add_eval, cli::add_generate,
+                         cli::add_chat, cli::add_simulate, cli::add_export, cli::add_bench, cli::add_cpu,
+                         cli::add_completion})
+    add(app, globals);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  kernels::apply_isa_limit();
+  set_threads(globals.threads > 0 ? globals.threads : physical_cores());
+  globals.run();
+  std::fflush(stdout);
+  if (std::ferror(stdout)) fail(ErrorCode::kIo, "standard output cannot be written");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const brick::Error& e) {
+    fmt::print(stderr, "brick: {}\n", one_line(e.what()));
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "brick: out of memory\n");
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "brick: {}\n", one_line(e.what()));
+  }
+  return 1;
+}

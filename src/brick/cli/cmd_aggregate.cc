@@ -1,0 +1,42 @@
+#include "brick/cli/command.h"
+#include "brick/pipeline/aggregate_job.h"
+
+namespace brick::cli {
+
+void add_aggregate(CLI::App& app, Globals& globals) {
+  struct Options {
+    pipeline::AggregateJob job;
+    std::vector<std::string> clients;
+  };
+  const auto options = std::make_shared<Options>();
+  pipeline::AggregateJob& job = options->job;
+  CLI::App* command = add_command(app, globals, "aggregate", "one round's aggregation of client adapters",
+                                  "brick aggregate --base model.gguf --client a,block-50,90 --client b,block-75,60 --rule hete-tau "
+                                  "--tau 0.3 --out global");
+  command->add_option("--base", job.base, "the whole model")->required();
+  command->add_option("--global", job.global, "global adapter that the clients started from");
+  command->add_option("--client", options->clients, "ADAPTER,BLOCK,RECORDS; BLOCK empty for the whole model")
+      ->required()
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--rule", job.config.rule, "fedit, zero-pad, flexlora, hete-h0, hete-h1, hete-h2 or hete-tau")->required();
+  command->add_option("--rank", job.config.rank, "rank of the result (0: the largest client's)")->capture_default_str();
+  command->add_option("--tau", job.tau, "hete-tau: 0 to 1, or auto")->capture_default_str();
+  command->add_option("--em-iterations", job.config.em_iterations, "steps of the low-rank fit")->capture_default_str();
+  command->add_option("--anchor", job.config.anchor, "hete-h2: pull of the global adapter on uncovered entries")->capture_default_str();
+  command->add_flag("--coverage", job.config.coverage, "hete-h0: average over the clients that have an entry");
+  command->add_option("--validation", job.validation, "the server's records, for tau auto");
+  command->add_option("--length", job.length, "most tokens a validation record")->capture_default_str();
+  command->add_option("--template", job.chat_template, "chat template (default: the model's own)");
+  command->add_option("--out", job.out, "folder of the new global adapter")->required();
+  add_force(command, globals);
+  command->callback([=, &globals] {
+    globals.run = [=, &globals] {
+      for (const std::string& client : options->clients) options->job.clients.push_back(pipeline::parse_client(client));
+      const auto sink = make_terminal_sink(globals.json);
+      print_result(globals, pipeline::aggregate(options->job, globals.settings, *sink));
+    };
+  });
+}
+
+}  // namespace brick::cli

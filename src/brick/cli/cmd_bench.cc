@@ -1,0 +1,26 @@
+#include "brick/cli/command.h"
+#include "brick/pipeline/bench_job.h"
+
+namespace brick::cli {
+
+void add_bench(CLI::App& app, Globals& globals) {
+  const auto job = std::make_shared<pipeline::BenchJob>();
+  CLI::App* command = add_command(app, globals, "bench", "timings of this machine",
+                                  "brick bench model.gguf --what train --tokens 1024 --length 256 --compute f32");
+  command->add_option("model", job->model, "GGUF file, Hugging Face folder or block")->required();
+  command->add_option("--what", job->what, "train, prefill, decode, prune, separated by commas")->capture_default_str();
+  command->add_option("--tokens", job->tokens, "tokens of a training batch")->capture_default_str();
+  command->add_option("--length", job->length, "tokens of each of its sequences")->capture_default_str();
+  command->add_option("--rank", job->rank, "rank of the adapter, on all linear layers")->capture_default_str();
+  command->add_option("--decode-tokens", job->decode_tokens, "tokens to decode")->capture_default_str();
+  command->add_option("--repeats", job->repeats, "timed repetitions after a warm-up; the median counts")->capture_default_str();
+  command->add_option("--memory", job->memory, "low or fast")->check(CLI::IsMember({"auto", "low", "fast"}))->capture_default_str();
+  command->callback([=, &globals] {
+    globals.run = [=, &globals] {
+      const auto sink = make_terminal_sink(globals.json);
+      print_result(globals, pipeline::bench(*job, globals.settings, *sink));
+    };
+  });
+}
+
+}  // namespace brick::cli

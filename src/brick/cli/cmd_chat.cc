@@ -1,0 +1,56 @@
+#include <iostream>
+
+#include "brick/base/error.h"
+#include "brick/cli/generation.h"
+
+namespace brick::cli {
+namespace {
+
+void chat(const GenerationOptions& o, const Globals& globals) {
+  const pipeline::Workbench bench(o.model, globals.settings);
+  const auto sink = make_terminal_sink(false);
+  const auto adapter = pipeline::load_fitting_adapter(o.adapter, bench.model(), *sink);
+  kernels::Context context(kernels::choose_compute(globals.settings.compute));
+  sink->note("End with Ctrl-D; /new begins a new conversation.");
+  std::vector<text::Message> messages;
+  GenerationOptions turn = o;
+  fmt::print(stderr, "> ");
+  for (std::string line; std::getline(std::cin, line); fmt::print(stderr, "> ")) {
+    if (line.empty()) continue;
+    if (line == "/new") {
+      messages.clear();
+      continue;
+    }
+    messages.push_back({"user", line});
+    const std::vector<int32_t> ids = chat_prompt(bench, messages, o.chat_template);
+    if (static_cast<int64_t>(ids.size()) >= o.context) {
+      sink->warn("the conversation fills the context; /new begins a new one");
+      messages.pop_back();
+      continue;
+    }
+    model::Decoder decoder(bench.model(), context, {adapter ? &*adapter : nullptr}, o.context);
+    const Generation made = continue_text(bench, decoder, ids, turn, [](std::string_view piece) {
+      fmt::print("{}", piece);
+      std::fflush(stdout);
+    });
+    fmt::print("\n");
+    ++turn.sampling.seed;
+    messages.push_back({"assistant", made.text});
+  }
+  fmt::print(stderr, "\n");
+}
+
+}  // namespace
+
+void add_chat(CLI::App& app, Globals& globals) {
+  const auto options = std::make_shared<GenerationOptions>();
+  CLI::App* command = add_command(app, globals, "chat", "a conversation in the terminal",
+                                  "brick chat model.gguf --temperature 0.7 --top-p 0.9");
+  add_generation_flags(command, globals, *options);
+  command->callback([=, &globals] {
+    options->sampling.seed = globals.settings.seed;
+    globals.run = [=, &globals] { chat(*options, globals); };
+  });
+}
+
+}  // namespace brick::cli

@@ -1,0 +1,73 @@
+#include <iostream>
+#include <iterator>
+
+#include "brick/base/error.h"
+#include "brick/base/process.h"
+#include "brick/cli/generation.h"
+#include "brick/io/text_file.h"
+
+namespace brick::cli {
+namespace {
+
+struct Options : GenerationOptions {
+  std::string prompt, file, dash;
+  bool chat = false;
+};
+
+std::string prompt_of(const Options& o) {
+  if (!o.file.empty()) return io::read_text(o.file);
+  if (o.dash == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+  return o.prompt;
+}
+
+void generate(const Options& o, const Globals& globals) {
+  const std::string prompt = prompt_of(o);
+  const pipeline::Workbench bench(o.model, globals.settings);
+  const auto sink = make_terminal_sink(globals.json);
+  const auto adapter = pipeline::load_fitting_adapter(o.adapter, bench.model(), *sink);
+  kernels::Context context(kernels::choose_compute(globals.settings.compute));
+  std::vector<int32_t> ids;
+  const text::TokenizerSpec& spec = bench.tokenizer().spec();
+  if (o.chat) {
+    ids = chat_prompt(bench, {{"user", prompt}}, o.chat_template);
+  } else {
+    ids = bench.tokenizer().encode(prompt);
+    if ((spec.add_bos || ids.empty()) && spec.bos) ids.insert(ids.begin(), *spec.bos);
+  }
+  model::Decoder decoder(bench.model(), context, {adapter ? &*adapter : nullptr},
+                         std::min(o.context, static_cast<int64_t>(ids.size()) + o.max_tokens));
+  const Stopwatch watch;
+  const Generation made = continue_text(bench, decoder, ids, o, [&](std::string_view piece) {
+    if (globals.json) return;
+    fmt::print("{}", piece);
+    std::fflush(stdout);
+  });
+  if (!globals.json) return fmt::print("\n");
+  print_result(globals, {{"text", made.text},
+                         {"tokens", made.tokens.size()},
+                         {"ids", made.tokens},
+                         {"prompt_tokens", ids.size()},
+                         {"tokens_per_second", static_cast<double>(made.tokens.size()) / watch.seconds()}});
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, Globals& globals) {
+  const auto options = std::make_shared<Options>();
+  options->sampling.seed = 0;
+  CLI::App* command = add_command(app, globals, "generate", "text, streamed",
+                                  "brick generate model.gguf --chat --prompt \"When are you open?\" --max-tokens 64");
+  add_generation_flags(command, globals, *options);
+  CLI::Option* prompt = command->add_option("--prompt", options->prompt, "what to continue");
+  CLI::Option* file = command->add_option("--file", options->file, "file with the prompt")->excludes(prompt);
+  CLI::Option* dash = command->add_option("source", options->dash, "-: the prompt from standard input")
+                          ->check(CLI::IsMember({"-"}))->excludes(prompt)->excludes(file);
+  command->add_flag("--chat", options->chat, "the prompt is a user's message");
+  command->callback([=, &globals] {
+    if (prompt->count() + file->count() + dash->count() == 0) throw CLI::RequiredError("--prompt, --file or -");
+    options->sampling.seed = globals.settings.seed;
+    globals.run = [=, &globals] { generate(*options, globals); };
+  });
+}
+
+}  // namespace brick::cli

@@ -1,0 +1,126 @@
+#include "brick/cli/command.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "brick/base/process.h"
+
+namespace brick::cli {
+namespace {
+
+constexpr double kQuietSeconds = 2, kRedrawSeconds = 0.1;
+constexpr int kBarWidth = 28;
+
+std::string duration(double seconds) {
+  const auto s = static_cast<int64_t>(seconds + 0.5);
+  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+class TerminalSink : public ProgressSink {
+ public:
+  explicit TerminalSink(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) != 0) {}
+  ~TerminalSink() override { clear(); }
+
+  void progress(const std::string& task, int64_t done, int64_t total, const std::string& unit,
+                const std::string& detail) override {
+    if (!terminal_ || total <= 0) return;
+    if (task != task_ || done < done_) {
+      task_ = task;
+      watch_ = Stopwatch();
+      first_ = done;
+      last_draw_ = 0;
+    }
+    done_ = done;
+    const double seconds = watch_.seconds();
+    if (seconds < kQuietSeconds || (seconds - last_draw_ < kRedrawSeconds && done < total)) return;
+    last_draw_ = seconds;
+    const double share = static_cast<double>(done) / static_cast<double>(total);
+    const double rate = static_cast<double>(done - first_) / seconds;
+    const auto filled = static_cast<int>(share * kBarWidth);
+    std::string bar(static_cast<size_t>(filled), '#');
+    bar.resize(kBarWidth, '.');
+    const std::string left = rate > 0 ? duration(static_cast<double>(total - done) / rate) : "?";
+    fmt::print(stderr, "\r\x1b[K{} [{}] {}/{} {}  {:.1f}/s  {} left  {}", task, bar, done, total, unit, rate, left, detail);
+    std::fflush(stderr);
+    drawn_ = true;
+    if (done >= total) clear();
+  }
+  void note(const std::string& line) override {
+    if (!quiet_) print("", line);
+  }
+  void warn(const std::string& line) override { print("warning: ", line); }
+
+ private:
+  void print(const char* prefix, const std::string& line) {
+    clear();
+    fmt::print(stderr, "{}{}\n", prefix, line);
+  }
+  void clear() {
+    if (drawn_) fmt::print(stderr, "\r\x1b[K");
+    drawn_ = false;
+  }
+
+  bool quiet_, terminal_, drawn_ = false;
+  std::string task_;
+  Stopwatch watch_;
+  int64_t done_ = 0, first_ = 0;
+  double last_draw_ = 0;
+};
+
+std::string cell(const nlohmann::json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_number_float()) return fmt::format("{:.6g}", value.get<double>());
+  if (value.is_number_integer()) return grouped(value.get<int64_t>());
+  return value.dump();
+}
+
+}  // namespace
+
+CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, const std::string& purpose,
+                      const std::string& example) {
+  CLI::App* command = app.add_subcommand(verb, purpose);
+  command->add_flag("--json", globals.json, "print one JSON object on standard output");
+  command->add_option("--threads", globals.threads, "threads (default: physical cores)")->check(CLI::Range(0, 1024));
+  command->add_option("--seed", globals.settings.seed, "seed of all random choices")->capture_default_str();
+  command->add_option("--compute", globals.settings.compute, "auto, f32 or bf16")
+      ->check(CLI::IsMember({"auto", "f32", "bf16"}))
+      ->capture_default_str();
+  command->footer("Example:\n  " + example);
+  return command;
+}
+
+void add_force(CLI::App* command, Globals& globals) {
+  command->add_flag("--force", globals.settings.force, "replace an existing output");
+}
+
+std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet) { return std::make_unique<TerminalSink>(quiet); }
+
+void print_result(const Globals& globals, const nlohmann::json& result) {
+  if (globals.json) return fmt::print("{}\n", result.dump());
+  size_t width = 0;
+  for (const auto& [key, value] : result.items()) width = std::max(width, key.size());
+  for (const auto& [key, value] : result.items())
+    if (!value.is_array() || value.size() <= 8) fmt::print("{:<{}}  {}\n", key, width, cell(value));
+}
+
+std::string human_bytes(double bytes) {
+  const char* unit = "B";
+  for (const char* next : {"kB", "MB", "GB"}) {
+    if (bytes < 1000) break;
+    bytes /= 1000;
+    unit = next;
+  }
+  return fmt::format(bytes < 100 && *unit != 'B' ? "{:.1f} {}" : "{:.0f} {}", bytes, unit);
+}
+
+std::string grouped(int64_t number) {
+  std::string digits = std::to_string(number);
+  for (auto i = static_cast<int64_t>(digits.size()) - 3; i > (number < 0 ? 1 : 0); i -= 3)
+    digits.insert(static_cast<size_t>(i), ",");
+  return digits;
+}
+
+}  // namespace brick::cli

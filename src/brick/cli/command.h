@@ -1,0 +1,75 @@
+// What the commands share: global flags, output as table or JSON, the progress bar.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "brick/base/log.h"
+#include "brick/pipeline/workbench.h"
+
+namespace brick::cli {
+
+struct Globals {
+  pipeline::RunSettings settings;
+  bool json = false;
+  int threads = 0;  // 0: physical cores
+  std::function<void()> run;  // what the chosen command does
+};
+
+// A subcommand with the flags that each has. `example` closes its --help.
+CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, const std::string& purpose,
+                      const std::string& example);
+
+// --force, for commands that write.
+void add_force(CLI::App* command, Globals& globals);
+
+// Flags of a configuration from its fields(): names with dashes, "--no-x" for those that are on by default.
+template <class Config>
+void add_fields(CLI::App* command, Config& config) {
+  config.fields([&](std::string_view field, auto& value, std::string_view help) {
+    std::string flag(field);
+    for (char& c : flag)
+      if (c == '_') c = '-';
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, bool>) {
+      if (value)
+        command->add_flag_callback("--no-" + flag, [&value] { value = false; }, "do not " + std::string(help));
+      else
+        command->add_flag("--" + flag, value, std::string(help));
+    } else {
+      command->add_option("--" + flag, value, std::string(help))->capture_default_str();
+    }
+  });
+}
+
+// Draws a bar with rate and time left on a terminal, for work over two seconds; notes and warnings go to standard error.
+std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet);
+
+// With --json the object alone on standard output, else its entries as a two-column table.
+void print_result(const Globals& globals, const nlohmann::json& result);
+
+// Bytes as "61.3 MB", counts as "134,515,008".
+std::string human_bytes(double bytes);
+std::string grouped(int64_t number);
+
+// Each command's registration, one file each.
+void add_info(CLI::App&, Globals&);
+void add_tokenize(CLI::App&, Globals&);
+void add_logits(CLI::App&, Globals&);
+void add_prune(CLI::App&, Globals&);
+void add_blocks(CLI::App&, Globals&);
+void add_tune(CLI::App&, Globals&);
+void add_aggregate(CLI::App&, Globals&);
+void add_merge(CLI::App&, Globals&);
+void add_eval(CLI::App&, Globals&);
+void add_generate(CLI::App&, Globals&);
+void add_chat(CLI::App&, Globals&);
+void add_simulate(CLI::App&, Globals&);
+void add_export(CLI::App&, Globals&);
+void add_bench(CLI::App&, Globals&);
+void add_cpu(CLI::App&, Globals&);
+void add_completion(CLI::App&, Globals&);
+
+}  // namespace brick::cli

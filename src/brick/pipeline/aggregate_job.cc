@@ -1,0 +1,142 @@
+#include "brick/pipeline/aggregate_job.h"
+
+#include <charconv>
+#include <functional>
+#include <list>
+#include <map>
+
+#include "brick/base/error.h"
+#include "brick/base/process.h"
+#include "brick/eval/language_loss.h"
+#include "brick/federate/check_update.h"
+#include "brick/federate/choose_tau.h"
+#include "brick/federate/redistribute.h"
+#include "brick/io/atomic_output.h"
+#include "brick/model/load.h"
+
+namespace brick::pipeline {
+namespace {
+
+double parse_number(const std::string& text, const std::string& what) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size())
+    fail(ErrorCode::kInvalidInput, "{} '{}': expected a number", what, text);
+  return value;
+}
+
+// The client's files in memory; updates look at them. A file that cannot be read rejects the client, not the round.
+struct LoadedClient {
+  AggregateJob::Client source;
+  model::Adapter adapter;
+  std::optional<model::Adapter> sent;
+  std::string unreadable;
+};
+
+}  // namespace
+
+AggregateJob::Client parse_client(const std::string& text) {
+  const size_t last = text.rfind(','), first = last == std::string::npos ? last : text.rfind(',', last - 1);
+  if (first == std::string::npos || last == 0)
+    fail(ErrorCode::kInvalidInput, "client '{}': expected ADAPTER,BLOCK,RECORDS", text);
+  return {text.substr(0, first), text.substr(first + 1, last - first - 1),
+          parse_number(text.substr(last + 1), "records of client " + text.substr(0, first))};
+}
+
+model::Adapter aggregate_updates(const model::Adapter* global, std::span<const federate::ClientUpdate> updates,
+                                 federate::AggregateConfig config, const std::string& tau, uint64_t seed,
+                                 const std::function<double(const model::Adapter&)>& validation_loss, double* tau_used) {
+  if (config.rule != "hete-tau") return federate::aggregate(global, updates, config, seed);
+  if (tau != "auto") {
+    *tau_used = config.tau = parse_number(tau, "tau");
+    return federate::aggregate(global, updates, config, seed);
+  }
+  if (!validation_loss)
+    fail(ErrorCode::kInvalidInput, "tau = auto needs the server's validation records (--validation), or give a number");
+  federate::TauChoice choice = federate::choose_tau(
+      federate::kTauCandidates,
+      [&](double candidate) {
+        config.tau = candidate;
+        return federate::aggregate(global, updates, config, seed);
+      },
+      validation_loss);
+  *tau_used = choice.tau;
+  return std::move(choice.adapter);
+}
+
+nlohmann::json aggregate(const AggregateJob& job, const RunSettings& settings, ProgressSink& sink) {
+  if (job.clients.empty()) fail(ErrorCode::kInvalidInput, "no clients: give --client ADAPTER,BLOCK,RECORDS");
+  io::check_output(job.out, settings.force);
+  const Stopwatch watch;
+  const Workbench base(job.base, settings, !job.validation.empty());
+  const std::optional<model::Adapter> global = load_fitting_adapter(job.global, base.model(), sink);
+
+  std::map<std::string, model::Model> blocks;
+  std::list<LoadedClient> loaded;
+  std::vector<federate::ClientUpdate> updates;
+  for (const AggregateJob::Client& client : job.clients) {
+    LoadedClient& c = loaded.emplace_back();
+    c.source = client;
+    try {
+      c.adapter = model::load_adapter(client.adapter);
+      if (!client.block.empty() && !blocks.contains(client.block))
+        blocks.emplace(client.block, model::load_model(client.block, {.tokenizer = false}));
+      if (global && c.adapter.config.rank != global->config.rank)
+        c.sent = federate::truncate(*global, c.adapter.config.rank, settings.seed);
+    } catch (const Error& e) {
+      c.unreadable = e.what();
+      continue;
+    }
+    federate::ClientUpdate update;
+    update.name = client.adapter;
+    update.adapter = &c.adapter;
+    update.sent = c.sent ? &*c.sent : nullptr;
+    update.records = client.records;
+    update.base_fingerprint = c.adapter.config.base_fingerprint;
+    if (!client.block.empty()) {
+      const model::Model& block = blocks.at(client.block);
+      update.masks = federate::masks_of(block);
+      update.mask_hash = model::mask_hash(block);
+      if (update.base_fingerprint.empty()) update.base_fingerprint = model::fingerprint(block);
+    }
+    updates.push_back(std::move(update));
+  }
+  nlohmann::json rejected = nlohmann::json::array();
+  for (const LoadedClient& c : loaded)
+    if (!c.unreadable.empty()) rejected.push_back({{"client", c.source.adapter}, {"reason", c.unreadable}});
+  if (updates.empty())
+    fail(ErrorCode::kInvalidInput, "no client is acceptable: {}", rejected[0]["reason"].get<std::string>());
+  const federate::Review review = federate::review(updates, federate::reference_of(base.model(), global ? &*global : nullptr));
+  for (size_t i = 0; i < updates.size(); ++i)
+    if (review.reasons[i]) rejected.push_back({{"client", updates[i].name}, {"reason", *review.reasons[i]}});
+  for (const auto& entry : rejected)
+    sink.warn(fmt::format("client {} rejected: {}", entry["client"].get<std::string>(), entry["reason"].get<std::string>()));
+
+  kernels::Context context(kernels::choose_compute(settings.compute));
+  std::function<double(const model::Adapter&)> validation_loss;
+  data::EncodedRecords validation;
+  if (!job.validation.empty()) {
+    train::TuneConfig config;
+    config.length = job.length;
+    config.chat_template = job.chat_template;
+    validation = base.records(job.validation, config);
+    validation_loss = [&](const model::Adapter& adapter) {
+      return eval::total(eval::score_records(base.model(), {&adapter}, validation.sequences, context, sink)).mean();
+    };
+  }
+  double tau = -1;
+  const model::Adapter result = aggregate_updates(global ? &*global : nullptr, review.accepted, job.config, job.tau,
+                                                  settings.seed, validation_loss, &tau);
+  io::AtomicFolder output(job.out, settings.force);
+  model::save_adapter(result, job.base, output.path().string());
+  output.commit();
+  nlohmann::json out{{"rule", job.config.rule},
+                     {"rank", result.config.rank},
+                     {"clients", review.accepted.size()},
+                     {"rejected", rejected},
+                     {"seconds", watch.seconds()}};
+  if (tau >= 0) out["tau"] = tau;
+  return out;
+}
+
+}  // namespace brick::pipeline

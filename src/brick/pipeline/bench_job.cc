@@ -1,0 +1,120 @@
+#include "brick/pipeline/bench_job.h"
+
+#include <algorithm>
+
+#include "brick/base/cpu.h"
+#include "brick/base/error.h"
+#include "brick/base/parallel.h"
+#include "brick/base/process.h"
+#include "brick/data/windows.h"
+#include "brick/model/decode.h"
+#include "brick/prune/prune.h"
+#include "brick/train/trainer.h"
+
+namespace brick::pipeline {
+namespace {
+
+std::vector<int32_t> random_ids(int64_t count, int64_t vocab, Rng& rng) {
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(vocab)));
+  return ids;
+}
+
+void report(nlohmann::json& out, const std::string& name, int64_t tokens, std::vector<double> seconds) {
+  std::sort(seconds.begin(), seconds.end());
+  const auto rate = [&](double s) { return static_cast<double>(tokens) / s; };
+  out[name] = rate(seconds[seconds.size() / 2]);
+  out[name + "_spread"] = {rate(seconds.back()), rate(seconds.front())};
+}
+
+void bench_training(const model::Model& model, const BenchJob& job, uint64_t seed, kernels::Context& context,
+                    ProgressSink& sink, nlohmann::json& out) {
+  Rng rng(seed, stream_id({1}));
+  std::vector<data::TokenSequence> sequences;
+  for (int64_t i = 0; i < std::max<int64_t>(1, job.tokens / job.length); ++i) {
+    sequences.push_back({random_ids(job.length, model.config.vocab, rng), std::vector<uint8_t>(static_cast<size_t>(job.length), 1)});
+    sequences.back().supervised[0] = 0;
+  }
+  train::TuneConfig config;
+  config.rank = job.rank;
+  config.steps = job.repeats + 1;
+  config.batch_records = static_cast<int64_t>(sequences.size());
+  config.schedule = "constant";
+  config.warmup = 0;
+  config.memory = job.memory;
+  std::vector<double> seconds;
+  train::TuneOptions options;
+  options.seed = seed;
+  options.on_step = [&](const train::StepRecord& step) {
+    if (step.step == 1) out["train_loss_first"] = step.loss;
+    if (step.step > 1) seconds.push_back(step.seconds);  // the first warms up
+    out["train_loss"] = step.loss;
+  };
+  train::tune(model, sequences, config, options, context, sink);
+  report(out, "train_tokens_per_second", job.length * static_cast<int64_t>(sequences.size()), seconds);
+}
+
+void bench_decoding(const model::Model& model, const BenchJob& job, bool prefill, uint64_t seed, kernels::Context& context,
+                    nlohmann::json& out) {
+  Rng rng(seed, stream_id({2}));
+  constexpr int64_t kPrefill = 512;
+  const std::vector<int32_t> prompt = random_ids(prefill ? kPrefill : 16, model.config.vocab, rng);
+  std::vector<double> seconds;
+  for (int64_t r = 0; r <= job.repeats; ++r) {
+    model::Decoder decoder(model, context, {}, kPrefill + job.decode_tokens);
+    Stopwatch watch;
+    decoder.feed(prompt);
+    if (!prefill) {
+      watch = Stopwatch();
+      for (int64_t t = 0; t < job.decode_tokens; ++t) decoder.feed(random_ids(1, model.config.vocab, rng));
+    }
+    if (r > 0) seconds.push_back(watch.seconds());
+  }
+  report(out, prefill ? "prefill_tokens_per_second" : "decode_tokens_per_second", prefill ? kPrefill : job.decode_tokens,
+         seconds);
+}
+
+void bench_pruning(const model::Model& model, const BenchJob& job, uint64_t seed, kernels::Context& context,
+                   ProgressSink& sink, nlohmann::json& out) {
+  Rng rng(seed, stream_id({3}));
+  const std::vector<int32_t> ids = random_ids(8 * 512, model.config.vocab, rng);
+  const auto windows = data::calibration_windows(ids, 512, 8, std::nullopt);
+  for (const char* method : {"wanda", "sparsegpt"}) {
+    prune::PruneConfig config;
+    config.method = method;
+    config.sparsity = 0.5;
+    config.values = "bf16";
+    const Stopwatch watch;
+    prune::prune(model, windows, config, context, sink);
+    out[std::string("prune_seconds_") + method] = watch.seconds();
+  }
+  static_cast<void>(job);
+}
+
+}  // namespace
+
+nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressSink& sink) {
+  if (job.repeats < 1 || job.length < 2 || job.tokens < job.length || job.decode_tokens < 1)
+    fail(ErrorCode::kInvalidInput, "bench: needs repeats, decode-tokens of at least 1 and tokens of at least length, length at least 2");
+  const Workbench bench(job.model, settings, false);
+  kernels::Context context(kernels::choose_compute(settings.compute));
+  nlohmann::json out{{"isa", name(active_isa())}, {"threads", threads()}, {"cpu", cpu_model()},
+                     {"compute", kernels::name(context.compute())}};
+  for (size_t begin = 0; begin <= job.what.size();) {
+    const size_t end = std::min(job.what.find(',', begin), job.what.size());
+    const std::string what = job.what.substr(begin, end - begin);
+    begin = end + 1;
+    if (what == "train")
+      bench_training(bench.model(), job, settings.seed, context, sink, out);
+    else if (what == "prefill" || what == "decode")
+      bench_decoding(bench.model(), job, what == "prefill", settings.seed, context, out);
+    else if (what == "prune")
+      bench_pruning(bench.model(), job, settings.seed, context, sink, out);
+    else
+      fail(ErrorCode::kInvalidInput, "bench: '{}' is none of train, prefill, decode, prune", what);
+  }
+  out["peak_rss_mb"] = static_cast<double>(peak_rss_bytes()) / (1 << 20);
+  return out;
+}
+
+}  // namespace brick::pipeline

@@ -1,0 +1,19 @@
+// `brick bench`: timings of this machine.
+#pragma once
+
+#include "brick/pipeline/workbench.h"
+
+namespace brick::pipeline {
+
+struct BenchJob {
+  std::string model, what = "train,prefill,decode";
+  int64_t tokens = 1024;  // a training batch, in sequences of `length`
+  int64_t length = 256, rank = 8, decode_tokens = 64, repeats = 5;
+  std::string memory = "fast";
+};
+
+// {"train_tokens_per_second", "prefill_tokens_per_second", "decode_tokens_per_second" (medians, with "..._spread": [low,
+// high]), "train_loss", "peak_rss_mb", "isa", "threads"}. Token ids are drawn at random from the seed.
+nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressSink& sink);
+
+}  // namespace brick::pipeline

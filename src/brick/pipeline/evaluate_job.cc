@@ -1,0 +1,43 @@
+#include "brick/pipeline/evaluate_job.h"
+
+#include "brick/base/error.h"
+#include "brick/base/process.h"
+#include "brick/data/windows.h"
+#include "brick/eval/language_loss.h"
+
+namespace brick::pipeline {
+
+nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, ProgressSink& sink) {
+  if (job.text.empty() && job.data.empty()) fail(ErrorCode::kInvalidInput, "nothing to evaluate: give --text or --data");
+  const Stopwatch watch;
+  const Workbench bench(job.model, settings);
+  const std::optional<model::Adapter> adapter = load_fitting_adapter(job.adapter, bench.model(), sink);
+  const model::AdapterUse use{adapter ? &*adapter : nullptr};
+  kernels::Context context(kernels::choose_compute(settings.compute));
+  nlohmann::json out{{"model", job.model}, {"compute", kernels::name(context.compute())}};
+  if (!job.text.empty()) {
+    const std::vector<int32_t> ids = bench.text_ids(job.text);
+    const eval::TextScore score = eval::score_windows(
+        bench.model(), use, data::consecutive_windows(ids, job.length, job.samples), context, sink);
+    out.update({{"perplexity", score.perplexity()}, {"nll", score.nll}, {"tokens", score.tokens}});
+  }
+  if (!job.data.empty()) {
+    train::TuneConfig config;
+    config.length = job.length;
+    config.chat_template = job.chat_template;
+    data::EncodedRecords records = bench.records(job.data, config);
+    if (job.limit > 0 && job.limit < static_cast<int64_t>(records.sequences.size()))
+      records.sequences.resize(static_cast<size_t>(job.limit));
+    const eval::RecordScore score = eval::total(eval::score_records(bench.model(), use, records.sequences, context, sink));
+    const nlohmann::json result{{"nll", score.mean()}, {"tokens", score.tokens},
+                                {"records", records.sequences.size()}, {"cut", records.cut}};
+    if (job.text.empty())
+      out.update(result);
+    else
+      out["data"] = result;
+  }
+  out["seconds"] = watch.seconds();
+  return out;
+}
+
+}  // namespace brick::pipeline

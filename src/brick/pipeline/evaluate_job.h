@@ -1,0 +1,17 @@
+// `brick eval`: perplexity of a text, response loss of records.
+#pragma once
+
+#include "brick/pipeline/workbench.h"
+
+namespace brick::pipeline {
+
+struct EvaluateJob {
+  std::string model, adapter, text, data, chat_template;
+  int64_t length = 512, samples = 0;  // samples 0: all windows
+  int64_t limit = 0;                  // records; 0: all
+};
+
+// {"perplexity", "nll", "tokens"} of the text, or "nll" and "tokens" of the records (both: the records' under "data").
+nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, ProgressSink& sink);
+
+}  // namespace brick::pipeline

@@ -1,0 +1,205 @@
+#include "brick/pipeline/federation_config.h"
+
+#include <set>
+#include <toml++/toml.h>
+
+#include "brick/base/error.h"
+#include "brick/io/text_file.h"
+#include "brick/prune/registry.h"
+
+namespace brick::pipeline {
+namespace {
+
+// A table whose keys are taken one by one; what is left over is an error.
+class Reader {
+ public:
+  Reader(const toml::table& table, std::string where, std::filesystem::path folder)
+      : table_(table), where_(std::move(where)), folder_(std::move(folder)) {}
+
+  bool has(std::string_view key) const { return table_.contains(key); }
+
+  // True if the key was there.
+  template <class T>
+  bool take(std::string_view key, T& value) {
+    taken_.emplace(key);
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) return false;
+    if constexpr (std::is_same_v<T, double>) {
+      const auto number = node->value<double>();
+      if (!node->is_number() || !number) complain(key, *node, "a number");
+      value = *number;
+    } else if constexpr (std::is_same_v<T, bool>) {
+      if (!node->is_boolean()) complain(key, *node, "true or false");
+      value = **node->as_boolean();
+    } else if constexpr (std::is_integral_v<T>) {
+      if (!node->is_integer() || **node->as_integer() < 0) complain(key, *node, "a whole number of at least 0");
+      value = static_cast<T>(**node->as_integer());
+    } else if constexpr (std::is_same_v<T, std::filesystem::path>) {
+      if (!node->is_string() || node->as_string()->get().empty()) complain(key, *node, "a path");
+      const std::filesystem::path path = node->as_string()->get();
+      value = path.is_absolute() ? path : folder_ / path;
+    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+      if (!node->is_array()) complain(key, *node, "a list of names");
+      value.clear();
+      for (const toml::node& element : *node->as_array()) {
+        if (!element.is_string()) complain(key, element, "a name");
+        value.push_back(element.as_string()->get());
+      }
+    } else {
+      if (!node->is_string()) complain(key, *node, "a string");
+      value = node->as_string()->get();
+    }
+    return true;
+  }
+  template <class T>
+  void require(std::string_view key, T& value) {
+    if (!take(key, value)) fail(ErrorCode::kInvalidInput, "{}: '{}' is missing", where_, key);
+  }
+  template <class Config>
+  void take_fields(Config& config) {
+    config.fields([&](std::string_view key, auto& value, std::string_view) { take(key, value); });
+  }
+  void share(std::string_view key, double& value) {
+    take(key, value);
+    if (!(value >= 0 && value <= 1)) fail(ErrorCode::kInvalidInput, "{}: {} = {}: expected 0 to 1", where_, key, value);
+  }
+  void finish() const {
+    for (const auto& [key, node] : table_)
+      if (!taken_.contains(std::string(key.str())))
+        fail(ErrorCode::kInvalidInput, "{}, line {}: unknown key '{}'", where_, node.source().begin.line, key.str());
+  }
+
+ private:
+  [[noreturn]] void complain(std::string_view key, const toml::node& node, std::string_view expected) const {
+    fail(ErrorCode::kInvalidInput, "{}, line {}: {}: expected {}", where_, node.source().begin.line, key, expected);
+  }
+
+  const toml::table& table_;
+  std::string where_;
+  std::filesystem::path folder_;
+  std::set<std::string> taken_;
+};
+
+FederationConfig::Client read_client(Reader reader, const train::TuneConfig& shared, size_t index) {
+  FederationConfig::Client client;
+  client.tune = shared;
+  reader.require("name", client.name);
+  if (client.name.empty() || client.name.size() > 100 || client.name[0] == '.' ||
+      client.name.find_first_of("/\\\n") != std::string::npos)
+    fail(ErrorCode::kInvalidInput, "client {}: name '{}' cannot name a folder", index + 1, client.name);
+  reader.require("data", client.data);
+  reader.take("test", client.test);
+  if (reader.take("block", client.block) && reader.has("sparsity"))
+    fail(ErrorCode::kInvalidInput, "client {}: give block or sparsity, not both", client.name);
+  reader.take("sparsity", client.sparsity);
+  if (!(client.sparsity >= 0 && client.sparsity < 1))
+    fail(ErrorCode::kInvalidInput, "client {}: sparsity = {}: expected at least 0 and below 1", client.name, client.sparsity);
+  reader.take("limit", client.limit);
+  reader.share("participation", client.participation);
+  // Here `dropout` is the share of lost uploads; LoRA's is a matter of [tune].
+  reader.share("dropout", client.dropout);
+  const double lora_dropout = client.tune.dropout;
+  reader.take_fields(client.tune);
+  client.tune.dropout = lora_dropout;
+  client.tune.validate();
+  reader.finish();
+  return client;
+}
+
+}  // namespace
+
+FederationConfig load_federation(const std::filesystem::path& path) {
+  FederationConfig config;
+  config.text = io::read_text(path);
+  toml::table root;
+  try {
+    root = toml::parse(config.text, path.string());
+  } catch (const toml::parse_error& e) {
+    fail(ErrorCode::kInvalidInput, "{}, line {}: {}", path.string(), e.source().begin.line, e.description());
+  }
+  const std::filesystem::path folder = path.parent_path();
+  std::set<std::string> sections{"blocks", "tune", "aggregate", "client", "evaluate"};
+  toml::table scalars;
+  for (const auto& [key, node] : root)
+    if (!sections.contains(std::string(key.str()))) scalars.insert(key, node);
+  const auto section = [&](const char* name) {
+    static const toml::table kEmpty;
+    const toml::node* node = root.get(name);
+    if (node != nullptr && !node->is_table()) fail(ErrorCode::kInvalidInput, "{}: [{}] is no table", path.string(), name);
+    return Reader(node != nullptr ? *node->as_table() : kEmpty, fmt::format("{} [{}]", path.string(), name), folder);
+  };
+
+  Reader top(scalars, path.string(), folder);
+  top.require("model", config.model);
+  top.take("title", config.title);
+  top.take("rounds", config.rounds);
+  top.take("seed", config.seed);
+  top.finish();
+  if (config.rounds < 1) fail(ErrorCode::kInvalidInput, "{}: rounds = {}: expected 1 or more", path.string(), config.rounds);
+
+  Reader blocks = section("blocks");
+  config.blocks.prune.method = "sparsegpt";
+  blocks.take("method", config.blocks.prune.method);
+  blocks.take("pattern", config.blocks.prune.pattern);
+  blocks.take("values", config.blocks.prune.values);
+  blocks.take("calibration", config.blocks.calibration);
+  blocks.take("samples", config.blocks.samples);
+  blocks.take("length", config.blocks.length);
+  if (uint64_t seed = 0; blocks.take("calibration_seed", seed)) config.blocks.calibration_seed = seed;
+  blocks.finish();
+  prune::find_method(config.blocks.prune.method);  // an unknown one is an Error here, not after an hour
+
+  Reader tune = section("tune");
+  tune.take_fields(config.tune);
+  tune.finish();
+  config.tune.validate();
+
+  Reader rule = section("aggregate");
+  const toml::table* aggregate_table = root.get_as<toml::table>("aggregate");
+  if (aggregate_table != nullptr && aggregate_table->contains("tau") && !aggregate_table->get("tau")->is_string()) {
+    double tau = 0;
+    rule.share("tau", tau);
+    config.tau = fmt::format("{}", tau);
+  } else {
+    rule.take("tau", config.tau);
+    if (config.tau != "auto" && config.tau != "0.1")
+      fail(ErrorCode::kInvalidInput, "{} [aggregate]: tau = \"{}\": expected a number from 0 to 1, or \"auto\"", path.string(), config.tau);
+  }
+  config.aggregate.fields([&](std::string_view key, auto& value, std::string_view) {
+    if (key != "tau") rule.take(key, value);
+  });
+  rule.take("validation", config.validation);
+  rule.finish();
+  if (federate::find_rule(config.aggregate.rule) == nullptr)
+    fail(ErrorCode::kUnsupported, "{} [aggregate]: unknown rule '{}'", path.string(), config.aggregate.rule);
+  if (config.tau == "auto" && config.aggregate.rule == "hete-tau" && config.validation.empty())
+    fail(ErrorCode::kInvalidInput, "{} [aggregate]: tau = \"auto\" needs validation = the server's records", path.string());
+
+  Reader evaluate = section("evaluate");
+  evaluate.take("text", config.evaluate.text);
+  evaluate.take("every", config.evaluate.every);
+  evaluate.take("length", config.evaluate.length);
+  evaluate.take("samples", config.evaluate.samples);
+  evaluate.take("arms", config.evaluate.arms);
+  evaluate.finish();
+  static const std::set<std::string> kArms{"untuned", "local", "centralised", "fedit-dense"};
+  for (const std::string& arm : config.evaluate.arms)
+    if (!kArms.contains(arm))
+      fail(ErrorCode::kInvalidInput, "{} [evaluate]: unknown arm '{}': untuned, local, centralised and fedit-dense are known",
+           path.string(), arm);
+  if (config.evaluate.every < 1) fail(ErrorCode::kInvalidInput, "{} [evaluate]: every = 0: expected 1 or more", path.string());
+
+  const toml::array* clients = root.get_as<toml::array>("client");
+  if (clients == nullptr || clients->empty()) fail(ErrorCode::kInvalidInput, "{}: no [[client]]", path.string());
+  std::set<std::string> names;
+  for (size_t i = 0; i < clients->size(); ++i) {
+    const toml::table* table = clients->get_as<toml::table>(i);
+    if (table == nullptr) fail(ErrorCode::kInvalidInput, "{}: client {} is no table", path.string(), i + 1);
+    config.clients.push_back(read_client(Reader(*table, fmt::format("{} [[client]] {}", path.string(), i + 1), folder), config.tune, i));
+    if (!names.insert(config.clients.back().name).second)
+      fail(ErrorCode::kInvalidInput, "{}: two clients are called '{}'", path.string(), config.clients.back().name);
+  }
+  return config;
+}
+
+}  // namespace brick::pipeline

@@ -1,0 +1,116 @@
+#include "brick/pipeline/prune_job.h"
+
+#include <fstream>
+
+#include "brick/base/error.h"
+#include "brick/base/process.h"
+#include "brick/data/windows.h"
+#include "brick/io/atomic_output.h"
+#include "brick/io/npy.h"
+#include "brick/model/save.h"
+#include "brick/pipeline/artifact_jobs.h"
+#include "brick/prune/registry.h"
+
+namespace brick::pipeline {
+namespace {
+
+nlohmann::json block_json(const model::Model& block, const std::string& path, double seconds) {
+  return {{"method", block.block.method.empty() ? "none" : block.block.method},
+          {"sparsity", block.block.sparsity},
+          {"pattern", block.block.pattern},
+          {"nonzeros", block.nonzeros()},
+          {"parameters", block.parameters()},
+          {"linear_sparsity", 1.0 - static_cast<double>(block.nonzeros() - (block.parameters() - block.linear_parameters())) /
+                                        static_cast<double>(block.linear_parameters())},
+          {"bytes", bytes_on_disk(path)},
+          {"path", path},
+          {"seconds", seconds}};
+}
+
+bool ends_with(const std::string& text, std::string_view end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+bool needs_tokenizer(const PruneJob& job) { return !job.calibration.empty() && !ends_with(job.calibration, ".npy"); }
+
+// The model with its tokenizer if it has one, since blocks carry it along.
+Workbench load_parent(const PruneJob& job, const RunSettings& settings) {
+  try {
+    return Workbench(job.model, settings, true);
+  } catch (const Error&) {
+    if (needs_tokenizer(job)) throw;
+    return Workbench(job.model, settings, false);
+  }
+}
+
+std::vector<model::Model> run(const PruneJob& job, const Workbench& bench, const RunSettings& settings, ProgressSink& sink) {
+  const Calibration calibration = load_calibration(job, bench);
+  kernels::Context context(kernels::choose_compute(settings.compute));
+  std::vector<prune::PruneReport> reports;
+  std::vector<model::Model> blocks =
+      prune::prune_family(bench.model(), calibration.windows, job.sparsities, job.config, context, sink, &reports);
+  for (const prune::PruneReport& report : reports)
+    for (const std::string& note : report.notes) sink.warn(note);
+  return blocks;
+}
+
+}  // namespace
+
+std::string sparsity_name(double sparsity) { return fmt::format("{:.6g}", sparsity * 100); }
+
+Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
+  Calibration out;
+  if (job.calibration.empty()) {
+    if (prune::find_method(job.config.method).needs_calibration())
+      fail(ErrorCode::kInvalidInput, "{} needs a calibration text: give --calibration", job.config.method);
+    return out;
+  }
+  if (!ends_with(job.calibration, ".npy")) {
+    out.ids = bench.text_ids(job.calibration);
+    out.windows = data::calibration_windows(out.ids, job.length, job.samples, job.calibration_seed);
+    return out;
+  }
+  const io::NpyInts array = io::read_npy_ints(job.calibration);
+  if (array.shape.size() != 2 || array.shape[0] < 1 || array.shape[1] < 1)
+    fail(ErrorCode::kInvalidInput, "{}: expected ids of shape [windows, length]", job.calibration);
+  for (int64_t id : array.values) {
+    if (id < 0 || id >= bench.model().config.vocab)
+      fail(ErrorCode::kInvalidInput, "{}: token id {}, the vocabulary has {}", job.calibration, id, bench.model().config.vocab);
+    out.ids.push_back(static_cast<int32_t>(id));
+  }
+  for (int64_t i = 0; i < array.shape[0]; ++i)
+    out.windows.push_back(std::span(out.ids).subspan(static_cast<size_t>(i * array.shape[1]), static_cast<size_t>(array.shape[1])));
+  return out;
+}
+
+nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {
+  io::check_output(job.out, settings.force);
+  const Stopwatch watch;
+  const Workbench bench = load_parent(job, settings);
+  const std::vector<model::Model> blocks = run(job, bench, settings, sink);
+  io::AtomicFolder output(job.out, settings.force);
+  model::save_block(blocks.at(0), output.path().string());
+  output.commit();
+  return block_json(blocks.at(0), job.out, watch.seconds());
+}
+
+nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {
+  io::check_output(job.out, settings.force);
+  const Stopwatch watch;
+  const Workbench bench = load_parent(job, settings);
+  const std::vector<model::Model> blocks = run(job, bench, settings, sink);
+  io::AtomicFolder output(job.out, settings.force);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const std::filesystem::path folder = output.path() / sparsity_name(job.sparsities[i]);
+    if (!std::filesystem::create_directory(folder))
+      fail(ErrorCode::kInvalidInput, "sparsity {} is given twice", job.sparsities[i]);
+    model::save_block(blocks[i], folder.string());
+  }
+  output.commit();
+  nlohmann::json list = nlohmann::json::array();
+  for (size_t i = 0; i < blocks.size(); ++i)
+    list.push_back(block_json(blocks[i], (std::filesystem::path(job.out) / sparsity_name(job.sparsities[i])).string(), watch.seconds()));
+  return {{"blocks", list}, {"method", job.config.method}, {"seconds", watch.seconds()}};
+}
+
+}  // namespace brick::pipeline

@@ -1,0 +1,32 @@
+// `brick prune` and `brick blocks`: blocks from a model.
+#pragma once
+
+#include "brick/pipeline/workbench.h"
+#include "brick/prune/prune.h"
+
+namespace brick::pipeline {
+
+struct PruneJob {
+  std::string model, out, calibration;  // calibration: text, or .npy of ids [N, L]
+  int64_t samples = 32, length = 512;
+  std::optional<uint64_t> calibration_seed;
+  std::vector<double> sparsities;  // one for prune
+  prune::PruneConfig config;
+};
+
+// Calibration ids that live as long as this, and their windows.
+struct Calibration {
+  std::vector<int32_t> ids;
+  std::vector<std::span<const int32_t>> windows;
+};
+Calibration load_calibration(const PruneJob& job, const Workbench& bench);
+
+// Writes the block to job.out. {"method", "sparsity", "nonzeros", "parameters", "bytes", "seconds"}
+nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, ProgressSink& sink);
+// Writes out/<percent> for each sparsity. {"blocks": [one as above with "path", each]}
+nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink);
+
+// Folder name of a sparsity within a family: "25", "12.5".
+std::string sparsity_name(double sparsity);
+
+}  // namespace brick::pipeline

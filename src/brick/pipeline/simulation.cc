@@ -1,0 +1,193 @@
+#include "brick/pipeline/simulation.h"
+
+#include <set>
+
+#include "brick/base/cpu.h"
+#include "brick/base/error.h"
+#include "brick/base/parallel.h"
+#include "brick/base/process.h"
+#include "brick/base/sha256.h"
+#include "brick/data/records.h"
+#include "brick/data/windows.h"
+#include "brick/federate/redistribute.h"
+#include "brick/io/atomic_output.h"
+#include "brick/io/json_file.h"
+#include "brick/io/provenance.h"
+#include "brick/io/text_file.h"
+#include "brick/model/load.h"
+#include "brick/model/save.h"
+#include "brick/pipeline/artifact_jobs.h"
+#include "brick/pipeline/prune_job.h"
+#include "brick/pipeline/simulate.h"
+#include "brick/report/page.h"
+
+namespace brick::pipeline {
+namespace {
+
+// What a resumed run must share with its beginning for the same bits.
+std::string identity(const FederationConfig& config, const RunSettings& settings) {
+  Sha256 hash;
+  hash.update(fmt::format("{};{};{};{};{};", tool_version(), settings.compute, name(active_isa()), threads(), config.text));
+  std::set<std::filesystem::path> files{config.model, config.blocks.calibration, config.validation, config.evaluate.text};
+  for (const FederationConfig::Client& client : config.clients) files.insert({client.data, client.test, client.block});
+  for (const std::filesystem::path& file : files)
+    if (!file.empty()) hash.update(io::hash_path(file));
+  return hash.hex();
+}
+
+}  // namespace
+
+Simulation::Simulation(FederationConfig config, const std::string& out, bool resume, const RunSettings& settings,
+                       ProgressSink& sink)
+    : config_(std::move(config)),
+      settings_(settings),
+      sink_(sink),
+      bench_(config_.model.string(), settings),
+      context_(kernels::choose_compute(settings.compute)),
+      folder_(out, config_.text, identity(config_, settings), resume, settings.force) {
+  if (config_.evaluate.text.empty()) return;
+  text_ids_ = bench_.text_ids(config_.evaluate.text);
+  text_windows_ = data::consecutive_windows(text_ids_, config_.evaluate.length, config_.evaluate.samples);
+}
+
+std::filesystem::path Simulation::block_folder(double sparsity) const {
+  return folder_.path() / "blocks" / sparsity_name(sparsity);
+}
+
+const model::Model& Simulation::block_of(const FederationConfig::Client& client) const {
+  if (!client.block.empty()) return blocks_.at(client.block.string());
+  return client.sparsity == 0 ? bench_.model() : blocks_.at(block_folder(client.sparsity).string());
+}
+
+void Simulation::make_blocks() {
+  std::set<double> wanted;
+  for (const FederationConfig::Client& client : config_.clients)
+    if (client.block.empty() && client.sparsity > 0) wanted.insert(client.sparsity);
+  if (!wanted.empty()) {
+    folder_.once({{"event", "prune"}, {"round", 0}}, [&] {
+      const Stopwatch watch;
+      PruneJob job;
+      job.calibration = config_.blocks.calibration.string();
+      job.samples = config_.blocks.samples;
+      job.length = config_.blocks.length;
+      job.calibration_seed = config_.blocks.calibration_seed;
+      job.config = config_.blocks.prune;
+      job.config.seed = config_.seed;
+      job.config.tool_version = tool_version();
+      const Calibration calibration = load_calibration(job, bench_);
+      const std::vector<double> sparsities(wanted.begin(), wanted.end());
+      const std::vector<model::Model> blocks =
+          prune::prune_family(bench_.model(), calibration.windows, sparsities, job.config, context_, sink_, nullptr);
+      nlohmann::json made = nlohmann::json::array();
+      for (size_t i = 0; i < blocks.size(); ++i) {
+        io::AtomicFolder output(block_folder(sparsities[i]), true);
+        model::save_block(blocks[i], output.path().string());
+        output.commit();
+        made.push_back({{"sparsity", sparsities[i]},
+                        {"method", job.config.method},
+                        {"parameters", blocks[i].parameters()},
+                        {"nonzeros", blocks[i].nonzeros()},
+                        {"bytes", bytes_on_disk(block_folder(sparsities[i]) / "model.safetensors")}});
+        sink_.note(fmt::format("block {:>3} %   {} of {} weights kept", sparsity_name(sparsities[i]), blocks[i].nonzeros(),
+                               blocks[i].parameters()));
+      }
+      return nlohmann::json{{"blocks", made}, {"seconds", watch.seconds()}};
+    });
+  }
+  for (double sparsity : wanted)
+    blocks_.emplace(block_folder(sparsity).string(), model::load_model(block_folder(sparsity).string(), {.tokenizer = false}));
+  for (const FederationConfig::Client& client : config_.clients)
+    if (!client.block.empty() && !blocks_.contains(client.block.string())) {
+      blocks_.emplace(client.block.string(), model::load_model(client.block.string(), {.tokenizer = false}));
+      if (model::fingerprint(blocks_.at(client.block.string())) != model::fingerprint(bench_.model()))
+        fail(ErrorCode::kMismatch, "client {}: block {} was cut from another model than {}", client.name, client.block.string(),
+             config_.model.string());
+    }
+  load_clients();
+
+  folder_.once({{"event", "begin"}, {"round", 0}}, [&] {
+    train::TuneConfig config = config_.tune;
+    config.masked = false;
+    for (const Client& client : clients_) config.rank = std::max(config.rank, client.rank);
+    if (config_.aggregate.rank > 0) config.rank = config_.aggregate.rank;
+    const model::Adapter adapter =
+        model::make_adapter(bench_.model(), train::lora_config(bench_.model(), config), config_.seed);
+    io::AtomicFolder output(folder_.round(0) / "global", true);
+    model::save_adapter(adapter, config_.model.string(), output.path().string());
+    output.commit();
+    return nlohmann::json{{"rank", config.rank}, {"parameters", adapter.parameters()}};
+  });
+  evaluate_round(0);
+}
+
+void Simulation::load_clients() {
+  for (const FederationConfig::Client& client_config : config_.clients) {
+    Client client;
+    client.config = &client_config;
+    client.block = &block_of(client_config);
+    client.rank = client_config.tune.rank;
+    const auto encode = [&](const std::filesystem::path& path, int64_t limit) {
+      std::vector<data::Record> records = data::load_records(path);
+      if (limit > 0 && limit < static_cast<int64_t>(records.size())) records.resize(static_cast<size_t>(limit));
+      return data::encode_records(records, bench_.tokenizer(), bench_.style(client_config.tune.chat_template),
+                                  client_config.tune.length,
+                                  client_config.tune.loss == "all" ? data::LossOn::kAll : data::LossOn::kResponse);
+    };
+    client.train = encode(client_config.data, client_config.limit);
+    if (!client_config.test.empty()) client.test = encode(client_config.test, 0);
+    client.records = static_cast<int64_t>(client.train.sequences.size());
+    clients_.push_back(std::move(client));
+  }
+}
+
+model::Adapter Simulation::load_global(int64_t round) const {
+  return model::load_adapter((folder_.round(round) / "global").string());
+}
+
+std::vector<model::Adapter> Simulation::sent_adapters(int64_t round) const {
+  std::vector<int64_t> ranks;
+  for (const Client& client : clients_) ranks.push_back(client.rank);
+  std::vector<model::Adapter> sent = federate::redistribute(load_global(round), ranks, config_.seed);
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    const std::string hash = clients_[i].config->tune.masked ? model::mask_hash(*clients_[i].block) : "";
+    sent[i].config.masked = !hash.empty();
+    sent[i].config.mask_hash = hash;
+    sent[i].config.dropout = clients_[i].config->tune.dropout;
+  }
+  return sent;
+}
+
+const nlohmann::json* Simulation::find_event(const nlohmann::json& key) const {
+  const std::string unit = io::compact_json(key);
+  for (const nlohmann::json& event : folder_.events())
+    if (event.value("unit", "") == unit) return &event;
+  return nullptr;
+}
+
+nlohmann::json simulate(const std::string& config_path, const std::string& out, bool resume, const RunSettings& settings,
+                        ProgressSink& sink) {
+  FederationConfig config = load_federation(config_path);
+  const int64_t rounds = config.rounds;
+  Simulation simulation(std::move(config), out, resume, settings, sink);
+  simulation.make_blocks();
+  for (int64_t round = 1; round <= rounds; ++round) simulation.run_round(round);
+  simulation.run_arms();
+
+  const nlohmann::json summary = simulation.summary();
+  const std::filesystem::path page = std::filesystem::path(out) / "report.html";
+  io::write_file_atomic(page, report::simulation_page(summary));
+  io::write_json_file(std::filesystem::path(out) / "summary.json", summary, true);
+  nlohmann::json clients = nlohmann::json::array();
+  for (const nlohmann::json& client : summary["clients"])
+    clients.push_back({{"name", client["name"]}, {"sparsity", client["sparsity"]}, {"loss", client["loss"]},
+                       {"intervals", client["intervals"]}, {"tokens_trained", client["tokens_trained"]}});
+  return {{"rounds", rounds},
+          {"final", {{"llm", summary["llm"]}, {"clients", clients}, {"arms", summary["arms"]}}},
+          {"bytes_up", summary["bytes_up"]},
+          {"bytes_down", summary["bytes_down"]},
+          {"seconds", summary["seconds"]},
+          {"table", report::summary_table(summary)},
+          {"report", page.string()}};
+}
+
+}  // namespace brick::pipeline

@@ -1,0 +1,75 @@
+// The state of `brick simulate`, shared by the files simulation_*.cc.
+#pragma once
+
+#include <map>
+
+#include "brick/eval/language_loss.h"
+#include "brick/pipeline/federation_config.h"
+#include "brick/pipeline/run_folder.h"
+#include "brick/pipeline/workbench.h"
+#include "brick/train/trainer.h"
+
+namespace brick::pipeline {
+
+class Simulation {
+ public:
+  Simulation(FederationConfig config, const std::string& out, bool resume, const RunSettings& settings,
+             ProgressSink& sink);
+
+  void make_blocks();        // blocks/, round 0's global adapter and evaluation
+  void run_round(int64_t round);
+  void run_arms();
+  nlohmann::json summary();  // what the page shows (report/page.h)
+  const RunFolder& folder() const { return folder_; }
+
+ private:
+  struct Client {
+    const FederationConfig::Client* config = nullptr;
+    const model::Model* block = nullptr;  // of blocks_, or the whole model
+    data::EncodedRecords train, test;
+    int64_t rank = 0, records = 0;
+  };
+  using Losses = std::vector<eval::RecordScore>;  // of one client's test records
+
+  // Blocks are keyed by their folder; the whole model has no key.
+  const model::Model& block_of(const FederationConfig::Client& client) const;
+  void load_clients();
+  std::filesystem::path block_folder(double sparsity) const;
+
+  model::Adapter load_global(int64_t round) const;
+  std::vector<model::Adapter> sent_adapters(int64_t round) const;  // what each client is sent after `round`
+  void tune_client(int64_t round, size_t index, const model::Adapter& sent);
+  void upload(int64_t round, size_t index);
+  void aggregate_round(int64_t round, const std::vector<model::Adapter>& sent);
+  bool takes_part(int64_t round, size_t index) const;
+  bool uploaded(int64_t round, size_t index) const;
+
+  void evaluate_round(int64_t round);
+  // Means over records into `event`, one score a record into `file`.
+  nlohmann::json score(const model::Model& model, const model::Adapter* adapter, const Client& client, nlohmann::json& per_record);
+
+  void run_local(size_t index);
+  void run_centralised();
+  void run_fedit_dense();
+  nlohmann::json score_all(const model::Model& model, const model::Adapter& adapter, const std::filesystem::path& file);
+
+  // One tuning unit: from `init` (or afresh) into an adapter folder.
+  nlohmann::json tune_unit(const model::Model& model, std::span<const data::TokenSequence> sequences,
+                           const train::TuneConfig& config, const model::Adapter* init, uint64_t seed,
+                           const std::filesystem::path& out);
+  double rounds_taken(size_t index) const;
+  const nlohmann::json* find_event(const nlohmann::json& key) const;
+
+  FederationConfig config_;
+  RunSettings settings_;
+  ProgressSink& sink_;
+  Workbench bench_;
+  kernels::Context context_;
+  RunFolder folder_;
+  std::map<std::string, model::Model> blocks_;
+  std::vector<Client> clients_;
+  std::vector<int32_t> text_ids_;
+  std::vector<std::span<const int32_t>> text_windows_;
+};
+
+}  // namespace brick::pipeline

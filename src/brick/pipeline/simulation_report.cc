@@ -1,0 +1,203 @@
+// What a finished simulation says of itself: the data of its page and table.
+#include "brick/base/cpu.h"
+#include "brick/base/parallel.h"
+#include "brick/io/json_file.h"
+#include "brick/pipeline/artifact_jobs.h"
+#include "brick/pipeline/prune_job.h"
+#include "brick/pipeline/simulation.h"
+#include "brick/report/statistics.h"
+
+namespace brick::pipeline {
+namespace {
+
+using nlohmann::json;
+
+json read_if_there(const std::filesystem::path& path) {
+  return std::filesystem::exists(path) ? io::read_json_file(path) : json();
+}
+
+json interval(const json& a, const json& b) {
+  if (!a.is_array() || !b.is_array() || a.size() != b.size()) return nullptr;
+  const auto difference = report::paired_difference(a.get<std::vector<double>>(), b.get<std::vector<double>>());
+  if (!difference) return nullptr;
+  return {{"mean", difference->mean}, {"low", difference->low}, {"high", difference->high}, {"n", difference->n}};
+}
+
+double field(const json& event, const char* name) { return event.contains(name) ? event[name].get<double>() : 0; }
+
+std::string base_dtype(const model::Model& model) {
+  return std::string(tensor::name(model.layers.front()[model::Proj::kUp].dtype()));
+}
+
+}  // namespace
+
+json Simulation::summary() {
+  json run{{"title", config_.title.empty() ? "Federation of " + config_.model.filename().string() : config_.title},
+           {"tool_version", tool_version()},
+           {"compute", kernels::name(context_.compute())},
+           {"config", config_.text},
+           {"rounds", config_.rounds},
+           {"rule", config_.aggregate.rule},
+           {"machine", {{"cpu", cpu_model()}, {"isa", name(active_isa())}, {"threads", threads()}}},
+           {"model",
+            {{"path", config_.model.filename().string()},
+             {"name", config_.model.stem().string()},
+             {"parameters", bench_.model().parameters()},
+             {"bytes", bytes_on_disk(config_.model)},
+             {"dtype", base_dtype(bench_.model())}}},
+           {"notes", json::array()}};
+  if (config_.aggregate.rule == "hete-tau") run["tau"] = config_.tau;
+
+  std::map<std::string, double> stage_seconds;
+  double bytes_up = 0, bytes_down = 0, seconds = 0;
+  std::map<std::string, json> by_client;
+  std::map<std::string, std::pair<double, double>> speed;  // block -> tokens, seconds of tuning
+  json taus = json::array();
+  for (const Client& client : clients_) by_client[client.config->name] = {{"train", json::array()}};
+  for (const json& event : folder_.events()) {
+    const std::string kind = event["event"];
+    seconds += field(event, "seconds");
+    if (kind == "prune" || kind == "tune" || kind == "aggregate" || kind == "evaluate") stage_seconds[kind] += field(event, "seconds");
+    if (kind == "arm") stage_seconds["arms"] += field(event, "seconds");
+    if (kind == "aggregate" && event.contains("tau")) taus.push_back(event["tau"]);
+    if (!event.contains("client") || kind == "arm") continue;
+    json& own = by_client[event["client"].get<std::string>()];
+    if (kind == "tune") {
+      own["train"].push_back(event["loss"]);
+      own["tokens"] = own.value("tokens", 0.0) + field(event, "tokens");
+      own["rounds"] = own.value("rounds", 0) + 1;
+      own["down"] = own.value("down", 0.0) + field(event, "bytes");  // the adapter it started from has the same size
+    } else if (kind == "upload") {
+      own["up"] = own.value("up", 0.0) + field(event, "bytes");
+      own["lost"] = own.value("lost", 0) + (event["lost"].get<bool>() ? 1 : 0);
+    } else if (kind == "reject") {
+      own["rejected"].push_back({{"round", event["round"]}, {"reason", event["reason"]}});
+    }
+  }
+
+  const json first_records = read_if_there(folder_.round(0) / "evaluation.json");
+  const json last_records = read_if_there(folder_.round(config_.rounds) / "evaluation.json");
+  json perplexities = json::array(), llm_losses = json::array();
+  std::vector<const json*> evaluations;
+  for (int64_t round = 0; round <= config_.rounds; ++round)
+    if (const json* e = find_event({{"event", "evaluate"}, {"round", round}})) {
+      evaluations.push_back(e);
+      perplexities.push_back(e->value("perplexity", json()));
+      llm_losses.push_back(e->value("loss", json()));
+    }
+  run["llm"] = {{"perplexity_by_round", perplexities}, {"loss_by_round", llm_losses},
+                {"text", config_.evaluate.text.filename().string()}};
+
+  const json* centralised = find_event({{"event", "arm"}, {"arm", "centralised"}});
+  const json* fedit = find_event({{"event", "arm"}, {"arm", "fedit-dense"}, {"round", config_.rounds}, {"stage", "aggregate"}});
+  run["clients"] = json::array();
+  double local_sum = 0, local_tokens = 0, trained = 0, local_trained = 0, local_seconds = 0;
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    const Client& client = clients_[i];
+    const std::string& name = client.config->name;
+    const json& own = by_client[name];
+    const json* local = find_event({{"event", "arm"}, {"arm", "local"}, {"client", name}});
+    json loss, rounds_block = json::array(), rounds_llm = json::array();
+    for (const json* e : evaluations) {
+      const json at = (*e)["clients"].value(name, json::object());
+      rounds_block.push_back(at.value("block", json()));
+      rounds_llm.push_back(at.value("llm", json()));
+    }
+    if (!rounds_block.empty()) {
+      loss["block_untuned"] = rounds_block.front();
+      loss["block_lego"] = rounds_block.back();
+      loss["llm_untuned"] = rounds_llm.front();
+      loss["llm_lego"] = rounds_llm.back();
+    }
+    const json local_records = read_if_there(folder_.path() / "arms" / "local" / (name + ".evaluation.json"));
+    if (local != nullptr) {
+      loss["block_local"] = local->value("test_loss", json());
+      local_trained += field(*local, "tokens");
+      local_seconds += field(*local, "seconds");
+      const auto tokens = static_cast<double>(data::count_supervised(client.test.sequences));
+      if (local->contains("test_loss")) {
+        local_sum += (*local)["test_loss"].get<double>() * tokens;
+        local_tokens += tokens;
+      }
+    }
+    if (centralised != nullptr) loss["llm_centralised"] = (*centralised)["test"]["clients"].value(name, json());
+    if (fedit != nullptr && fedit->contains("test")) loss["llm_fedit_dense"] = (*fedit)["test"]["clients"].value(name, json());
+    const json before = first_records.is_object() ? first_records.value(name, json::object()) : json::object();
+    const json after = last_records.is_object() ? last_records.value(name, json::object()) : json::object();
+    trained += own.value("tokens", 0.0);
+    bytes_up += own.value("up", 0.0);
+    bytes_down += own.value("down", 0.0);
+    run["clients"].push_back(
+        {{"name", name},
+         {"sparsity", client.block->block.sparsity},
+         {"rank", client.rank},
+         {"records", client.records},
+         {"test_records", client.test.sequences.size()},
+         {"tokens_trained", static_cast<int64_t>(own.value("tokens", 0.0))},
+         {"bytes_up", static_cast<int64_t>(own.value("up", 0.0))},
+         {"bytes_down", static_cast<int64_t>(own.value("down", 0.0))},
+         {"rounds_taken", own.value("rounds", 0)},
+         {"uploads_lost", own.value("lost", 0)},
+         {"rejected", own.value("rejected", json::array())},
+         {"loss", loss},
+         {"by_round", {{"block", rounds_block}, {"llm", rounds_llm}, {"train", own["train"]}}},
+         {"intervals",
+          {{"lego_minus_untuned", interval(after.value("block", json()), before.value("block", json()))},
+           {"lego_minus_local", interval(after.value("block", json()), local_records)},
+           {"llm_lego_minus_untuned", interval(after.value("llm", json()), before.value("llm", json()))}}}});
+    auto& [tokens, tune_seconds] = speed[sparsity_name(client.config->sparsity)];
+    for (int64_t round = 1; round <= config_.rounds; ++round)
+      if (const json* e = find_event({{"event", "tune"}, {"round", round}, {"client", name}})) {
+        tokens += field(*e, "tokens");
+        tune_seconds += field(*e, "seconds");
+      }
+  }
+
+  run["blocks"] = json::array();
+  const auto add_block = [&](json block, const std::string& key) {
+    const auto [tokens, tune_seconds] = speed[key];
+    if (tune_seconds > 0) block["tune_tokens_per_second"] = tokens / tune_seconds;
+    if (!evaluations.empty() && (*evaluations.front())["blocks"].contains(key))
+      block["perplexity"] = (*evaluations.front())["blocks"][key];
+    run["blocks"].push_back(block);
+  };
+  if (speed.contains("0"))
+    add_block({{"sparsity", 0.0}, {"method", "none"}, {"bytes", bytes_on_disk(config_.model)},
+               {"parameters", bench_.model().parameters()}, {"nonzeros", bench_.model().nonzeros()},
+               {"perplexity", perplexities.empty() ? json() : perplexities[0]}},
+              "0");
+  if (const json* prune = find_event({{"event", "prune"}, {"round", 0}}))
+    for (const json& block : (*prune)["blocks"]) add_block(block, sparsity_name(block["sparsity"].get<double>()));
+
+  run["arms"] = json::array();
+  const auto lego_loss = llm_losses.empty() ? json() : llm_losses.back();
+  if (!llm_losses.empty())
+    run["arms"].push_back({{"name", "untuned"}, {"what", "the whole model as it came"}, {"tokens", 0}, {"loss", llm_losses.front()}});
+  if (local_tokens > 0)
+    run["arms"].push_back({{"name", "local"},
+                           {"what", "each office tunes its own block alone, scored on its own records"},
+                           {"tokens", static_cast<int64_t>(local_trained)},
+                           {"seconds", local_seconds},
+                           {"loss", local_sum / local_tokens}});
+  if (centralised != nullptr)
+    run["arms"].push_back({{"name", "centralised"}, {"what", "the whole model tuned on all records in one place (what privacy forbids)"},
+                           {"tokens", (*centralised)["tokens"]}, {"seconds", (*centralised)["seconds"]}, {"loss", (*centralised)["test"]["loss"]}});
+  if (fedit != nullptr) {
+    double tokens = 0, arm_seconds = 0;
+    for (const json& event : folder_.events())
+      if (event.value("arm", "") == "fedit-dense") tokens += field(event, "tokens"), arm_seconds += field(event, "seconds");
+    run["arms"].push_back({{"name", "fedit-dense"}, {"what", "FedIT with the whole model at every office"},
+                           {"tokens", static_cast<int64_t>(tokens)}, {"seconds", arm_seconds}, {"loss", (*fedit)["test"]["loss"]}});
+  }
+  run["arms"].push_back({{"name", "lego"}, {"what", "the whole model with LEGO's recombined adapter"},
+                         {"tokens", static_cast<int64_t>(trained)},
+                         {"seconds", stage_seconds["tune"] + stage_seconds["aggregate"]}, {"loss", lego_loss}});
+  run["tau_chosen"] = taus;
+  run["seconds"] = seconds;
+  run["seconds_by_stage"] = stage_seconds;
+  run["bytes_up"] = static_cast<int64_t>(bytes_up);
+  run["bytes_down"] = static_cast<int64_t>(bytes_down);
+  return run;
+}
+
+}  // namespace brick::pipeline

@@ -1,0 +1,42 @@
+#include "brick/pipeline/workbench.h"
+
+#include "brick/base/error.h"
+#include "brick/data/records.h"
+#include "brick/io/text_file.h"
+#include "brick/model/load.h"
+
+namespace brick::pipeline {
+
+std::string tool_version() { return BRICK_VERSION; }
+
+Workbench::Workbench(const std::string& model_path, const RunSettings& settings, bool with_tokenizer)
+    : model_(model::load_model(model_path, {.tokenizer = with_tokenizer, .tokenizer_file = settings.tokenizer_file})) {
+  if (model_.tokenizer) tokenizer_.emplace(*model_.tokenizer);
+}
+
+text::ChatTemplate Workbench::style(const std::string& name) const {
+  const std::optional<text::ChatTemplate> own = text::detect_chat_template(tokenizer().spec().chat_template);
+  if (own && (name.empty() || own->name == name)) return *own;
+  return text::chat_template(name.empty() ? "alpaca" : name);
+}
+
+std::vector<int32_t> Workbench::text_ids(const std::filesystem::path& path) const {
+  return tokenizer().encode(io::read_text(path));
+}
+
+data::EncodedRecords Workbench::records(const std::filesystem::path& path, const train::TuneConfig& config) const {
+  return data::encode_records(data::load_records(path), tokenizer(), style(config.chat_template), config.length,
+                              config.loss == "all" ? data::LossOn::kAll : data::LossOn::kResponse);
+}
+
+std::optional<model::Adapter> load_fitting_adapter(const std::string& path, const model::Model& model,
+                                                   ProgressSink& sink) {
+  if (path.empty()) return std::nullopt;
+  model::Adapter adapter = model::load_adapter(path);
+  model::check_fits(adapter, model);
+  if (!adapter.config.base_fingerprint.empty() && adapter.config.base_fingerprint != model::fingerprint(model))
+    sink.warn(fmt::format("adapter {} was made on another model than {}", path, model.source));
+  return adapter;
+}
+
+}  // namespace brick::pipeline

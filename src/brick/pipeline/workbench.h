@@ -1,0 +1,52 @@
+// What most jobs begin with: a model in memory with its tokenizer and chat template, and the run's settings.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "brick/base/log.h"
+#include "brick/data/sequences.h"
+#include "brick/kernels/context.h"
+#include "brick/model/adapter.h"
+#include "brick/model/model.h"
+#include "brick/text/chat_template.h"
+#include "brick/text/tokenizer.h"
+#include "brick/train/config.h"
+
+namespace brick::pipeline {
+
+// Settings that every job takes.
+struct RunSettings {
+  uint64_t seed = 0;
+  std::string compute = "auto";
+  std::string tokenizer_file;  // instead of the model's own
+  bool force = false;          // replace existing outputs
+};
+
+std::string tool_version();
+
+class Workbench {
+ public:
+  // `with_tokenizer`: Error where the model has none.
+  Workbench(const std::string& model_path, const RunSettings& settings, bool with_tokenizer = true);
+
+  const model::Model& model() const { return model_; }
+  const text::Tokenizer& tokenizer() const { return *tokenizer_; }
+  // The model's own template, or the one named; Alpaca for models that have none (`name` empty).
+  text::ChatTemplate style(const std::string& name) const;
+
+  // Ids of a text file, no special token added.
+  std::vector<int32_t> text_ids(const std::filesystem::path& path) const;
+  data::EncodedRecords records(const std::filesystem::path& path, const train::TuneConfig& config) const;
+
+ private:
+  model::Model model_;
+  std::optional<text::Tokenizer> tokenizer_;
+};
+
+// None for an empty path. Checked against the model.
+std::optional<model::Adapter> load_fitting_adapter(const std::string& path, const model::Model& model, ProgressSink& sink);
+
+}  // namespace brick::pipeline
