@@ -70,7 +70,8 @@ MergeTable make_merge_table(const TokenizerSpec& spec, const TokenIndex& index) 
   MergeTable table(spec.merges.size());
   std::string joined;
   for (size_t i = 0; i < spec.merges.size(); ++i) {
-    const auto& [left, right] = spec.merges[i];
+    // No structured binding: clang 14 cannot capture one.
+    const std::string &left = spec.merges[i].first, &right = spec.merges[i].second;
     joined.assign(left).append(right);
     const auto id = [&](const std::string& token) {
       const auto it = index.find(token);
