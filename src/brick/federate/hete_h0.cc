@@ -1,0 +1,198 @@
+// HeteAgg, literal (method 1.4, H0): in adapter space. The mask of density 1 - s_k over client k's update is
+// its own largest magnitudes, over the flattened adapter as a whole (FLASC's top-k; lucmonl/mlopt,
+// get_topk_mask):
+//   A_g <- A_g + sum_k w_k m_k dA_k / Z,   dA_k = A_k - A_g^(k);
+//   B likewise, with dB_k = (c_k B_k - c_g^(k) B_g^(k)) / c;
+//   Z = 1, or with `coverage` sum_k w_k m_k entry-wise, A_g kept where that is zero.
+// With s_k = 0 for all this is fedit.
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "brick/base/error.h"
+#include "brick/federate/contribution.h"
+#include "brick/federate/factor_average.h"
+#include "brick/federate/factors.h"
+#include "brick/federate/redistribute.h"
+
+namespace brick::federate {
+namespace {
+
+using model::Adapter;
+using model::LoraPair;
+using model::Proj;
+
+constexpr double kSame = 1e-5;  // relative; truncations made elsewhere may differ by rounding
+
+const Adapter* sent_of(const ClientUpdate& update, const Adapter* global) {
+  return update.sent != nullptr ? update.sent : global;
+}
+
+// Whether the smaller of the two is the first rows of the other, as far as both have non-zero B.
+bool first_rows(const Adapter& sent, const Adapter& start) {
+  const double ratio = static_cast<double>(sent.config.scale()) / start.config.scale();
+  bool same = true;
+  model::for_each_pair(start, [&](int64_t layer, Proj proj, const LoraPair& whole) {
+    const LoraPair& part = sent.at(layer, proj);
+    const int64_t shared = std::min(part.a.shape()[0], whole.a.shape()[0]);
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; i < shared; ++i)
+      for (int64_t c = 0; c < whole.a.mat().cols; ++c) {
+        const double x = part.a.mat()(i, c), y = whole.a.mat()(i, c);
+        difference += (x - y) * (x - y);
+        norm += y * y;
+      }
+    same = same && difference <= kSame * kSame * norm;
+    difference = norm = 0;
+    for (int64_t r = 0; r < whole.b.mat().rows; ++r)
+      for (int64_t i = 0; i < shared; ++i) {
+        const double x = ratio * part.b.mat()(r, i), y = whole.b.mat()(r, i);
+        difference += (x - y) * (x - y);
+        norm += y * y;
+      }
+    same = same && difference <= kSame * kSame * norm;
+  });
+  return same;
+}
+
+// Directions without a B have an A of whoever made the truncations: it may have had another seed.
+void adopt_free_rows(const Adapter& sent, Adapter& start) {
+  model::for_each_pair(start, [&](int64_t layer, Proj proj, LoraPair& pair) {
+    const tensor::ConstMatView from = sent.at(layer, proj).a.mat();
+    const tensor::MatView a = pair.a.mat(), b = pair.b.mat();
+    for (int64_t i = 0; i < std::min(from.rows, a.rows); ++i) {
+      bool free = true;
+      for (int64_t r = 0; r < b.rows; ++r) free = free && b(r, i) == 0.0f;
+      if (free) std::copy_n(from.row(i), a.cols, a.row(i));
+    }
+  });
+}
+
+// The adapter that the updates are added to: at the largest rank of all, every sent adapter its first rows.
+Adapter common_start(const Adapter* global, std::span<const ClientUpdate> updates, uint64_t seed) {
+  const int64_t rank = std::max(result_rank(global, updates, {}), int64_t{1});
+  if (global == nullptr) {
+    Adapter zero;
+    zero.config = result_config(global, updates, rank);
+    zero.layers.resize(updates[0].adapter->layers.size());
+    model::for_each_pair(*updates[0].adapter, [&](int64_t layer, Proj proj, const LoraPair& pair) {
+      zero.at(layer, proj) = {tensor::matrix(rank, pair.a.shape()[1]),
+                              tensor::matrix(pair.b.shape()[0], rank)};
+    });
+    return zero;
+  }
+  const ClientUpdate* largest = nullptr;
+  for (const ClientUpdate& update : updates)
+    if (update.sent != nullptr &&
+        (largest == nullptr || update.sent->config.rank > largest->sent->config.rank))
+      largest = &update;
+  const ClientUpdate* stranger = nullptr;
+  for (const bool as_it_is : {true, false}) {
+    Adapter start = as_it_is ? truncate(*global, rank, seed) : truncate(canonical(*global, seed), rank, seed);
+    if (largest != nullptr) adopt_free_rows(*largest->sent, start);
+    const auto found = std::find_if(updates.begin(), updates.end(), [&](const ClientUpdate& update) {
+      return sent_of(update, global) != global && !first_rows(*update.sent, start);
+    });
+    if (found == updates.end()) return start;
+    stranger = &*found;
+  }
+  fail(ErrorCode::kMismatch,
+       "hete-h0 adds factors entry by entry, but what client '{}' was sent is not the first rows of the "
+       "global "
+       "adapter, in the order of the others'; send what redistribute() makes",
+       stranger->name);
+}
+
+// dA_k and dB_k of one matrix, at the client's own rank.
+LoraPair update_of(const ClientUpdate& update, const Adapter* sent, int64_t layer, Proj proj, float scale) {
+  const LoraPair& trained = update.adapter->at(layer, proj);
+  LoraPair delta{trained.a.clone(), trained.b.clone()};
+  const float own = update.adapter->config.scale() / scale;
+  for (int64_t i = 0; i < delta.b.size(); ++i) delta.b.f32()[i] *= own;
+  if (sent == nullptr) return delta;
+  const LoraPair& from = sent->at(layer, proj);
+  const float theirs = sent->config.scale() / scale;
+  for (int64_t i = 0; i < delta.a.size(); ++i) delta.a.f32()[i] -= from.a.f32()[i];
+  for (int64_t i = 0; i < delta.b.size(); ++i) delta.b.f32()[i] -= theirs * from.b.f32()[i];
+  return delta;
+}
+
+// The k largest magnitudes of a flattened adapter: all above `least`, and the first `ties` equal to it.
+struct TopK {
+  float least = 0;
+  int64_t ties = 0;
+
+  bool take(float value) {
+    const float magnitude = std::abs(value);
+    return magnitude > least || (magnitude == least && ties-- > 0);
+  }
+};
+
+TopK top_k(const ClientUpdate& update, const Adapter* sent, float scale) {
+  std::vector<float> magnitudes;
+  magnitudes.reserve(static_cast<size_t>(update.adapter->parameters()));
+  model::for_each_pair(*update.adapter, [&](int64_t layer, Proj proj, const LoraPair&) {
+    const LoraPair delta = update_of(update, sent, layer, proj, scale);
+    for (const tensor::Tensor* factor : {&delta.a, &delta.b})
+      for (int64_t i = 0; i < factor->size(); ++i) magnitudes.push_back(std::abs(factor->f32()[i]));
+  });
+  const int64_t total = static_cast<int64_t>(magnitudes.size());
+  const int64_t k = static_cast<int64_t>((1.0 - sparsity(update)) * static_cast<double>(total));
+  if (k <= 0) return {std::numeric_limits<float>::infinity(), 0};
+  const auto kth = magnitudes.begin() + (k - 1);
+  std::nth_element(magnitudes.begin(), kth, magnitudes.end(), std::greater<>());
+  return {*kth, k - std::count_if(magnitudes.begin(), kth, [&](float m) { return m > *kth; })};
+}
+
+struct Sums {
+  std::vector<double> moved, covered;
+  int64_t stride;
+
+  Sums(int64_t rows, int64_t cols)
+      : moved(static_cast<size_t>(rows * cols)), covered(static_cast<size_t>(rows * cols)), stride(cols) {}
+
+  void add(double weight, tensor::ConstMatView delta, TopK& mask) {
+    for (int64_t r = 0; r < delta.rows; ++r)
+      for (int64_t c = 0; c < delta.cols; ++c) {
+        if (!mask.take(delta(r, c))) continue;
+        moved[static_cast<size_t>(r * stride + c)] += weight * delta(r, c);
+        covered[static_cast<size_t>(r * stride + c)] += weight;
+      }
+  }
+
+  void apply(bool coverage, tensor::Tensor& to) const {
+    for (size_t i = 0; i < moved.size(); ++i) {
+      if (covered[i] == 0) continue;
+      to.f32()[i] = static_cast<float>(to.f32()[i] + moved[i] / (coverage ? covered[i] : 1.0));
+    }
+  }
+};
+
+}  // namespace
+
+Adapter hete_h0(const Adapter* global, std::span<const ClientUpdate> updates, const AggregateConfig& config,
+                uint64_t seed) {
+  Adapter result = common_start(global, updates, seed);
+  const int64_t rank = result.config.rank;
+  const float scale = result.config.scale();
+  const std::vector<double> weights = client_weights(updates);
+  std::vector<TopK> masks;
+  for (const ClientUpdate& update : updates) masks.push_back(top_k(update, sent_of(update, global), scale));
+
+  model::for_each_pair(result, [&](int64_t layer, Proj proj, LoraPair& pair) {
+    Sums a(rank, pair.a.shape()[1]), b(pair.b.shape()[0], rank);
+    for (size_t k = 0; k < updates.size(); ++k) {
+      const LoraPair delta = update_of(updates[k], sent_of(updates[k], global), layer, proj, scale);
+      a.add(weights[k], delta.a.mat(), masks[k]);
+      b.add(weights[k], delta.b.mat(), masks[k]);
+    }
+    a.apply(config.coverage, pair.a);
+    b.apply(config.coverage, pair.b);
+  });
+  if (!equal_ranks(global, updates)) result = canonical(result, seed);
+  const int64_t wanted = result_rank(global, updates, config);
+  return wanted == rank ? std::move(result) : truncate(result, wanted, seed);
+}
+
+}  // namespace brick::federate

@@ -1,0 +1,23 @@
+// The entry-wise target of the rules in weight space.
+#pragma once
+
+#include "brick/federate/contribution.h"
+
+namespace brick::federate {
+
+struct Trust {
+  double tau = 0;     // M~_k = M_k + tau (1 - M_k)
+  double anchor = 0;  // w_0
+};
+
+// With coverage c = sum_k w_k M_k and C = sum_k w_k M~_k + w_0 (1 - c) = c + (tau + w_0)(1 - c):
+//
+//   T = (w_0 (1 - c) P_g + sum_k w_k M~_k P_k) / C = P_g + (sum_k w_k M~_k D_k) / C,    T = P_g where C = 0
+//
+// which minimises sum_k w_k M~_k (x - P_k)^2 + w_0 (1 - c)(x - P_g)^2 in each entry: C weighs that entry in
+// the low-rank fit. The anchor of method 1.4 (H2) is weighed with the share of clients that lack the entry
+// (our choice), so that without masks it vanishes and hete-h2 is flexlora. t is [rows, cols]; so is weight,
+// or empty where C is not wanted.
+void masked_mean(const MatrixRound& round, const Trust& trust, tensor::MatView t, tensor::MatView weight);
+
+}  // namespace brick::federate

@@ -1,0 +1,41 @@
+#include "brick/federate/objective.h"
+
+#include "brick/federate/factors.h"
+
+namespace brick::federate {
+namespace {
+
+double entry(const Factor& factor, int64_t r, int64_t c) {
+  double sum = 0;
+  for (int64_t i = 0; i < factor.a.rows; ++i) sum += static_cast<double>(factor.b(r, i)) * factor.a(i, c);
+  return factor.scale * sum;
+}
+
+double entry_cost(const MatrixRound& round, const Trust& trust, const Factor& x, int64_t r, int64_t c) {
+  const double base = round.global ? entry(*round.global, r, c) : 0.0, move = entry(x, r, c) - base;
+  double cost = 0, covered = 0;
+  for (const Contribution& client : round.clients) {
+    const double d = entry(client.trained, r, c) - (client.sent ? entry(*client.sent, r, c) : 0.0);
+    const bool kept = !client.mask || client.mask->kept(r, c);
+    covered += kept ? client.weight : 0.0;
+    cost += client.weight * (kept ? 1.0 : trust.tau) * (move - d) * (move - d);
+  }
+  return cost + trust.anchor * (1.0 - covered) * move * move;
+}
+
+}  // namespace
+
+double masked_objective(const model::Adapter* global, std::span<const ClientUpdate> updates,
+                        const Trust& trust, const model::Adapter& x) {
+  const std::vector<double> weights = client_weights(updates);
+  double total = 0;
+  model::for_each_pair(x, [&](int64_t layer, model::Proj proj, const model::LoraPair& pair) {
+    const MatrixRound round = matrix_round(global, updates, weights, layer, proj);
+    const Factor factor = factor_of(pair, x.config.scale());
+    for (int64_t r = 0; r < round.rows; ++r)
+      for (int64_t c = 0; c < round.cols; ++c) total += entry_cost(round, trust, factor, r, c);
+  });
+  return total;
+}
+
+}  // namespace brick::federate

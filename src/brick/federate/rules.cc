@@ -1,0 +1,73 @@
+#include "brick/federate/rules.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "brick/base/error.h"
+
+namespace brick::federate {
+namespace {
+
+constexpr std::array kRules{
+    Rule{"fedit", "average of A and of B (FedIT)", fedit, true},
+    Rule{"zero-pad", "fedit of factors padded with zeros to the largest rank", zero_pad, false},
+    Rule{"flexlora", "SVD of the average of BA (FlexLoRA)", flexlora, false},
+    Rule{"hete-h0", "HeteAgg in adapter space: updates masked by magnitude to the block's density", hete_h0,
+         false},
+    Rule{"hete-h1",
+         "HeteAgg in weight space: entry-wise average over the blocks that keep a weight, then SVD", hete_h1,
+         false},
+    Rule{"hete-h2", "HeteAgg as a masked low-rank fit, anchored where blocks lack a weight", hete_h2, false},
+    Rule{"hete-tau", "the masked low-rank fit with trust tau in removed weights", hete_tau, false},
+};
+
+void check(const AggregateConfig& config) {
+  if (config.rank < 0)
+    fail(ErrorCode::kInvalidInput, "aggregate: rank is {}; 0 or more makes sense", config.rank);
+  if (!(config.tau >= 0 && config.tau <= 1))
+    fail(ErrorCode::kInvalidInput, "aggregate: tau is {}; it lies between 0 and 1", config.tau);
+  if (config.em_iterations < 0)
+    fail(ErrorCode::kInvalidInput, "aggregate: em_iterations is {}; 0 or more makes sense",
+         config.em_iterations);
+  if (!(config.anchor >= 0 && std::isfinite(config.anchor)))
+    fail(ErrorCode::kInvalidInput, "aggregate: anchor is {}; it is a weight of at least 0", config.anchor);
+}
+
+}  // namespace
+
+std::span<const Rule> all_rules() { return kRules; }
+
+const Rule* find_rule(std::string_view name) {
+  const auto found =
+      std::find_if(kRules.begin(), kRules.end(), [&](const Rule& rule) { return rule.name == name; });
+  return found == kRules.end() ? nullptr : &*found;
+}
+
+model::Adapter aggregate(const model::Adapter* global, std::span<const ClientUpdate> updates,
+                         const AggregateConfig& config, uint64_t seed) {
+  const Rule* rule = find_rule(config.rule);
+  if (rule == nullptr) {
+    std::string names;
+    for (const Rule& known : kRules) names.append(names.empty() ? "" : " ").append(known.name);
+    fail(ErrorCode::kInvalidInput, "aggregate: no rule is called '{}'; there are: {}", config.rule, names);
+  }
+  check(config);
+  if (updates.empty()) fail(ErrorCode::kInvalidInput, "aggregate: no client's update to aggregate");
+  if (rule->needs_equal_ranks) {
+    const ClientUpdate& first = updates[0];
+    for (const ClientUpdate& update : updates)
+      if (update.adapter->config.rank != first.adapter->config.rank)
+        fail(ErrorCode::kMismatch,
+             "{} averages factors of one rank, but client '{}' has rank {} and '{}' {}; use zero-pad, "
+             "flexlora "
+             "or a hete rule",
+             rule->name, update.name, update.adapter->config.rank, first.name, first.adapter->config.rank);
+  }
+  std::vector<ClientUpdate> ordered(updates.begin(), updates.end());
+  std::stable_sort(ordered.begin(), ordered.end(),
+                   [](const ClientUpdate& a, const ClientUpdate& b) { return a.name < b.name; });
+  return rule->run(global, ordered, config, seed);
+}
+
+}  // namespace brick::federate
