@@ -1,0 +1,115 @@
+// The terminal's table at the end of `brick simulate`.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "brick/io/json_file.h"
+#include "brick/report/page.h"
+#include "brick/report/page_data.h"
+#include "brick/report/page_words.h"
+#include "brick/report/table.h"
+
+namespace brick::report {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kWidth = 100;
+constexpr int kShortestName = 8;
+
+std::string loss(std::optional<double> value) { return value ? fixed(*value, 3) : "-"; }
+
+std::string interval(const Comparison& comparison) {
+  if (!comparison.mean) return "-";
+  const std::string mean = difference(*comparison.mean);
+  return comparison.has_interval()
+             ? fmt::format("{} [{}, {}]", mean, difference(*comparison.low), difference(*comparison.high))
+             : mean;
+}
+
+std::string short_word(Verdict verdict) {
+  return verdict == Verdict::kUnclear ? "unclear" : verdict == Verdict::kUnknown ? "-" : word(verdict);
+}
+
+std::string shortened(std::string name, int width) {
+  if (display_width(name) <= width) return name;
+  // Whole characters from the end: the bytes after a UTF-8 character's first are 10xxxxxx.
+  while (!name.empty() && display_width(name) > width - 2) {
+    while (name.size() > 1 && (static_cast<unsigned char>(name.back()) & 0xC0) == 0x80) name.pop_back();
+    name.pop_back();
+  }
+  return name + "..";
+}
+
+// A member's first and last value of the rounds, as far as they are numbers.
+std::pair<std::optional<double>, std::optional<double>> first_and_last(const json& values) {
+  if (values.empty()) return {};
+  return {number(values.front()), values.size() < 2 ? std::nullopt : number(values.back())};
+}
+
+std::vector<std::string> whole_model_row(const json& run) {
+  double records = 0;
+  for (const json& client : list(run, "clients")) records += number(client, "test_records").value_or(0);
+  const auto [before, after] = first_and_last(list(at(run, "llm"), "loss_by_round"));
+  return {"whole model",
+          "",
+          records > 0 ? count(records) : "-",
+          loss(before),
+          "",
+          loss(after),
+          before && after ? difference(*after - *before) + " to before" : "-"};
+}
+
+std::string totals(const json& run) {
+  std::string out;
+  const auto [before, after] = first_and_last(list(at(run, "llm"), "perplexity_by_round"));
+  if (before && after)
+    out += fmt::format("perplexity on general text  {} -> {}\n", fixed(*before, 2), fixed(*after, 2));
+  const auto up = number(run, "bytes_up"), down = number(run, "bytes_down"), seconds = number(run, "seconds");
+  if (up && down) out += fmt::format("adapters  {} up, {} down\n", bytes(*up), bytes(*down));
+  if (seconds) out += fmt::format("computing time  {}\n", duration(*seconds));
+  if (const VerdictCounts counts = count_verdicts(run); counts.worse > 0)
+    out += fmt::format("LEGO is worse than tuning alone at {} of {}\n", counts.worse,
+                       plural(counts.all(), "office", "offices"));
+  return out;
+}
+
+}  // namespace
+
+std::string summary_table(const json& records) {
+  const json run = json::parse(io::compact_json(records));
+  const std::vector<Column> columns = {{"office"},
+                                       {"block", Align::kRight},
+                                       {"records", Align::kRight},
+                                       {"before", Align::kRight},
+                                       {"alone", Align::kRight},
+                                       {"LEGO", Align::kRight},
+                                       {"LEGO - alone, 95 %"},
+                                       {"verdict"}};
+  std::vector<std::vector<std::string>> rows;
+  for (const json& client : list(run, "clients")) {
+    const json& losses = at(client, "loss");
+    const auto sparsity = number(client, "sparsity"), held_out = number(client, "test_records");
+    const Comparison alone = lego_minus_local(client);
+    rows.push_back({client_name(client), sparsity ? percent(*sparsity) : "-",
+                    held_out ? count(*held_out) : "-", loss(number(losses, "block_untuned")),
+                    loss(number(losses, "block_local")), loss(number(losses, "block_lego")), interval(alone),
+                    short_word(alone.verdict())});
+  }
+  rows.push_back(whole_model_row(run));
+
+  int others = 0;
+  for (size_t c = 1; c < columns.size(); ++c) {
+    int width = display_width(columns[c].header);
+    for (const auto& row : rows)
+      if (c < row.size()) width = std::max(width, display_width(row[c]));
+    others += 2 + width;
+  }
+  Table table(columns);
+  for (auto& row : rows) {
+    row[0] = shortened(row[0], std::max(kShortestName, kWidth - others));
+    table.add_row(row);
+  }
+  return table.text() + "\n" + totals(run);
+}
+
+}  // namespace brick::report
