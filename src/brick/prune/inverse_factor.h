@@ -1,0 +1,18 @@
+// The factor that SparseGPT works with.
+#pragma once
+
+#include "brick/prune/statistics.h"
+
+namespace brick::prune {
+
+// U = chol_upper(H^-1) of H = (2 / tokens) X^T X with dead columns (H_jj = 0) given H_jj = 1, plus
+// `damping` mean(diag H) I (Frantar & Alistarh 2023, code at 147d215). In double; where H is not positive
+// definite, again with ten times the damping, kDampingTries times in all. Our way: with H = R R^T, R upper
+// triangular, U = R^-1, so one factorisation and one triangular inverse replace two factorisations and an
+// inverse.
+InverseFactor factor_inverse(const InputStatistics& inputs, double damping);
+
+constexpr int kDampingTries = 3;
+constexpr double kLeastRetryDamping = 0.01;  // the first one after a try without damping
+
+}  // namespace brick::prune

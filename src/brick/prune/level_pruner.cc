@@ -1,0 +1,231 @@
+#include "brick/prune/level_pruner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "brick/base/error.h"
+#include "brick/base/process.h"
+#include "brick/kernels/gemm.h"
+#include "brick/kernels/linear.h"
+#include "brick/kernels/vector_ops.h"
+
+namespace brick::prune {
+namespace {
+
+using model::Proj;
+using tensor::ConstMatView;
+using tensor::MatView;
+
+tensor::Matrix decode_matrix(const tensor::Matrix& weight) {
+  tensor::Tensor dense = tensor::matrix(weight.rows(), weight.cols());
+  kernels::expand_rows(weight, 0, weight.rows(), dense.f32());
+  return tensor::Matrix::dense(std::move(dense));
+}
+
+ConstMatView dense_rows(const tensor::Matrix& weight) {
+  return {reinterpret_cast<const float*>(weight.dense_view().data), weight.rows(), weight.cols()};
+}
+
+void copy_rows(ConstMatView from, MatView to) {
+  for (int64_t r = 0; r < from.rows; ++r)
+    std::memcpy(to.row(r), from.row(r), static_cast<size_t>(from.cols) * sizeof(float));
+}
+
+double squared_norm(ConstMatView x) {
+  double sum = 0;
+  for (int64_t r = 0; r < x.rows; ++r) sum += static_cast<double>(kernels::sum_squares(x.row(r), x.cols));
+  return sum;
+}
+
+// ||X (W - W')^T|| / ||X W^T||; 0 where the outputs are all 0.
+double output_error(ConstMatView x, ConstMatView before, ConstMatView after) {
+  tensor::Tensor memory = tensor::matrix(x.rows, before.rows);
+  const MatView outputs = memory.mat();
+  kernels::gemm(kernels::Trans::kNo, kernels::Trans::kYes, 1.0f, x, before, 0.0f, outputs);
+  const double whole = squared_norm(outputs);
+  kernels::gemm(kernels::Trans::kNo, kernels::Trans::kYes, -1.0f, x, after, 1.0f, outputs);
+  return whole > 0 ? std::sqrt(squared_norm(outputs) / whole) : 0.0;
+}
+
+void add_note(PruneReport& report, ProgressSink& sink, std::string note) {
+  sink.warn(note);
+  report.notes.push_back(std::move(note));
+}
+
+}  // namespace
+
+size_t input_index(Proj proj) {
+  switch (proj) {
+    case Proj::kQ:
+    case Proj::kK:
+    case Proj::kV:
+      return 0;
+    case Proj::kO:
+      return 1;
+    case Proj::kGate:
+    case Proj::kUp:
+      return 2;
+    case Proj::kDown:
+      return 3;
+  }
+  return 0;
+}
+
+LevelPruner::LevelPruner(Family& family, double sparsity)
+    : family_(family), sparsity_(sparsity), block_(family.parent) {
+  if (!family.method.needs_calibration()) return;
+  const Calibration& calibration = family.calibration;
+  transformer_.emplace(block_, family.context, calibration.largest_piece());
+  x_ = tensor::matrix(calibration.tokens(), block_.config.hidden);
+  piece_ = tensor::matrix(calibration.largest_piece(), block_.config.hidden);
+}
+
+model::Model LevelPruner::run(PruneReport& report) {
+  const Stopwatch total;
+  const Calibration& calibration = family_.calibration;
+  const bool calibrated = family_.method.needs_calibration();
+  if (calibrated) {
+    report.calibration_tokens = calibration.tokens();
+    calibration.embed(*transformer_, x_.mat());
+  }
+  const std::string task = fmt::format("{} {:g}", family_.method.name, sparsity_);
+  const auto layers = static_cast<int64_t>(block_.layers.size());
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const Stopwatch clock;
+    const DenseLayer weights = decode(layer);
+    layer_of(layer).projections = weights;
+    LayerStatistics gathered;
+    const LayerStatistics* statistics = nullptr;
+    if (calibrated) {
+      if (layer == 0 && family_.first_layer) {
+        statistics = &*family_.first_layer;
+      } else {
+        gathered = gather(layer);
+        statistics = layer == 0 ? &family_.first_layer.emplace(std::move(gathered)) : &gathered;
+      }
+    }
+    report.statistics_seconds += clock.seconds();
+    const Stopwatch solving;
+    prune_layer(layer, statistics, weights, report);
+    report.solve_seconds += solving.seconds();
+    const Stopwatch running;
+    if (calibrated && layer + 1 < layers) rerun(layer);
+    report.rerun_seconds += running.seconds();
+    family_.sink.progress(
+        task, layer + 1, layers, "layers",
+        calibrated ? fmt::format("{:.0f} tokens/s",
+                                 static_cast<double>(calibration.tokens()) / std::max(clock.seconds(), 1e-9))
+                   : std::string());
+  }
+  report.seconds += total.seconds();
+  const int64_t linear = block_.linear_parameters();
+  report.sparsity =
+      static_cast<double>(block_.parameters() - block_.nonzeros()) / static_cast<double>(linear);
+  return std::move(block_);
+}
+
+LevelPruner::DenseLayer LevelPruner::decode(int64_t layer) const {
+  DenseLayer weights;
+  for (const Proj proj : model::kProjs) {
+    tensor::Matrix& weight = weights[static_cast<size_t>(proj)];
+    weight = decode_matrix(family_.parent.layers[static_cast<size_t>(layer)][proj]);
+    if (!kernels::all_finite(dense_rows(weight).data, weight.rows() * weight.cols()))
+      fail(ErrorCode::kNumeric,
+           "{} has NaN or infinite values: the model's file is damaged or its training diverged",
+           family_.name(layer, proj));
+  }
+  return weights;
+}
+
+LayerStatistics LevelPruner::gather(int64_t layer) {
+  const Calibration& calibration = family_.calibration;
+  std::array<std::optional<StatisticsBuilder>, std::tuple_size_v<LayerStatistics>> builders;
+  for (const Calibration::Piece& piece : calibration.pieces()) {
+    const MatView x(piece_.f32(), piece.end - piece.begin, block_.config.hidden);
+    copy_rows(x_.mat().row_range(piece.begin, piece.end), x);
+    transformer_->layer_forward(layer, piece.offsets, x, [&](int64_t, Proj proj, ConstMatView inputs) {
+      std::optional<StatisticsBuilder>& builder = builders[input_index(proj)];
+      if (!builder) builder.emplace(family_.method.needs, inputs.cols, calibration.tokens());
+      builder->add(inputs);
+    });
+  }
+  LayerStatistics statistics;
+  for (size_t i = 0; i < statistics.size(); ++i) statistics[i] = builders[i]->take();
+  check_inputs(layer, statistics);
+  if (family_.method.prepare != nullptr)
+    for (InputStatistics& inputs : statistics)
+      family_.method.prepare(inputs, {family_.config.damping, family_.config.block_columns});
+  return statistics;
+}
+
+void LevelPruner::check_inputs(int64_t layer, const LayerStatistics& statistics) const {
+  for (const Proj proj : {Proj::kQ, Proj::kO, Proj::kGate, Proj::kDown}) {
+    const std::vector<double>& sums = statistics[input_index(proj)].sum_squares;
+    const auto bad = std::find_if(sums.begin(), sums.end(), [](double sum) { return !std::isfinite(sum); });
+    if (bad != sums.end())
+      fail(ErrorCode::kNumeric,
+           "input {} of {} is NaN, infinite or too large in the calibration: the weights before it are "
+           "damaged or overflow",
+           bad - sums.begin(), family_.name(layer, proj));
+  }
+}
+
+void LevelPruner::prune_layer(int64_t layer, const LayerStatistics* statistics, const DenseLayer& weights,
+                              PruneReport& report) {
+  for (const Proj proj : model::kProjs) {
+    const InputStatistics* inputs = statistics != nullptr ? &(*statistics)[input_index(proj)] : nullptr;
+    layer_of(layer)[proj] = prune_matrix(layer, proj, inputs, weights[static_cast<size_t>(proj)], report);
+  }
+}
+
+tensor::Matrix LevelPruner::prune_matrix(int64_t layer, Proj proj, const InputStatistics* inputs,
+                                         const tensor::Matrix& weight, PruneReport& report) {
+  const std::string name = family_.name(layer, proj);
+  const tensor::Matrix& parent = family_.parent.layers[static_cast<size_t>(layer)][proj];
+  const Storage storage = choose_storage(family_.config.values, parent, family_.method.keeps_values, name);
+  tensor::Tensor pruned = tensor::matrix(weight.rows(), weight.cols());
+  copy_rows(dense_rows(weight), pruned.mat());
+  const MatrixOutcome outcome =
+      family_.method.prune({name,
+                            pruned.mat(),
+                            inputs,
+                            sparsity_,
+                            family_.pattern,
+                            {family_.config.damping, family_.config.block_columns}});
+  if (!kernels::all_finite(pruned.f32(), pruned.size()))
+    fail(ErrorCode::kNumeric, "{}: pruning gave NaN or infinite weights; raise the damping or use wanda",
+         name);
+  tensor::Matrix stored = store_pruned(storage, parent, pruned.mat(), outcome.mask.view());
+
+  MatrixReport entry;
+  entry.layer = layer;
+  entry.proj = proj;
+  const auto size = static_cast<double>(weight.rows() * weight.cols());
+  entry.sparsity = 1.0 - static_cast<double>(stored.nonzeros()) / size;
+  entry.fell_back = outcome.fell_back;
+  if (inputs != nullptr) {
+    entry.dead_columns = inputs->dead_columns();
+    entry.damping = inputs->factor.found() ? inputs->factor.damping : 0.0;
+    entry.output_error =
+        output_error(inputs->sample.mat(), dense_rows(weight), dense_rows(decode_matrix(stored)));
+  }
+  if (!outcome.note.empty()) add_note(report, family_.sink, outcome.note);
+  if (entry.damping > family_.config.damping)
+    add_note(report, family_.sink,
+             fmt::format("{}: the Hessian of its inputs was not positive definite; damping raised to {:g}",
+                         name, entry.damping));
+  report.matrices.push_back(entry);
+  return stored;
+}
+
+void LevelPruner::rerun(int64_t layer) {
+  const std::array<tensor::Matrix, model::kProjCount> stored = layer_of(layer).projections;
+  for (const Proj proj : model::kProjs)
+    layer_of(layer)[proj] = decode_matrix(stored[static_cast<size_t>(proj)]);
+  for (const Calibration::Piece& piece : family_.calibration.pieces())
+    transformer_->layer_forward(layer, piece.offsets, x_.mat().row_range(piece.begin, piece.end));
+  layer_of(layer).projections = stored;
+}
+
+}  // namespace brick::prune

@@ -1,0 +1,60 @@
+// The run over the layers for one sparsity. Internal to prune/.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+
+#include "brick/prune/calibration.h"
+#include "brick/prune/prune.h"
+#include "brick/prune/registry.h"
+#include "brick/prune/stored_values.h"
+
+namespace brick::prune {
+
+// A layer's four distinct inputs: of q, k and v; o; gate and up; down.
+using LayerStatistics = std::array<InputStatistics, 4>;
+size_t input_index(model::Proj proj);
+
+// What the levels of a family have in common.
+struct Family {
+  const model::Model& parent;
+  const PruneConfig& config;
+  const Method& method;
+  Pattern pattern;
+  const Calibration& calibration;
+  kernels::Context& context;
+  ProgressSink& sink;
+  std::optional<LayerStatistics> first_layer;  // once known
+
+  std::string name(int64_t layer, model::Proj proj) const { return model::weight_name(layer, proj); }
+};
+
+class LevelPruner {
+ public:
+  LevelPruner(Family& family, double sparsity);
+
+  // The pruned model without its BlockSpec.
+  model::Model run(PruneReport& report);
+
+ private:
+  using DenseLayer = std::array<tensor::Matrix, model::kProjCount>;  // float32
+
+  DenseLayer decode(int64_t layer) const;
+  LayerStatistics gather(int64_t layer);
+  void check_inputs(int64_t layer, const LayerStatistics& statistics) const;
+  void prune_layer(int64_t layer, const LayerStatistics* statistics, const DenseLayer& weights,
+                   PruneReport& report);
+  tensor::Matrix prune_matrix(int64_t layer, model::Proj proj, const InputStatistics* inputs,
+                              const tensor::Matrix& weight, PruneReport& report);
+  void rerun(int64_t layer);
+  model::Layer& layer_of(int64_t layer) { return block_.layers[static_cast<size_t>(layer)]; }
+
+  Family& family_;
+  double sparsity_;
+  model::Model block_;
+  std::optional<model::Transformer> transformer_;
+  tensor::Tensor x_, piece_;  // [tokens, D] inputs of the layer at hand; [largest piece, D]
+};
+
+}  // namespace brick::prune

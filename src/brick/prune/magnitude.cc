@@ -1,0 +1,42 @@
+#include <cmath>
+#include <vector>
+
+#include "brick/base/parallel.h"
+#include "brick/prune/registry.h"
+#include "brick/prune/selection.h"
+
+namespace brick::prune {
+namespace {
+
+constexpr int64_t kRowGrain = 16;
+
+}  // namespace
+
+MatrixOutcome prune_magnitude(const MatrixProblem& problem) {
+  check_groups(problem);
+  const tensor::ConstMatView weight = problem.weight;
+  const int64_t rows = weight.rows, cols = weight.cols;
+  std::vector<float> scores(static_cast<size_t>(rows * cols));
+  parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      for (int64_t c = 0; c < cols; ++c) scores[static_cast<size_t>(r * cols + c)] = std::fabs(weight(r, c));
+  });
+  MatrixOutcome out{all_kept(rows, cols), false, {}};
+  const bool whole = problem.pattern.unstructured();
+  const float threshold = whole ? kth_smallest(scores, share_of(rows * cols, problem.sparsity)) : 0.0f;
+  parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const std::span row =
+          std::span<const float>(scores).subspan(static_cast<size_t>(r * cols), static_cast<size_t>(cols));
+      if (!whole) {
+        drop_lowest_of_groups(row, problem.pattern, r, out.mask);
+        continue;
+      }
+      for (int64_t c = 0; c < cols; ++c)
+        if (row[static_cast<size_t>(c)] <= threshold) out.mask.set(r, c, false);
+    }
+  });
+  return out;
+}
+
+}  // namespace brick::prune

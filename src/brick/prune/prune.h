@@ -1,0 +1,86 @@
+// From a model and a text to building blocks: the linear weights of the layers are pruned, embeddings, head
+// and norms stay.
+//
+// Layers go in order. One pass of a layer's inputs gives the statistics of all seven weights (q, k and v
+// share their inputs, gate and up theirs); the seven are pruned and encoded; the layer runs again through
+// what was stored, so the next layer sees what the block will compute (method.md section 3; Frantar &
+// Alistarh 2023, Sun et al. 2023).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "brick/base/log.h"
+#include "brick/kernels/context.h"
+#include "brick/model/model.h"
+
+namespace brick::prune {
+
+struct PruneConfig {
+  std::string method = "sparsegpt";      // a name in registry.h
+  double sparsity = 0.5;                 // share removed of the layers' linear weights, [0, 1)
+  std::string pattern = "unstructured";  // or "n:m": n of every m inputs are dropped, and sparsity is n / m
+  std::string values = "bf16";           // how kept weights are stored: f32, bf16, q4, keep (stored_values.h)
+  double damping = 0.01;                 // SparseGPT: share of the mean diagonal added to H
+  int64_t block_columns = 128;           // SparseGPT: columns whose mask is chosen at once
+  int64_t piece_tokens = 4096;           // calibration tokens that go through a layer at a time
+  uint64_t seed = 0;                     // recorded; no method of today draws numbers
+  std::string tool_version;              // recorded in the provenance; no setting
+
+  template <class V>
+  void fields(V&& visit) {
+    visit("method", method, "pruning method");
+    visit("sparsity", sparsity, "share of the layers' linear weights to remove");
+    visit("pattern", pattern, "unstructured, or n:m to drop n of every m inputs");
+    visit("values", values, "how kept weights are stored: f32, bf16, q4 or keep");
+    visit("damping", damping, "SparseGPT: share of the mean diagonal that is added to the Hessian");
+    visit("block_columns", block_columns, "SparseGPT: columns whose mask is chosen at once");
+    visit("piece_tokens", piece_tokens, "calibration tokens that go through a layer at a time");
+    visit("seed", seed, "seed");
+  }
+};
+
+struct MatrixReport {
+  int64_t layer = 0;
+  model::Proj proj = model::Proj::kQ;
+  double sparsity = 0;  // share that was removed
+  std::optional<double>
+      output_error;    // ||X (W - W')^T|| / ||X W^T|| over 256 calibration tokens; none without calibration
+  double damping = 0;  // of the Hessian that was factorised; 0 where there was none
+  int64_t dead_columns = 0;  // inputs that are 0 in all of the calibration
+  bool fell_back = false;    // pruned by Wanda instead
+};
+
+struct PruneReport {
+  double sparsity = 0;  // share removed of all linear weights
+  int64_t calibration_tokens = 0;
+  std::vector<MatrixReport> matrices;  // in the order of their use
+  std::vector<std::string> notes;      // warnings: fallbacks, raised damping, too little text
+  double seconds = 0;
+  double statistics_seconds = 0, solve_seconds = 0, rerun_seconds = 0;  // parts of `seconds`
+};
+
+// One block a sparsity, in their order. A sparsity of 0 gives the parent's weights, unmasked. Levels share
+// the statistics and factorisations of the first layer and go one after the other, so the memory is one
+// level's: [tokens, D] activations and in^2 * 8 bytes a Hessian. Each block equals, bit for bit, what prune()
+// gives for its level. `windows` may be empty where the method needs no calibration. `reports`, if given,
+// gets one entry a level. Errors: kInvalidInput for a sparsity outside [0, 1) or not the pattern's, other
+// settings that make no sense, missing calibration, ids outside the vocabulary; kUnsupported for unknown
+// methods and values that the parent cannot keep; kNumeric for weights or inputs with NaN or infinity, naming
+// the weight.
+std::vector<model::Model> prune_family(const model::Model& parent,
+                                       std::span<const std::span<const int32_t>> windows,
+                                       std::span<const double> sparsities, const PruneConfig& config,
+                                       kernels::Context& context, ProgressSink& sink,
+                                       std::vector<PruneReport>* reports = nullptr);
+
+// The block of config.sparsity.
+model::Model prune(const model::Model& parent, std::span<const std::span<const int32_t>> windows,
+                   const PruneConfig& config, kernels::Context& context, ProgressSink& sink,
+                   PruneReport* report = nullptr);
+
+}  // namespace brick::prune

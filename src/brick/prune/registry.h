@@ -1,0 +1,67 @@
+// The pruning methods. A new one is one file and one line in registry.cc.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "brick/prune/pattern.h"
+#include "brick/prune/statistics.h"
+#include "brick/tensor/mask.h"
+#include "brick/tensor/view.h"
+
+namespace brick::prune {
+
+struct MethodOptions {
+  double damping = 0.01;        // share of the mean diagonal that is added to H
+  int64_t block_columns = 128;  // columns whose mask is chosen at once
+};
+
+// One weight to prune.
+struct MatrixProblem {
+  std::string name;                         // for messages
+  tensor::MatView weight;                   // [out, in], finite; a method may change what it keeps
+  const InputStatistics* inputs = nullptr;  // of these inputs; null where the method needs none
+  double sparsity = 0;                      // in (0, 1); of n:m patterns n / m
+  Pattern pattern;
+  MethodOptions options;
+};
+
+struct MatrixOutcome {
+  tensor::Mask mask;       // 1 = kept
+  bool fell_back = false;  // another method's mask, for the reason in `note`
+  std::string note;        // empty unless a person should read it
+};
+
+struct Method {
+  std::string_view name, description;
+  Needs needs = Needs::kNothing;
+  bool keeps_values = true;  // kept weights stay as they are
+  // Once for weights that share their inputs, before prune(); may be null.
+  void (*prepare)(InputStatistics& inputs, const MethodOptions& options) = nullptr;
+  MatrixOutcome (*prune)(const MatrixProblem& problem) = nullptr;
+
+  bool needs_calibration() const { return needs != Needs::kNothing; }
+};
+
+std::span<const Method> methods();
+
+// Error(kUnsupported) that lists the known ones.
+const Method& find_method(std::string_view name);
+
+// |W|; drops what is not above the int(n sparsity)-th smallest of the whole matrix, so one more than the
+// share (method.md section 3; Wanda's code).
+MatrixOutcome prune_magnitude(const MatrixProblem& problem);
+
+// Wanda (Sun et al. 2023): |W_ij| ||X_j||_2; drops the lowest floor(in sparsity) of each row.
+MatrixOutcome prune_wanda(const MatrixProblem& problem);
+
+// SparseGPT (Frantar & Alistarh 2023): W_ij^2 / U_jj^2 over blocks of columns; what is kept makes up for what
+// is dropped.
+MatrixOutcome prune_sparsegpt(const MatrixProblem& problem);
+void prepare_sparsegpt(InputStatistics& inputs, const MethodOptions& options);
+
+// Error(kInvalidInput) naming the weight if its inputs are no whole number of groups.
+void check_groups(const MatrixProblem& problem);
+
+}  // namespace brick::prune

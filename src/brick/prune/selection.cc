@@ -1,0 +1,75 @@
+#include "brick/prune/selection.h"
+
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include "brick/base/error.h"
+
+namespace brick::prune {
+namespace {
+
+constexpr int kDigitBits = 16;
+
+uint32_t key_of(float score) { return std::bit_cast<uint32_t>(score) & 0x7fffffffu; }  // -0 counts as 0
+
+}  // namespace
+
+float kth_smallest(std::span<const float> scores, int64_t k) {
+  BRICK_ASSERT(k >= 0 && k < static_cast<int64_t>(scores.size()));
+  // A histogram of the upper halves finds the few that share the answer's.
+  std::vector<int64_t> counts(size_t{1} << kDigitBits);
+  for (const float score : scores) ++counts[key_of(score) >> kDigitBits];
+  uint32_t digit = 0;
+  for (; k >= counts[digit]; ++digit) k -= counts[digit];
+  std::vector<uint32_t> candidates;
+  candidates.reserve(static_cast<size_t>(counts[digit]));
+  for (const float score : scores)
+    if (key_of(score) >> kDigitBits == digit) candidates.push_back(key_of(score));
+  std::nth_element(candidates.begin(), candidates.begin() + k, candidates.end());
+  return std::bit_cast<float>(candidates[static_cast<size_t>(k)]);
+}
+
+int64_t share_of(int64_t count, double share) {
+  return static_cast<int64_t>(static_cast<double>(count) * share);
+}
+
+tensor::Mask all_kept(int64_t rows, int64_t cols) {
+  tensor::Mask mask(rows, cols);
+  const int64_t words = tensor::mask_words(cols), tail = cols % 64;
+  for (int64_t i = 0; i < rows * words; ++i)
+    mask.words()[static_cast<size_t>(i)] =
+        tail != 0 && i % words == words - 1 ? (uint64_t{1} << tail) - 1 : ~uint64_t{0};
+  return mask;
+}
+
+void drop_lowest(std::span<const float> scores, int64_t count, int64_t row, tensor::Mask& mask) {
+  if (count <= 0) return;
+  std::vector<uint64_t> keys(scores.size());
+  for (size_t c = 0; c < keys.size(); ++c) keys[c] = uint64_t{key_of(scores[c])} << 32 | c;
+  std::nth_element(keys.begin(), keys.begin() + (count - 1), keys.end());
+  for (int64_t i = 0; i < count; ++i)
+    mask.set(row, static_cast<int64_t>(keys[static_cast<size_t>(i)] & 0xffffffffu), false);
+}
+
+uint64_t lowest_of_group(const float* scores, const Pattern& pattern) {
+  uint64_t dropped = 0;
+  for (int64_t n = 0; n < pattern.drop; ++n) {
+    int64_t lowest = -1;
+    for (int64_t c = 0; c < pattern.group; ++c)
+      if ((dropped >> c & 1u) == 0 && (lowest < 0 || key_of(scores[c]) < key_of(scores[lowest]))) lowest = c;
+    dropped |= uint64_t{1} << lowest;
+  }
+  return dropped;
+}
+
+void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern, int64_t row,
+                           tensor::Mask& mask) {
+  for (int64_t begin = 0; begin < static_cast<int64_t>(scores.size()); begin += pattern.group) {
+    const uint64_t dropped = lowest_of_group(scores.data() + begin, pattern);
+    for (int64_t c = 0; c < pattern.group; ++c)
+      if ((dropped >> c & 1u) != 0) mask.set(row, begin + c, false);
+  }
+}
+
+}  // namespace brick::prune

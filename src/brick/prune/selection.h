@@ -1,0 +1,32 @@
+// Choosing the lowest scores. Scores are not negative, so that their bits order as they do; ties go to the
+// lower index.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "brick/prune/pattern.h"
+#include "brick/tensor/mask.h"
+#include "brick/tensor/view.h"
+
+namespace brick::prune {
+
+// The k-th smallest, counting from 0; k < scores.size().
+float kth_smallest(std::span<const float> scores, int64_t k);
+
+// int(count * share), as Python counts: the index of a threshold, the number of weights to drop.
+int64_t share_of(int64_t count, double share);
+
+tensor::Mask all_kept(int64_t rows, int64_t cols);
+
+// Drops the `count` lowest of a row's scores.
+void drop_lowest(std::span<const float> scores, int64_t count, int64_t row, tensor::Mask& mask);
+
+// Drops the pattern's lowest of each whole group of a row's scores.
+void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern, int64_t row,
+                           tensor::Mask& mask);
+
+// True for the `drop` lowest of one group.
+uint64_t lowest_of_group(const float* scores, const Pattern& pattern);
+
+}  // namespace brick::prune

@@ -1,0 +1,54 @@
+// What calibration learns about the inputs X [N, in] of linear weights, a chunk of rows at a time.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "brick/tensor/tensor.h"
+
+namespace brick::prune {
+
+// What a method asks to know about a weight's inputs; each includes the one before it.
+enum class Needs : uint8_t { kNothing, kColumnNorms, kHessian };
+
+// The upper Cholesky factor U of the damped H^-1 = U^T U.
+struct InverseFactor {
+  tensor::Tensor upper;  // [in, in] float32; empty where no damping made H positive definite
+  double damping = 0;    // share of the mean diagonal that was added in the end
+
+  bool found() const { return !upper.empty(); }
+};
+
+struct InputStatistics {
+  int64_t tokens = 0;
+  std::vector<double> sum_squares;  // [in], sum over the tokens of x_j^2; 0 = a dead column
+  std::vector<double> gram;         // [in, in] X^T X, row-major, upper triangle alone; empty if not asked for
+  tensor::Tensor sample;            // [<= 256, in], rows spread over the tokens, to measure output errors
+  InverseFactor factor;             // filled by a method's prepare()
+
+  int64_t width() const { return static_cast<int64_t>(sum_squares.size()); }
+  int64_t dead_columns() const;
+};
+
+// Sums in float32 within a chunk and in double over chunks.
+class StatisticsBuilder {
+ public:
+  // `tokens` that will come in all. Memory: in^2 * 8 bytes for kHessian.
+  StatisticsBuilder(Needs needs, int64_t width, int64_t tokens);
+
+  void add(tensor::ConstMatView x);
+  // Where inputs were not finite, so are the sums of squares.
+  InputStatistics take();
+
+ private:
+  void add_sample(tensor::ConstMatView x);
+  void add_squares(tensor::ConstMatView x);
+  void add_products(tensor::ConstMatView x);
+
+  Needs needs_;
+  int64_t sample_step_, sampled_ = 0;
+  InputStatistics sums_;
+  tensor::Tensor scratch_;
+};
+
+}  // namespace brick::prune

@@ -1,0 +1,97 @@
+#include "brick/prune/selection.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "brick/base/error.h"
+#include "brick/prune/registry.h"
+#include "problems.h"
+
+namespace brick::prune {
+namespace {
+
+template <class Call>
+std::string message_of(Call&& call, ErrorCode code) {
+  try {
+    call();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return {};
+}
+
+TEST(Pattern, ReadsAndPrints) {
+  EXPECT_TRUE(parse_pattern("unstructured").unstructured());
+  EXPECT_EQ(parse_pattern("2:4"), (Pattern{2, 4}));
+  EXPECT_EQ(name(parse_pattern("4:8")), "4:8");
+  EXPECT_EQ(name(Pattern{}), "unstructured");
+  EXPECT_DOUBLE_EQ(parse_pattern("1:4").sparsity(), 0.25);
+}
+
+TEST(Pattern, RefusesNonsense) {
+  for (const char* text :
+       {"", "2", "2:", ":4", "4:4", "0:4", "5:4", "-1:4", "2:4x", " 2:4", "2:128", "99999999999999999999:4"})
+    EXPECT_NE(message_of([&] { parse_pattern(text); }, ErrorCode::kInvalidInput).find("n:m"),
+              std::string::npos)
+        << text;
+}
+
+TEST(KthSmallest, AgreesWithSorting) {
+  Rng rng(3);
+  std::vector<float> scores;
+  for (int i = 0; i < 3000; ++i)
+    scores.push_back(static_cast<float>(std::fabs(rng.normal()) * std::exp(8 * rng.normal())));
+  for (int i = 0; i < 300; ++i) scores.push_back(scores[static_cast<size_t>(i)]);
+  scores.insert(scores.end(), {0.0f, -0.0f, 1e-42f, std::numeric_limits<float>::infinity()});
+  std::vector<float> sorted = scores;
+  std::sort(sorted.begin(), sorted.end());
+  for (const size_t k : {size_t{0}, size_t{1}, size_t{2}, size_t{100}, sorted.size() / 2, sorted.size() - 2,
+                         sorted.size() - 1})
+    EXPECT_EQ(kth_smallest(scores, static_cast<int64_t>(k)), sorted[k]) << k;
+}
+
+TEST(DropLowest, TiesGoToTheLowerIndex) {
+  tensor::Mask mask = all_kept(1, 6);
+  drop_lowest(std::vector<float>{2, 1, 1, 3, 1, 1}, 3, 0, mask);
+  EXPECT_EQ(row_of(mask, 0), "100101");
+  drop_lowest(std::vector<float>{2, 1, 1, 3, 1, 1}, 0, 0, mask);
+  EXPECT_EQ(row_of(mask, 0), "100101");
+}
+
+TEST(DropLowest, GroupsAreCutOneByOne) {
+  tensor::Mask mask = all_kept(1, 8);
+  drop_lowest_of_groups(std::vector<float>{9, 8, 7, 6, 1, 1, 1, 1}, {2, 4}, 0, mask);
+  EXPECT_EQ(row_of(mask, 0), "11000011");
+}
+
+TEST(AllKept, LeavesThePaddingZero) {
+  const tensor::Mask mask = all_kept(3, 70);
+  EXPECT_EQ(mask.view().count(), 210);
+  EXPECT_EQ(mask.view().row(1)[1], 0x3fu);
+  EXPECT_EQ(all_kept(2, 64).view().count(), 128);
+}
+
+TEST(ShareOf, CountsAsPythonDoes) {
+  EXPECT_EQ(share_of(576, 0.75), 432);
+  EXPECT_EQ(share_of(7, 0.5), 3);
+  EXPECT_EQ(share_of(100, 0.29), 28);  // int(100 * 0.29) == 28 in Python
+}
+
+TEST(Registry, NamesItsMethodsAndRefusesOthers) {
+  EXPECT_FALSE(find_method("magnitude").needs_calibration());
+  EXPECT_TRUE(find_method("wanda").needs_calibration());
+  EXPECT_TRUE(find_method("wanda").keeps_values);
+  EXPECT_FALSE(find_method("sparsegpt").keeps_values);
+  const std::string message = message_of([] { find_method("alps"); }, ErrorCode::kUnsupported);
+  for (const Method& method : methods()) {
+    EXPECT_NE(message.find(method.name), std::string::npos);
+    EXPECT_FALSE(method.description.empty());
+  }
+}
+
+}  // namespace
+}  // namespace brick::prune
