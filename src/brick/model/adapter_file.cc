@@ -34,7 +34,7 @@ void refuse_other_kinds(const JsonFields& fields) {
   for (const char* key : {"modules_to_save", "rank_pattern", "alpha_pattern", "use_dora", "fan_in_fan_out",
                           "layers_to_transform", "layer_replication", "lora_bias", "trainable_token_indices",
                           "target_parameters", "use_qalora", "alora_invocation_tokens", "use_bdlora",
-                          "arrow_config", "megatron_config"})
+                          "arrow_config", "megatron_config", "kasa_config", "monteclora_config"})
     if (const json* value = fields.find(key); value != nullptr && !says_nothing(*value))
       fields.refuse(key, "plain LoRA of linear layers is");
   // These change the base weights along with the adapter.

@@ -1,6 +1,8 @@
 // What a Llama is called in a GGUF file, and the order of its query and key rows there.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <array>
 #include <cstdint>
 #include <string>

@@ -51,7 +51,7 @@ void read_rope(const JsonFields& fields, std::string_view what, ModelConfig& con
 
 }  // namespace
 
-json json_number(float value) { return json::parse(fmt::format("{}", value)); }
+json json_number(float value) { return json::parse(fmt::format("{}", value)).get<double>(); }
 
 ModelConfig config_from_hf(const json& object, std::string_view what) {
   if (!object.is_object()) fail(ErrorCode::kInvalidInput, "{}: expected a JSON object", what);
@@ -85,13 +85,16 @@ ModelConfig config_from_hf(const json& object, std::string_view what) {
   return config;
 }
 
-json config_to_hf(const ModelConfig& config) {
+bool rope_says_frequencies(const ModelConfig& config) {
+  constexpr float kRounding = 1e-5f;  // of the divisors that a GGUF file holds in float32
   const std::vector<float> said =
       rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
   for (size_t i = 0; i < said.size(); ++i)
-    if (std::fabs(said[i] - config.inverse_frequency[i]) > 1e-5f * said[i])
-      fail(ErrorCode::kUnsupported,
-           "the model's rotary frequencies are none that config.json can say; export it as GGUF instead");
+    if (std::fabs(said[i] - config.inverse_frequency[i]) > kRounding * said[i]) return false;
+  return true;
+}
+
+json config_to_hf(const ModelConfig& config) {
   json out{{"model_type", "llama"},
            {"num_hidden_layers", config.layers},
            {"hidden_size", config.hidden},
@@ -102,13 +105,12 @@ json config_to_hf(const ModelConfig& config) {
            {"vocab_size", config.vocab},
            {"rms_norm_eps", json_number(config.norm_eps)},
            {"rope_theta", json_number(config.rope_theta)},
-           {"rope_scaling",
-            config.rope_scaling.empty() ? json() : io::parse_json(config.rope_scaling, "rope_scaling")},
            {"max_position_embeddings", config.context},
            {"tie_word_embeddings", config.tied_head},
            {"hidden_act", "silu"},
            {"attention_bias", false},
            {"mlp_bias", false}};
+  if (!config.rope_scaling.empty()) out["rope_scaling"] = io::parse_json(config.rope_scaling, "rope_scaling");
   // Said even where there is none: transformers takes 1 and 2 for absent ones.
   out["bos_token_id"] = config.bos ? json(*config.bos) : json();
   out["eos_token_id"] = config.eos ? json(*config.eos) : json();

@@ -13,11 +13,13 @@ namespace brick::model {
 // kInvalidInput for a value of the wrong type; each names the key. The result is valid.
 ModelConfig config_from_hf(const nlohmann::json& json, std::string_view what);
 
-// Keys that transformers 4 and 5 read, architectures and dtype not among them. Error(kUnsupported) where the
-// rotary frequencies are none that rope_scaling can say.
+// Keys that transformers 4 and 5 read, architectures and dtype not among them.
 nlohmann::json config_to_hf(const ModelConfig& config);
 
-// The shortest decimal that reads back as `value`, so that 1e-5f is written as 1e-05.
+// Whether rope_theta and rope_scaling say the rotary frequencies; a GGUF file may have any.
+bool rope_says_frequencies(const ModelConfig& config);
+
+// The shortest decimal that reads back as `value`, so that 1e-5f is written as 1e-05; never an integer.
 nlohmann::json json_number(float value);
 
 }  // namespace brick::model

@@ -6,6 +6,7 @@
 #include "brick/io/gguf.h"
 #include "brick/io/json_file.h"
 #include "brick/io/text_file.h"
+#include "brick/model/block_format.h"
 #include "brick/model/gguf_tokenizer.h"
 #include "brick/model/load_parts.h"
 
@@ -49,18 +50,14 @@ std::optional<text::TokenizerSpec> find_folder_tokenizer(const fs::path& folder,
 
 Model load_model(const std::string& path, const LoadOptions& options) {
   const bool folder = fs::is_directory(path);
-  const bool own_tokenizer = options.tokenizer && options.tokenizer_file.empty();
   Model model;
-  std::optional<text::TokenizerSpec> tokenizer;
+  std::optional<io::GgufFile> file;
   if (folder) {
     const nlohmann::json config = io::read_json_file(fs::path(path) / "config.json");
-    model = config.is_object() && config.contains("brick") ? load_block_weights(path, config)
-                                                           : load_hf_weights(path, config);
-    if (own_tokenizer) tokenizer = find_folder_tokenizer(path, model.config.vocab);
+    model = is_block_config(config) ? load_block_weights(path, config) : load_hf_weights(path, config);
   } else {
-    const io::GgufFile file = io::GgufFile::open(path);
-    model = load_gguf_weights(file);
-    if (own_tokenizer) tokenizer = read_gguf_tokenizer(file);
+    file = io::GgufFile::open(path);
+    model = load_gguf_weights(*file);
   }
   try {
     check_shapes(model);
@@ -70,15 +67,21 @@ Model load_model(const std::string& path, const LoadOptions& options) {
   model.source = path;
   if (!options.tokenizer) return model;
 
-  if (!options.tokenizer_file.empty())
-    tokenizer = read_tokenizer_file(options.tokenizer_file, model.config.vocab);
-  if (!tokenizer)
+  const bool required = options.require_tokenizer || !options.tokenizer_file.empty();
+  try {
+    if (!options.tokenizer_file.empty())
+      model.tokenizer = read_tokenizer_file(options.tokenizer_file, model.config.vocab);
+    else
+      model.tokenizer = folder ? find_folder_tokenizer(path, model.config.vocab) : read_gguf_tokenizer(*file);
+  } catch (const Error& e) {
+    if (required || e.code() != ErrorCode::kUnsupported) throw;
+  }
+  if (required && !model.tokenizer)
     fail(ErrorCode::kNotFound, "{} has no tokenizer ({}); name one with --tokenizer", path,
          folder ? "tokenizer.json, tokenizer.model or tokenizer.bin" : "tokenizer.ggml.model");
-  if (static_cast<int64_t>(tokenizer->tokens.size()) > model.config.vocab)
+  if (model.tokenizer && static_cast<int64_t>(model.tokenizer->tokens.size()) > model.config.vocab)
     fail(ErrorCode::kMismatch, "{}: the tokenizer has {} tokens, but the model knows {}", path,
-         tokenizer->tokens.size(), model.config.vocab);
-  model.tokenizer = std::move(tokenizer);
+         model.tokenizer->tokens.size(), model.config.vocab);
   return model;
 }
 

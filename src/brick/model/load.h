@@ -11,7 +11,8 @@
 namespace brick::model {
 
 struct LoadOptions {
-  bool tokenizer = true;        // fill Model::tokenizer; Error where the model has none of a known kind
+  bool tokenizer = true;           // fill Model::tokenizer
+  bool require_tokenizer = true;   // Error where the model has none of a known kind; otherwise it stays empty
   std::string tokenizer_file{};  // take it from here instead: tokenizer.json, tokenizer.model or llama2.c's .bin
 };
 
