@@ -4,8 +4,11 @@
 #include "brick/base/error.h"
 #include "brick/io/json_file.h"
 #include "brick/model/load.h"
+#include "brick/model/save.h"
 #include "brick/text/tokenizer.h"
+#include "model/compare.h"
 #include "model/real_files.h"
+#include "model/tiny_model.h"
 
 namespace brick::model {
 namespace {
@@ -44,6 +47,37 @@ TEST(RealModel, SmolLm2TokenizesAsHuggingFace) {
     const std::string text = one.at("text");
     EXPECT_EQ(tokenizer.encode(text, true), one.at("ids").get<std::vector<int32_t>>()) << text;
   }
+}
+
+TEST(RealModel, SmolLm2SummaryIsQuick) {
+  const std::string path = real_gguf();
+  BRICK_SKIP_WITHOUT(path, kNoModel);
+  const ModelSummary summary = summarise(path, false);
+  EXPECT_EQ(summary.parameters, 134515008);
+  EXPECT_EQ(summary.dtype, "q4_1");
+  EXPECT_EQ(summary.tensors_by_dtype.at("q4_1"), 210);
+  EXPECT_EQ(summary.vocab, 49152);
+}
+
+TEST(RealModel, SmolLm2AsAFolderIsTheSameModel) {
+  const std::string path = real_gguf();
+  BRICK_SKIP_WITHOUT(path, kNoModel);
+  const TempFolder folder;
+  const Model model = load_model(path);
+  save_block(model, folder.folder("block"));
+  const Model back = load_model(folder.file("block"));
+  EXPECT_EQ(fingerprint(back), fingerprint(model));
+  EXPECT_EQ(back.weight_bytes(), model.weight_bytes());
+  EXPECT_EQ(largest_difference(back.layers[29][Proj::kK], model.layers[29][Proj::kK]), 0.0f);
+  EXPECT_EQ(back.tokenizer->tokens, model.tokenizer->tokens);
+  EXPECT_EQ(back.tokenizer->merges, model.tokenizer->merges);
+  EXPECT_EQ(back.tokenizer->pre_split, "smollm");
+  EXPECT_EQ(back.tokenizer->types, model.tokenizer->types);
+  EXPECT_EQ(back.tokenizer->bos, model.tokenizer->bos);
+  EXPECT_EQ(back.tokenizer->eos, model.tokenizer->eos);
+  EXPECT_EQ(back.tokenizer->pad, model.tokenizer->pad);
+  EXPECT_EQ(back.tokenizer->add_bos, model.tokenizer->add_bos);
+  EXPECT_EQ(back.tokenizer->chat_template, model.tokenizer->chat_template);
 }
 
 TEST(RealModel, StoriesLoads) {
