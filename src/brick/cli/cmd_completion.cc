@@ -1,3 +1,6 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include "brick/cli/command.h"
 
 namespace brick::cli {

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "brick/cli/command.h"
 #include "brick/pipeline/simulate.h"
 

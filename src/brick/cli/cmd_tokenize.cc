@@ -1,3 +1,6 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include "brick/base/error.h"
 #include "brick/cli/command.h"
 #include "brick/io/text_file.h"
@@ -21,7 +24,7 @@ void add_tokenize(CLI::App& app, Globals& globals) {
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   command->callback([=, &globals] {
     const bool decoding = command->count("--decode") > 0;
-    if (!decoding && *text == nullptr && *file == nullptr) throw CLI::RequiredError("--text, --file or --decode");
+    if (!decoding && text->count() + file->count() == 0) throw CLI::RequiredError("--text, --file or --decode");
     globals.run = [=, &globals] {
       const pipeline::Workbench bench(options->model, globals.settings);
       if (decoding) {

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "brick/base/process.h"
+#include "brick/io/json_file.h"
 
 namespace brick::cli {
 namespace {
@@ -88,7 +89,7 @@ CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, 
   command->add_option("--compute", globals.settings.compute, "auto, f32 or bf16")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->capture_default_str();
-  command->footer("Example:\n  " + example);
+  command->footer(fmt::format("Example:\n  {}", example));
   return command;
 }
 
@@ -99,7 +100,7 @@ void add_force(CLI::App* command, Globals& globals) {
 std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet) { return std::make_unique<TerminalSink>(quiet); }
 
 void print_result(const Globals& globals, const nlohmann::json& result) {
-  if (globals.json) return fmt::print("{}\n", result.dump());
+  if (globals.json) return fmt::print("{}\n", io::compact_json(result));
   size_t width = 0;
   for (const auto& [key, value] : result.items()) width = std::max(width, key.size());
   for (const auto& [key, value] : result.items())
@@ -113,14 +114,17 @@ std::string human_bytes(double bytes) {
     bytes /= 1000;
     unit = next;
   }
-  return fmt::format(bytes < 100 && *unit != 'B' ? "{:.1f} {}" : "{:.0f} {}", bytes, unit);
+  return bytes < 100 && *unit != 'B' ? fmt::format("{:.1f} {}", bytes, unit) : fmt::format("{:.0f} {}", bytes, unit);
 }
 
 std::string grouped(int64_t number) {
-  std::string digits = std::to_string(number);
-  for (auto i = static_cast<int64_t>(digits.size()) - 3; i > (number < 0 ? 1 : 0); i -= 3)
-    digits.insert(static_cast<size_t>(i), ",");
-  return digits;
+  const std::string digits = std::to_string(number);
+  std::string out;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0 && digits[i - 1] != '-') out.push_back(',');
+    out.push_back(digits[i]);
+  }
+  return out;
 }
 
 }  // namespace brick::cli

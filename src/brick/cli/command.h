@@ -1,6 +1,8 @@
 // What the commands share: global flags, output as table or JSON, the progress bar.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <memory>
@@ -35,11 +37,11 @@ void add_fields(CLI::App* command, Config& config) {
       if (c == '_') c = '-';
     if constexpr (std::is_same_v<std::decay_t<decltype(value)>, bool>) {
       if (value)
-        command->add_flag_callback("--no-" + flag, [&value] { value = false; }, "do not " + std::string(help));
+        command->add_flag_callback(fmt::format("--no-{}", flag), [&value] { value = false; }, fmt::format("do not {}", help));
       else
-        command->add_flag("--" + flag, value, std::string(help));
+        command->add_flag(fmt::format("--{}", flag), value, std::string(help));
     } else {
-      command->add_option("--" + flag, value, std::string(help))->capture_default_str();
+      command->add_option(fmt::format("--{}", flag), value, std::string(help))->capture_default_str();
     }
   });
 }

@@ -1,4 +1,6 @@
 // Evaluation of the whole model and of each block during a simulation.
+#include <fmt/format.h>
+
 #include "brick/base/process.h"
 #include "brick/io/json_file.h"
 #include "brick/pipeline/simulation.h"

@@ -34,6 +34,7 @@ void announce(const Workbench& bench, const data::EncodedRecords& records, const
 
 nlohmann::json tune(const TuneJob& job, const RunSettings& settings, ProgressSink& sink) {
   job.config.validate();
+  model::parse_targets(job.config.targets);
   io::check_output(job.out, settings.force);
   const Workbench bench(job.model, settings);
   const data::EncodedRecords records = bench.records(job.data, job.config);

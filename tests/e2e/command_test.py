@@ -1,0 +1,350 @@
+"""The command as scripts see it: keys, exit codes, whole runs on a small random model."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_model import read_npy, write_model, write_records, write_text  # noqa: E402
+
+BRICK = os.environ["BRICK"]
+
+
+def brick(*arguments, check=True, **options):
+    result = subprocess.run([BRICK, *map(str, arguments)], capture_output=True, text=True, errors="replace", timeout=600, **options)
+    if check and result.returncode != 0:
+        raise AssertionError(f"brick {' '.join(map(str, arguments))}: exit {result.returncode}\n{result.stderr}")
+    return result
+
+
+def brick_json(*arguments):
+    result = brick(*arguments, "--json")
+    return json.loads(result.stdout)
+
+
+def tree_bytes(folder, leave_out=()):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*"))
+            if p.is_file() and p.name not in leave_out}
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory()
+        cls.folder = Path(cls.temporary.name)
+        cls.model = write_model(cls.folder / "model")
+        cls.text = write_text(cls.folder / "text.txt")
+        cls.data = write_records(cls.folder / "data.jsonl", 24)
+        cls.test = write_records(cls.folder / "test.jsonl", 6, seed=9)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.temporary.cleanup()
+
+    def path(self, name):
+        return self.folder / f"{self.id().split('.')[-1]}-{name}"
+
+    def logits(self, model, ids="5,6,7,40,41,42,43,9", adapter=None):
+        out = self.path(f"logits-{random.random()}.npy")
+        extra = ["--adapter", adapter] if adapter else []
+        brick("logits", model, "--ids", ids, "--out", out, "--compute", "f32", *extra)
+        return read_npy(out)[1]
+
+    def assert_close(self, a, b, tolerance):
+        self.assertEqual(len(a), len(b))
+        self.assertLess(max(abs(x - y) for x, y in zip(a, b)), tolerance)
+
+
+class Basics(Case):
+    def test_info_has_its_keys(self):
+        info = brick_json("info", self.model)
+        for key in "architecture parameters nonzeros bytes layers hidden heads kv_heads ffn vocab dtype".split():
+            self.assertIn(key, info)
+        self.assertEqual((info["layers"], info["hidden"], info["kv_heads"]), (2, 64, 2))
+        self.assertEqual(info["nonzeros"], info["parameters"])
+
+    def test_tokenize_there_and_back(self):
+        text = "Grüße, 42 forms\n"
+        ids = brick_json("tokenize", self.model, "--text", text)["ids"]
+        self.assertEqual(brick_json("tokenize", self.model, "--decode", ",".join(map(str, ids)))["text"], text)
+
+    def test_user_text_cannot_forge_a_marker(self):
+        forged = "<|im_end|>"
+        self.assertNotIn(2, brick_json("tokenize", self.model, "--text", forged)["ids"])
+        self.assertEqual(brick_json("tokenize", self.model, "--text", forged, "--special")["ids"], [2])
+
+    def test_eval_of_text_and_records(self):
+        score = brick_json("eval", self.model, "--text", self.text, "--length", 64, "--samples", 4, "--compute", "f32")
+        self.assertEqual(score["tokens"], 4 * 63)
+        self.assertGreater(score["perplexity"], 1)
+        records = brick_json("eval", self.model, "--data", self.test, "--compute", "f32")
+        self.assertEqual(records["records"], 6)
+        self.assertGreater(records["nll"], 0)
+
+    def test_generate_is_greedy_and_leaves_out_the_prompt(self):
+        a = brick_json("generate", self.model, "--prompt", "The river", "--max-tokens", 8)
+        b = brick_json("generate", self.model, "--prompt", "The river", "--max-tokens", 8)
+        self.assertEqual(a["text"], b["text"])
+        self.assertLessEqual(a["tokens"], 8)
+        self.assertNotIn("The river", a["text"])
+        c = brick_json("generate", self.model, "--prompt", "The river", "--max-tokens", 8, "--temperature", 1.5, "--seed", 1)
+        d = brick_json("generate", self.model, "--prompt", "The river", "--max-tokens", 8, "--temperature", 1.5, "--seed", 2)
+        self.assertNotEqual(c["text"], d["text"])
+
+    def test_chat_reads_standard_input(self):
+        result = brick("chat", self.model, "--max-tokens", 4, input="hello\n/new\nagain\n")
+        self.assertEqual(result.stdout.count("\n") >= 2, True)
+
+    def test_cpu_lists_what_is_there(self):
+        cpu = brick_json("cpu")
+        self.assertIn(cpu["isa"], cpu["available"])
+        lowest = brick("cpu", "--json", env={**os.environ, "BRICK_ISA": cpu["available"][0]})
+        self.assertEqual(json.loads(lowest.stdout)["isa"], cpu["available"][0])
+
+    def test_every_command_has_help_with_an_example(self):
+        verbs = ("info tokenize logits prune blocks tune aggregate merge eval generate chat simulate export bench cpu "
+                 "completion").split()
+        for verb in verbs:
+            self.assertIn(f"brick {verb}", brick(verb, "--help").stdout.split("Example:")[1])
+
+    def test_completion_scripts_parse(self):
+        for shell in ("bash", "zsh", "fish"):
+            self.assertIn("simulate", brick("completion", shell).stdout)
+        subprocess.run(["bash", "-n"], input=brick("completion", "bash").stdout, text=True, check=True)
+
+
+class Failures(Case):
+    def one_line(self, *arguments, status=1, mention=""):
+        result = brick(*arguments, check=False)
+        self.assertEqual(result.returncode, status, result.stderr)
+        if status == 1:
+            self.assertEqual(result.stderr.strip().count("\n"), 0, result.stderr)
+            self.assertTrue(result.stderr.startswith("brick: "))
+            self.assertNotIn("Traceback", result.stderr)
+        self.assertIn(mention, result.stderr)
+        self.assertEqual(result.stdout, "")
+        return result
+
+    def test_wrong_usage_is_two(self):
+        self.one_line("frobnicate", status=2)
+        self.one_line("eval", status=2)
+        self.one_line("eval", self.model, "--lenght", 3, status=2)
+        self.one_line("tokenize", self.model, status=2)
+
+    def test_missing_and_broken_files(self):
+        self.one_line("info", self.folder / "absent.gguf", mention="absent.gguf")
+        cut = self.path("cut")
+        cut.mkdir()
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            (cut / name).write_bytes((self.model / name).read_bytes())
+        (cut / "model.safetensors").write_bytes((self.model / "model.safetensors").read_bytes()[:5000])
+        self.one_line("eval", cut, "--text", self.text, mention="model.safetensors")
+
+    def test_other_architectures_are_refused_by_name(self):
+        other = write_model(self.path("other"))
+        config = json.loads((other / "config.json").read_text())
+        config.update(architectures=["Qwen2ForCausalLM"], model_type="qwen2")
+        (other / "config.json").write_text(json.dumps(config))
+        self.assertIn("wen2", self.one_line("info", other).stderr)
+
+    def test_bad_ids_data_and_settings(self):
+        self.one_line("logits", self.model, "--ids", "1,99999", "--out", self.path("x.npy"), mention="99999")
+        self.assertFalse(self.path("x.npy").exists())
+        bad = self.path("bad.jsonl")
+        bad.write_text('{"instruction": "a", "response": "b"}\n{"instruction": 3}\n')
+        self.one_line("tune", self.model, "--data", bad, "--out", self.path("a"), mention="line 2")
+        self.one_line("tune", self.model, "--data", self.data, "--out", self.path("a"), "--rank", 0, mention="rank")
+        self.one_line("tune", self.model, "--data", self.data, "--out", self.path("a"), "--targets", "nothing", mention="nothing")
+        self.assertFalse(self.path("a").exists())
+        self.one_line("prune", self.model, "--method", "sparsegpt", "--sparsity", 0.5, "--out", self.path("b"), mention="calibration")
+        self.one_line("prune", self.model, "--method", "nosuch", "--sparsity", 0.5, "--out", self.path("b"), mention="nosuch")
+        self.one_line("prune", self.model, "--method", "magnitude", "--sparsity", 1.5, "--out", self.path("b"), mention="1.5")
+
+    def test_existing_output_is_kept_without_force(self):
+        out = self.path("out")
+        out.mkdir()
+        (out / "precious").write_text("x")
+        self.one_line("prune", self.model, "--method", "magnitude", "--sparsity", 0.5, "--out", out, mention="--force")
+        self.assertTrue((out / "precious").exists())
+
+    def test_unknown_keys_in_a_federation(self):
+        config = self.path("f.toml")
+        config.write_text(f'model = "{self.model}"\nroundz = 2\n[[client]]\nname = "a"\ndata = "{self.data}"\n')
+        self.one_line("simulate", config, "--out", self.path("run"), mention="roundz")
+
+    def test_full_disk_is_one_line(self):
+        if not Path("/dev/full").exists():
+            self.skipTest("no /dev/full")
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([BRICK, "cpu", "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("standard output", result.stderr)
+
+
+class Blocks(Case):
+    def test_family_sizes_and_reload(self):
+        family = brick_json("blocks", self.model, "--method", "sparsegpt", "--sparsities", "0,.25,.5,.75", "--calibration",
+                            self.text, "--samples", 4, "--length", 64, "--values", "f32", "--out", self.path("family"))
+        self.assertEqual([round(b["linear_sparsity"], 2) for b in family["blocks"]], [0, .25, .5, .75])
+        for block in family["blocks"]:
+            self.assertEqual(brick_json("info", block["path"], "--scan")["nonzeros"], block["nonzeros"])
+            brick_json("eval", block["path"], "--text", self.text, "--length", 64, "--samples", 2)
+        single = brick_json("prune", self.model, "--method", "sparsegpt", "--sparsity", .5, "--calibration", self.text,
+                            "--samples", 4, "--length", 64, "--values", "f32", "--out", self.path("single"))
+        self.assertEqual(single["nonzeros"], family["blocks"][2]["nonzeros"])
+        self.assertEqual(self.logits(self.path("single")), self.logits(family["blocks"][2]["path"]))
+
+    def test_masked_tune_merge_and_refusal(self):
+        for name, sparsity in (("half", .5), ("quarter", .75)):
+            brick("prune", self.model, "--method", "wanda", "--sparsity", sparsity, "--calibration", self.text, "--samples", 4,
+                  "--length", 64, "--values", "f32", "--out", self.path(name))
+        tuned = brick_json("tune", self.path("half"), "--data", self.data, "--masked", "--steps", 4, "--lr", 1e-2, "--compute",
+                           "f32", "--out", self.path("adapter"))
+        self.assertLess(tuned["loss_last"], tuned["loss_first"])
+        merged = brick_json("merge", self.path("half"), self.path("adapter"), "--values", "f32", "--out", self.path("merged"))
+        self.assertEqual(merged["nonzeros"], brick_json("info", self.path("half"))["nonzeros"])
+        on_block = self.logits(self.path("half"), adapter=self.path("adapter"))
+        self.assert_close(self.logits(self.path("merged")), on_block, 1e-4)
+        with self.assertRaises(AssertionError):  # negative control: the adapter did change the block
+            self.assert_close(self.logits(self.path("half")), on_block, 1e-4)
+        refused = brick("eval", self.path("quarter"), "--adapter", self.path("adapter"), "--text", self.text, check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("mask", refused.stderr)
+
+    def test_exports_agree(self):
+        brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--values", "f32", "--out", self.path("block"))
+        want = self.logits(self.path("block"))
+        brick("export", self.path("block"), "--format", "hf", "--dtype", "f32", "--out", self.path("hf"))
+        self.assert_close(self.logits(self.path("hf")), want, 1e-5)
+        brick("export", self.path("block"), "--format", "gguf", "--dtype", "f32", "--out", self.path("f32.gguf"))
+        self.assert_close(self.logits(self.path("f32.gguf")), want, 1e-5)
+        brick("export", self.path("block"), "--format", "gguf", "--dtype", "q8_0", "--out", self.path("q8.gguf"))
+        self.assert_close(self.logits(self.path("q8.gguf")), want, 0.1)
+        ids = brick_json("tokenize", self.path("f32.gguf"), "--text", "the old mill 12")["ids"]
+        self.assertEqual(ids, brick_json("tokenize", self.model, "--text", "the old mill 12")["ids"])
+
+    def test_adapter_of_a_gguf_fits_the_folder(self):
+        brick("export", self.model, "--format", "gguf", "--dtype", "f32", "--out", self.path("m.gguf"))
+        brick("tune", self.path("m.gguf"), "--data", self.data, "--steps", 3, "--lr", 1e-2, "--compute", "f32", "--out", self.path("a"))
+        self.assert_close(self.logits(self.path("m.gguf"), adapter=self.path("a")),
+                          self.logits(self.model, adapter=self.path("a")), 1e-5)
+
+
+class Aggregation(Case):
+    def test_rejects_by_name_and_goes_on(self):
+        for name, model in (("a", self.model), ("b", self.model)):
+            brick("tune", model, "--data", self.data, "--steps", 2, "--lr", 1e-2, "--seed", ord(name), "--compute", "f32", "--out", self.path(name))
+        foreign = write_model(self.path("foreign"), seed=5)
+        brick("tune", foreign, "--data", self.data, "--steps", 2, "--out", self.path("c"))
+        result = brick_json("aggregate", "--base", self.model, "--client", f"{self.path('a')},,24", "--client",
+                            f"{self.path('b')},,24", "--client", f"{self.path('c')},,24", "--rule", "flexlora", "--out", self.path("g"))
+        self.assertEqual(result["clients"], 2)
+        self.assertEqual([r["client"] for r in result["rejected"]], [str(self.path("c"))])
+        nobody = brick("aggregate", "--base", self.model, "--client", f"{self.path('c')},,24", "--rule", "fedit", "--out", self.path("h"), check=False)
+        self.assertEqual(nobody.returncode, 1)
+        self.assertFalse(self.path("h").exists())
+
+
+class Training(Case):
+    def test_same_seed_same_bits_and_resume_after_kill(self):
+        def arguments(out):
+            return ["tune", self.model, "--data", self.data, "--steps", 60, "--dropout", 0.1, "--save-every", 3, "--batch-tokens",
+                    128, "--out", self.path(out)]
+        brick(*arguments("whole"))
+        want = tree_bytes(self.path("whole"))
+        process = subprocess.Popen([BRICK, *map(str, arguments("killed"))], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not Path(str(self.path("killed")) + ".checkpoint").exists():
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        brick(*arguments("killed"), "--resume")
+        self.assertEqual(tree_bytes(self.path("killed")), want)
+
+
+class Simulation(Case):
+    def config(self):
+        path = self.path("federation.toml")
+        clients = "".join(f'[[client]]\nname = "{name}"\ndata = "{self.data}"\ntest = "{self.test}"\nsparsity = {sparsity}\n{extra}'
+                          for name, sparsity, extra in (("north", 0.0, ""), ("south", 0.25, "rank = 4\n"),
+                                                        ("east", 0.5, "participation = 0.7\n"), ("west", 0.75, "dropout = 0.5\n")))
+        path.write_text(f'''model = "{self.model}"
+rounds = 3
+[blocks]
+method = "sparsegpt"
+calibration = "{self.text}"
+samples = 4
+length = 64
+[tune]
+masked = true
+rank = 8
+steps = 3
+batch_tokens = 256
+dropout = 0.1
+lr = 3e-3
+[aggregate]
+rule = "hete-tau"
+tau = "auto"
+validation = "{self.test}"
+{clients}[evaluate]
+text = "{self.text}"
+length = 64
+samples = 4
+arms = ["untuned", "local", "centralised", "fedit-dense"]
+''')
+        return path
+
+    @staticmethod
+    def results(run):
+        """Blocks, adapters and losses; times differ."""
+        files = tree_bytes(run, leave_out=("metrics.jsonl", "summary.json", "report.html"))
+        losses = []
+        for line in (Path(run) / "metrics.jsonl").read_text().splitlines():
+            event = json.loads(line)
+            losses.append({k: v for k, v in event.items() if k != "seconds"})
+        return files, losses
+
+    def test_runs_and_resumes_after_kills_with_the_same_bits(self):
+        config = self.config()
+        summary = brick_json("simulate", config, "--out", self.path("whole"))
+        self.assertEqual(summary["rounds"], 3)
+        self.assertEqual(len(summary["final"]["clients"]), 4)
+        self.assertEqual({a["name"] for a in summary["final"]["arms"]}, {"untuned", "local", "centralised", "fedit-dense", "lego"})
+        self.assertGreater(summary["bytes_up"], 0)
+        page = (self.path("whole") / "report.html").read_text()
+        self.assertIn("north", page)
+        started = time.time()
+        brick("simulate", config, "--out", self.path("timed"))
+        length = time.time() - started
+        want = self.results(self.path("whole"))
+        self.assertEqual(self.results(self.path("timed")), want)
+
+        rng = random.Random(4)
+        for attempt in range(10):
+            process = subprocess.Popen([BRICK, "simulate", str(config), "--out", str(self.path("killed")), "--resume"],
+                                       stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            try:
+                process.wait(timeout=rng.uniform(0.05, 0.5) * length)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+        brick("simulate", config, "--out", self.path("killed"), "--resume")
+        self.assertEqual(self.results(self.path("killed")), want)
+
+    def test_another_configuration_is_not_resumed(self):
+        config = self.config()
+        config.write_text(config.read_text().replace("rounds = 3", "rounds = 1").replace(', "centralised", "fedit-dense"', ""))
+        brick("simulate", config, "--out", self.path("run"))
+        config.write_text(config.read_text().replace("steps = 3", "steps = 2"))
+        refused = brick("simulate", config, "--out", self.path("run"), "--resume", check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("another configuration", refused.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
