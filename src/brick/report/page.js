@@ -59,7 +59,7 @@
     quality(d) {
       const bars = (label, values, fill) => ({
         label, data: values, borderWidth: 1, borderColor: d.slots.map(blockColour), barPercentage: 0.86, categoryPercentage: 0.8,
-        backgroundColor: d.slots.map(slot => fill === 0 ? 'transparent' : faded(blockColour(slot), fill)), minBarLength: 2,
+        backgroundColor: d.slots.map(slot => fill === 0 ? colour('paper') : faded(blockColour(slot), fill)), minBarLength: 2,
       });
       return {
         rows: d.offices.length * 4.6 + 3,
@@ -98,12 +98,12 @@
       const made = options(item => item.dataset.label + ': ' + loss(item.raw), {scales: {x: rounds(), y: axis('loss, nats a token')}});
       made.interaction = {mode: 'index', intersect: false};
       made.plugins.legend = {position: 'bottom', align: 'start',
-                             labels: {color: colour('ink'), usePointStyle: true, boxWidth: 8, padding: 14}};
+                             labels: {color: colour('ink'), usePointStyle: true, boxWidth: 7, boxHeight: 7, padding: 16}};
       return {
         rows: 20 + d.lines.length * 0.6,
         type: 'line',
         data: {labels: d.labels,
-               datasets: d.lines.map(one => line(one.slot, one.values, {label: shortened(one.name), spanGaps: true,
+               datasets: d.lines.map(one => line(one.slot, one.values, {label: shortened(one.name) + (one.block ? ', ' + one.block : ''), spanGaps: true,
                  borderDash: dashes[one.dash % dashes.length], pointStyle: marks[one.dash % marks.length]}))},
         options: made,
       };

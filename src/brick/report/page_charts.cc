@@ -65,8 +65,12 @@ json rounds(const json& run, const Palette& palette) {
     if (!has_line(values)) continue;
     longest = std::max(longest, values.size());
     const int slot = palette.slot(number(client, "sparsity"));
-    lines.push_back(
-        {{"name", client_name(client)}, {"slot", slot}, {"dash", used[slot]++}, {"values", values}});
+    const auto sparsity = number(client, "sparsity");
+    lines.push_back({{"name", client_name(client)},
+                     {"block", sparsity ? block_name(*sparsity) : ""},
+                     {"slot", slot},
+                     {"dash", used[slot]++},
+                     {"values", values}});
   }
   return lines.empty() ? json() : json{{"labels", round_names(run, longest)}, {"lines", lines}};
 }

@@ -1,6 +1,7 @@
 #include "brick/report/page_html.h"
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "brick/base/error.h"
@@ -52,24 +53,35 @@ void HtmlTable::add_row(std::vector<Html> cells, std::string_view row_class) {
   BRICK_ASSERT(!cells.empty() && cells.size() == columns_.size());
   rows_ += row_class.empty() ? html("<tr role=\"row\">") : html("<tr role=\"row\" class=\"{}\">", row_class);
   rows_ += html("<th role=\"rowheader\" scope=\"row\">{}</th>", cells[0]);
+  static constexpr std::array<const char*, 4> kClasses = {" class=\"n\"", "", " class=\"n wide\"",
+                                                          " class=\"prose\""};
   for (size_t c = 1; c < cells.size(); ++c)
-    rows_ += html("<td role=\"cell\"{} data-column=\"{}\">{}</td>",
-                  Html{columns_[c].is_number ? " class=\"n\"" : ""}, columns_[c].header, cells[c]);
+    rows_ += html("<td role=\"cell\"{} data-column=\"{}\"><span>{}</span></td>",
+                  Html{kClasses[columns_[c].kind]}, columns_[c].header, cells[c]);
   rows_ += Html{"</tr>\n"};
 }
 
 // Roles are said aloud because cards are made of `display: block`, which takes a table's meaning away in some
 // browsers.
 Html HtmlTable::str() const {
+  constexpr size_t kFew = 5;  // so few columns would lie far apart over the whole width
   Html heads;
   for (size_t c = 0; c < columns_.size(); ++c)
-    heads += html("<th role=\"columnheader\" scope=\"col\"{}>{}</th>",
-                  Html{columns_[c].is_number && c > 0 ? " class=\"n\"" : ""}, columns_[c].header);
+    heads += html(
+        "<th role=\"columnheader\" scope=\"col\"{}>{}</th>",
+        Html{c > 0 && (columns_[c].kind == TableColumn::kNumber || columns_[c].kind == TableColumn::kInterval)
+                 ? " class=\"n\""
+                 : ""},
+        columns_[c].header);
   return html(
       "<div class=\"frame\" role=\"region\" tabindex=\"0\" aria-label=\"{}\">\n<table role=\"table\"{}>\n"
       "<caption>{}</caption>\n<thead role=\"rowgroup\"><tr role=\"row\">{}</tr></thead>\n"
       "<tbody role=\"rowgroup\">\n{}</tbody>\n</table>\n</div>\n",
-      caption_, Html{stacked_ ? " class=\"stacked\"" : ""}, caption_, heads, rows_);
+      caption_,
+      Html{stacked_                 ? " class=\"stacked\""
+           : columns_.size() < kFew ? " class=\"few\""
+                                    : ""},
+      caption_, heads, rows_);
 }
 
 std::string script_json(const nlohmann::json& value) {

@@ -49,7 +49,7 @@ Html figure(std::string_view formatted);
 
 struct TableColumn {
   std::string header;
-  bool is_number = true;
+  enum Kind { kNumber, kText, kInterval, kProse } kind = kNumber;
 };
 
 // A table with a caption, column and row headers. On a narrow screen a `stacked` one becomes one card a row,

@@ -35,8 +35,8 @@ Html text_cell(const std::string& text) {
 
 Html block_cell(const Palette& palette, std::optional<double> sparsity) {
   if (!sparsity) return text_cell("");
-  return html("<span class=\"swatch s{}\" aria-hidden=\"true\"></span>{}", palette.slot(sparsity),
-              figure(block_name(*sparsity)));
+  return html("<span class=\"block\"><span class=\"swatch s{}\" aria-hidden=\"true\"></span>{}</span>",
+              palette.slot(sparsity), figure(block_name(*sparsity)));
 }
 
 Html office_cell(const json& client) { return name_html(client_name(client)); }
@@ -66,7 +66,7 @@ Html block_legend(const json& run, const Palette& palette) {
   for (const double sparsity : sparsities)
     keys += html("<span class=\"key\"><span class=\"swatch s{}\"></span>{}</span>", palette.slot(sparsity),
                  figure(block_name(sparsity)));
-  return keys;
+  return html("<span class=\"keys\">{}</span>", keys);
 }
 
 }  // namespace brick::report

@@ -45,10 +45,11 @@ Html name_or_nothing(const std::string& name) { return name.empty() ? Html() : n
 Html model_fact(const json& model) {
   const auto parameters = number(model, "parameters"), size = number(model, "bytes");
   const std::string name = text(model, "name"), path = text(model, "path");
+  const bool is_named_so = path.starts_with(name);  // the file's name says the model's
   return parts_of(
-      {name_or_nothing(name), parameters ? html("{} parameters", figure(count(*parameters))) : Html(),
-       name_or_nothing(text(model, "dtype")), size ? html("{} on disk", figure(bytes(*size))) : Html(),
-       path.empty() || path == name ? Html() : html("file <code>{}</code>", path)});
+      {is_named_so ? Html() : name_or_nothing(name), path.empty() ? Html() : html("<code>{}</code>", path),
+       parameters ? html("{} parameters", figure(count(*parameters))) : Html(),
+       name_or_nothing(text(model, "dtype")), size ? html("{} on disk", figure(bytes(*size))) : Html()});
 }
 
 Html tau_fact(const json& run) {
@@ -129,8 +130,8 @@ Html what_was_run(const json& run) {
 
   const Palette palette(run);
   HtmlTable offices("Offices and what they did",
-                    {{"Office", false},
-                     {"Block", false},
+                    {{"Office", TableColumn::kText},
+                     {"Block", TableColumn::kText},
                      {"LoRA rank"},
                      {"Records"},
                      {"Held out"},
@@ -148,9 +149,11 @@ Html what_was_run(const json& run) {
          figure(count(static_cast<double>(list(client, "rejected").size())))});
   Html inside = facts.str("facts");
   inside +=
-      paragraph(Html{"A block’s percentage is the share of weights that pruning removed. “Held out” records "
-                     "were kept from training; "
-                     "all losses on this page are theirs."});
+      paragraph(Html{"A block’s percentage is its sparsity: the share taken out of the matrices that are "
+                     "pruned. How many of all "
+                     "weights were kept stands under Cost. Held-out records were kept from training; all "
+                     "losses on this page, but for "
+                     "those called training loss, are theirs."});
   if (!offices.is_empty()) inside += offices.str();
   inside += refused_updates(run);
   inside += notes(run);
@@ -160,13 +163,13 @@ Html what_was_run(const json& run) {
 Html quality_by_office(const json& run, const json& charts) {
   const Palette palette(run);
   HtmlTable table("Loss on each office’s held-out answers, nats a token; lower is better",
-                  {{"Office", false},
-                   {"Block", false},
+                  {{"Office", TableColumn::kText},
+                   {"Block", TableColumn::kText},
                    {"Before"},
                    {"Alone"},
                    {"LEGO"},
-                   {"LEGO − alone, 95 % interval"},
-                   {"Verdict", false},
+                   {"LEGO − alone, 95 % interval", TableColumn::kInterval},
+                   {"Verdict", TableColumn::kText},
                    {"Whole model before"},
                    {"Whole model, LEGO"}},
                   true);
@@ -190,13 +193,12 @@ Html quality_by_office(const json& run, const json& charts) {
                  "paired 95 % intervals; so they need not equal the difference of the two columns. “Better” "
                  "and “worse” mean "
                  "that the interval excludes zero.");
-  inside +=
-      chart(charts, "quality", "Bars: each office’s loss before, alone and with LEGO.",
-            html("Loss by office, lower is better: <span class=\"key\"><span class=\"swatch "
-                 "before\"></span>before</span>"
-                 "<span class=\"key\"><span class=\"swatch alone\"></span>alone</span>"
-                 "<span class=\"key\"><span class=\"swatch lego\"></span>LEGO</span>. Colours are blocks: {}",
-                 block_legend(run, palette)));
+  inside += chart(charts, "quality", "Bars: each office’s loss before, alone and with LEGO.",
+                  html("Loss by office; lower is better. <span class=\"keys\">"
+                       "<span class=\"key\"><span class=\"swatch before\"></span>before</span>"
+                       "<span class=\"key\"><span class=\"swatch alone\"></span>alone</span>"
+                       "<span class=\"key\"><span class=\"swatch lego\"></span>LEGO</span></span>{}",
+                       block_legend(run, palette)));
   inside += chart(
       charts, "differences", "Intervals of LEGO minus alone by office, against zero.",
       html("LEGO minus alone with its 95 % interval. Left of the line LEGO is better, right of it worse."));
@@ -213,7 +215,7 @@ Html loss_by_round(const json& run, const json& charts) {
   if (rounds == 0) return section("rounds", "Loss by round and block", paragraph(Html{"Not measured."}));
 
   const auto by_round = [&](const char* caption, const char* key, const std::vector<std::string>& names) {
-    std::vector<TableColumn> columns{{"Office", false}, {"Block", false}};
+    std::vector<TableColumn> columns{{"Office", TableColumn::kText}, {"Block", TableColumn::kText}};
     for (const std::string& name : names) columns.push_back({name});
     HtmlTable table(caption, columns, false);
     for (const json& client : list(run, "clients")) {
@@ -226,11 +228,9 @@ Html loss_by_round(const json& run, const json& charts) {
     return table.str();
   };
 
-  Html inside = chart(
-      charts, "rounds", "Lines: each office’s loss by round.",
-      html("Held-out loss of each office’s block with the adapter it is sent after that round; 0 is before "
-           "tuning. Colours are blocks: {}",
-           block_legend(run, palette)));
+  Html inside = chart(charts, "rounds", "Lines: each office’s loss by round.",
+                      Html{"Held-out loss of each office’s block with the adapter it is sent after that "
+                           "round; 0 is before tuning."});
   inside += by_round("Loss of each block after each round, nats a token", "block", round_names(run, rounds));
   if (trained > 0) {
     std::vector<std::string> names;
@@ -259,7 +259,7 @@ Html whole_model(const json& run, const json& charts) {
     inside += html("<div class=\"pair\">\n{}{}</div>\n", by_loss, by_perplexity);
 
   HtmlTable by_round("The whole model with LEGO’s adapter by round",
-                     {{"Round", false}, {"Loss"}, {"Perplexity"}}, false);
+                     {{"Round", TableColumn::kText}, {"Loss"}, {"Perplexity"}}, false);
   const std::vector<std::string> names = round_names(run, rounds);
   for (size_t i = 0; i < rounds; ++i)
     by_round.add_row(
@@ -268,11 +268,11 @@ Html whole_model(const json& run, const json& charts) {
   if (!by_round.is_empty()) inside += by_round.str();
 
   HtmlTable by_office("The whole model on each office’s held-out answers, nats a token",
-                      {{"Office", false},
+                      {{"Office", TableColumn::kText},
                        {"Before"},
                        {"LEGO"},
-                       {"LEGO − before, 95 % interval"},
-                       {"Verdict", false},
+                       {"LEGO − before, 95 % interval", TableColumn::kInterval},
+                       {"Verdict", TableColumn::kText},
                        {"FedIT, whole model everywhere"},
                        {"All records in one place"}},
                       true);
@@ -291,17 +291,23 @@ Html whole_model(const json& run, const json& charts) {
 Html baselines(const json& run) {
   const json& arms = list(run, "arms");
   std::optional<double> lego, least, most;
+  bool has_blocks = false;
   for (const json& arm : arms) {
     if (text(arm, "name") == "lego") lego = number(arm, "loss");
+    has_blocks = has_blocks || text(arm, "name") == "local";
     if (const auto tokens = number(arm, "tokens"); tokens && *tokens > 0) {
       least = std::min(least.value_or(*tokens), *tokens);
       most = std::max(most.value_or(*tokens), *tokens);
     }
   }
-  HtmlTable table(
-      "What else the same records would give",
-      {{"Arm", false}, {"What it is", false}, {"Tokens trained"}, {"Time"}, {"Loss"}, {"Against LEGO"}},
-      true);
+  HtmlTable table("What else the same records would give",
+                  {{"Arm", TableColumn::kText},
+                   {"What it is", TableColumn::kProse},
+                   {"Tokens trained"},
+                   {"Time"},
+                   {"Loss"},
+                   {"Against LEGO"}},
+                  true);
   for (const json& arm : arms) {
     const bool is_lego = text(arm, "name") == "lego";
     const auto loss = number(arm, "loss");
@@ -327,6 +333,8 @@ Html baselines(const json& run) {
   if (least && most && *most > *least * kSameTokens)
     inside += paragraph(html("The arms did not train on equal numbers of tokens: {} to {}.",
                              figure(count(*least)), figure(count(*most))));
+  if (has_blocks)
+    inside += paragraph(Html{"“local” is scored on the offices’ blocks, the other arms on the whole model."});
   inside += table.str();
   return section("baselines", "Baselines", inside);
 }
@@ -336,8 +344,8 @@ Html cost_by_block(const json& run, const json& charts) {
   const json& model = at(run, "model");
   const auto download = number(model, "bytes");
   HtmlTable table("What each block takes",
-                  {{"Block", false},
-                   {"Method", false},
+                  {{"Block", TableColumn::kText},
+                   {"Method", TableColumn::kText},
                    {"Weights kept"},
                    {"On disk"},
                    {"of the download"},

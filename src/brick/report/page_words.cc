@@ -80,7 +80,7 @@ void add_losses(const json& run, Comparison (*compared)(const json&), std::strin
   for (const json& client : list(run, "clients")) {
     const Comparison comparison = compared(client);
     if (comparison.verdict() != Verdict::kWorse && !comparison.mean_is_worse()) continue;
-    const Html name = name_html(client_name(client));
+    const Html name = html("<b>{}</b>", name_html(client_name(client)));
     const Html mean = comparison.mean ? figure(difference(*comparison.mean)) : Html{kMissing};
     if (!comparison.has_interval()) {
       unknown.push_back(html("{} ({})", name, mean));
@@ -110,7 +110,8 @@ void add_better_arms(const json& run, std::vector<Html>& sentences) {
   std::vector<Html> better;
   for (const json& arm : list(run, "arms"))
     if (const auto loss = number(arm, "loss"); loss && *loss < *lego && text(arm, "name") != "lego")
-      better.push_back(html("{} ({})", name_html(text(arm, "name")), figure(fixed(*loss, kLossDecimals))));
+      better.push_back(
+          html("<b>{}</b> ({})", name_html(text(arm, "name")), figure(fixed(*loss, kLossDecimals))));
   if (!better.empty())
     sentences.push_back(html("Lower loss than the whole model with LEGO ({}): {}; means without an interval.",
                              figure(fixed(*lego, kLossDecimals)), joined(better)));
