@@ -148,12 +148,10 @@ Html what_was_run(const json& run) {
          cell(number(client, "rounds_taken"), count_text), cell(number(client, "uploads_lost"), count_text),
          figure(count(static_cast<double>(list(client, "rejected").size())))});
   Html inside = facts.str("facts");
-  inside +=
-      paragraph(Html{"A block’s percentage is its sparsity: the share taken out of the matrices that are "
-                     "pruned. How many of all "
-                     "weights were kept stands under Cost. Held-out records were kept from training; all "
-                     "losses on this page, but for "
-                     "those called training loss, are theirs."});
+  inside += paragraph(
+      Html{"A block’s percentage is its sparsity: the share taken out of the matrices that are pruned. How "
+           "many of all weights were kept stands under Cost. Held-out records were kept from training; all "
+           "losses on this page, but for those called training loss, are theirs."});
   if (!offices.is_empty()) inside += offices.str();
   inside += refused_updates(run);
   inside += notes(run);
@@ -184,20 +182,17 @@ Html quality_by_office(const json& run, const json& charts) {
   if (table.is_empty()) return section("quality", "Quality by office", paragraph(Html{"Not measured."}));
   Html inside =
       paragraph(Html{"<b>Before</b> is the office’s block as it was cut; <b>alone</b> the same block tuned "
-                     "by that office only; "
-                     "<b>LEGO</b> the same block with the adapter it was last sent."});
+                     "by that office only; <b>LEGO</b> the same block with the adapter it was last sent."});
   inside += table.str();
   inside += html("<p class=\"note\">{}</p>\n",
                  "Losses are means over answer tokens. Differences are means over records, each record "
-                 "counting the same, with "
-                 "paired 95 % intervals; so they need not equal the difference of the two columns. “Better” "
-                 "and “worse” mean "
-                 "that the interval excludes zero.");
+                 "counting the same, with paired 95 % intervals; so they need not equal the difference of "
+                 "the two columns. “Better” and “worse” mean that the interval excludes zero.");
   inside += chart(charts, "quality", "Bars: each office’s loss before, alone and with LEGO.",
-                  html("Loss by office; lower is better. <span class=\"keys\">"
-                       "<span class=\"key\"><span class=\"swatch before\"></span>before</span>"
-                       "<span class=\"key\"><span class=\"swatch alone\"></span>alone</span>"
-                       "<span class=\"key\"><span class=\"swatch lego\"></span>LEGO</span></span>{}",
+                  html("Loss by office; lower is better. <span class=\"keys\"><span class=\"key\"><span "
+                       "class=\"swatch before\"></span>before</span><span class=\"key\"><span class=\"swatch "
+                       "alone\"></span>alone</span><span class=\"key\"><span class=\"swatch "
+                       "lego\"></span>LEGO</span></span>{}",
                        block_legend(run, palette)));
   inside += chart(
       charts, "differences", "Intervals of LEGO minus alone by office, against zero.",
@@ -325,10 +320,9 @@ Html baselines(const json& run) {
   }
   if (table.is_empty())
     return section("baselines", "Baselines", paragraph(Html{"No baseline was measured."}));
-  Html inside =
-      paragraph(Html{"Mean loss over all offices’ held-out answer tokens; lower is better. A positive number "
-                     "in the last column means "
-                     "that LEGO’s loss is lower. These are means without intervals, from one seed."});
+  Html inside = paragraph(
+      Html{"Mean loss over all offices’ held-out answer tokens; lower is better. A positive number in the "
+           "last column means that LEGO’s loss is lower. These are means without intervals, from one seed."});
   constexpr double kSameTokens = 1.05;
   if (least && most && *most > *least * kSameTokens)
     inside += paragraph(html("The arms did not train on equal numbers of tokens: {} to {}.",
@@ -391,15 +385,13 @@ Html cost_by_block(const json& run, const json& charts) {
   if (!larger.empty())
     inside += html(
         "<p><strong>Stored, {} of {} {} larger than the download.</strong> A block’s weights are no longer "
-        "in the "
-        "download’s format.</p>\n",
+        "in the download’s format.</p>\n",
         larger.size() == 1 ? "the block" : "the blocks", enumerated(larger),
         larger.size() == 1 ? "is" : "are");
   inside += table.str();
   inside += html("<p class=\"note\">{}</p>\n",
                  "“Sent” sums over the block’s offices and all rounds; MB are millions of bytes. Weights "
-                 "kept count all of the "
-                 "model’s, those that are never pruned included.");
+                 "kept count all of the model’s, those that are never pruned included.");
   inside += chart(charts, "sizes", "Bars: bytes on disk of the download, of dense bf16 and of each block.",
                   Html{"Size on disk"});
   return section("cost", "Cost by block", inside);
