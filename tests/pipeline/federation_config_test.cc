@@ -1,0 +1,68 @@
+#include "brick/pipeline/federation_config.h"
+
+#include <gtest/gtest.h>
+
+#include "brick/base/error.h"
+#include "brick/io/atomic_output.h"
+#include "io/temp_files.h"
+
+namespace brick::pipeline {
+namespace {
+
+const std::string kGood =
+    "model = \"m.gguf\"\nrounds = 2\n[tune]\nrank = 4\nlr = 1e-3\n[aggregate]\nrule = \"hete-tau\"\ntau = "
+    "0.3\n"
+    "[[client]]\nname = \"a\"\ndata = \"a.jsonl\"\nsparsity = 0.5\nrank = 2\ndropout = 0.25\n";
+
+class FederationFile : public testing::Test {
+ protected:
+  FederationConfig load(const std::string& text) {
+    io::write_file_atomic(folder_.path() / "f.toml", text);
+    return load_federation(folder_.path() / "f.toml");
+  }
+  std::string error_of(const std::string& text) {
+    try {
+      load(text);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  }
+  brick::io::test::TempFolder folder_;
+};
+
+TEST_F(FederationFile, TakesEachPart) {
+  const FederationConfig config = load(kGood);
+  EXPECT_EQ(config.rounds, 2);
+  EXPECT_EQ(config.model, folder_.path() / "m.gguf");
+  EXPECT_EQ(config.tau, "0.3");
+  ASSERT_EQ(config.clients.size(), 1u);
+  EXPECT_EQ(config.clients[0].tune.rank, 2);
+  EXPECT_EQ(config.clients[0].tune.lr, 1e-3);
+  EXPECT_EQ(config.clients[0].dropout, 0.25);
+  EXPECT_EQ(config.clients[0].tune.dropout, 0);  // a lost upload is not LoRA's dropout
+}
+
+TEST_F(FederationFile, NamesWhatIsWrong) {
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string text = kGood;
+    text.replace(text.find(from), from.size(), to);
+    return error_of(text);
+  };
+  EXPECT_EQ(error_of(kGood), "");
+  EXPECT_NE(with("rounds = 2", "roundz = 2").find("roundz"), std::string::npos);
+  EXPECT_NE(with("rank = 4", "rank = \"x\"").find("rank"), std::string::npos);
+  EXPECT_NE(with("rounds = 2", "rounds = 0").find("rounds"), std::string::npos);
+  EXPECT_NE(with("hete-tau", "nosuch").find("nosuch"), std::string::npos);
+  EXPECT_NE(with("sparsity = 0.5", "sparsity = 1.0").find("sparsity"), std::string::npos);
+  EXPECT_NE(with("tau = 0.3", "tau = \"auto\"").find("validation"), std::string::npos);
+  EXPECT_NE(with("tau = 0.3", "tau = 1.5").find("tau"), std::string::npos);
+  EXPECT_NE(with("name = \"a\"", "name = \"../a\"").find("folder"), std::string::npos);
+  EXPECT_NE(with("[[client]]", "[client]").find("client"), std::string::npos);
+  EXPECT_NE(error_of("model = ").find("line 1"), std::string::npos);
+  EXPECT_NE(error_of(kGood + "[[client]]\nname = \"a\"\ndata = \"b.jsonl\"\n").find("two clients"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace brick::pipeline

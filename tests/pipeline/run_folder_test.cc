@@ -1,0 +1,63 @@
+#include "brick/pipeline/run_folder.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "brick/base/error.h"
+#include "brick/io/text_file.h"
+#include "io/temp_files.h"
+
+namespace brick::pipeline {
+namespace {
+
+using nlohmann::json;
+
+TEST(RunFolder, DoesAUnitOnce) {
+  const brick::io::test::TempFolder temp;
+  int worked = 0;
+  const auto work = [&] { return json{{"loss", ++worked}}; };
+  RunFolder run(temp.path() / "run", "x = 1\n", "id", false, false);
+  EXPECT_EQ(run.once({{"event", "tune"}, {"round", 1}}, work)["loss"], 1);
+  EXPECT_EQ(run.once({{"event", "tune"}, {"round", 1}}, work)["loss"], 1);
+  EXPECT_EQ(run.once({{"event", "tune"}, {"round", 2}}, work)["loss"], 2);
+  RunFolder again(temp.path() / "run", "x = 1\n", "id", true, false);
+  EXPECT_EQ(again.once({{"event", "tune"}, {"round", 2}}, work)["loss"], 2);
+  EXPECT_EQ(worked, 2);
+}
+
+TEST(RunFolder, AUnitWhoseLineWasCutIsDoneAgain) {
+  const brick::io::test::TempFolder temp;
+  {
+    RunFolder(temp.path() / "run", "", "id", false, false).once({{"event", "a"}}, [] {
+      return json{{"v", 1}};
+    });
+  }
+  std::ofstream(temp.path() / "run" / "metrics.jsonl", std::ios::app) << "{\"event\":\"b\",\"un";
+  RunFolder run(temp.path() / "run", "", "id", true, false);
+  int worked = 0;
+  run.once({{"event", "a"}}, [&] { return json{{"v", ++worked}}; });
+  EXPECT_EQ(worked, 0);
+  run.once({{"event", "b"}}, [&] { return json{{"v", ++worked}}; });
+  EXPECT_EQ(worked, 1);
+  const std::string text = io::read_text(temp.path() / "run" / "metrics.jsonl");
+  EXPECT_EQ(text.find("\"un{"), std::string::npos);
+}
+
+TEST(RunFolder, WorkThatFailsLeavesNoLine) {
+  const brick::io::test::TempFolder temp;
+  RunFolder run(temp.path() / "run", "", "id", false, false);
+  EXPECT_THROW(run.once({{"event", "a"}}, []() -> json { fail(ErrorCode::kIo, "no"); }), Error);
+  EXPECT_TRUE(run.events().empty());
+}
+
+TEST(RunFolder, RefusesAnotherRunAndAnExistingFolder) {
+  const brick::io::test::TempFolder temp;
+  { RunFolder run(temp.path() / "run", "", "id", false, false); }
+  EXPECT_THROW(RunFolder(temp.path() / "run", "", "other", true, false), Error);
+  EXPECT_THROW(RunFolder(temp.path() / "run", "", "id", false, false), Error);
+  EXPECT_NO_THROW(RunFolder(temp.path() / "run", "", "id", false, true));
+}
+
+}  // namespace
+}  // namespace brick::pipeline
