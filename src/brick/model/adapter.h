@@ -1,5 +1,5 @@
-// LoRA adapters (Hu et al. 2021): W x + c B A x with A [r, in], B [out, r], c = alpha / r (or alpha / sqrt(r), rsLoRA).
-// Rows of B are in Hugging Face's order.
+// LoRA adapters (Hu et al. 2021): W x + c B A x with A [r, in], B [out, r], c = alpha / r (or alpha /
+// sqrt(r), rsLoRA). Rows of B are in Hugging Face's order.
 #pragma once
 
 #include <array>
@@ -16,10 +16,10 @@ struct LoraConfig {
   int64_t rank = 8;
   double alpha = 16;
   bool rslora = false;
-  double dropout = 0;            // of the branch's input, while training
-  std::vector<Proj> targets{};   // in the order of kProjs
-  bool masked = false;           // W x + c (M * BA) x: the delta keeps the block's mask
-  std::string mask_hash{};       // of the block that a masked adapter belongs to
+  double dropout = 0;              // of the branch's input, while training
+  std::vector<Proj> targets{};     // in the order of kProjs
+  bool masked = false;             // W x + c (M * BA) x: the delta keeps the block's mask
+  std::string mask_hash{};         // of the block that a masked adapter belongs to
   std::string base_fingerprint{};  // of the model it was made on; empty where the maker did not say
 
   float scale() const;  // c
@@ -37,7 +37,9 @@ struct Adapter {
   const LoraPair& at(int64_t layer, Proj proj) const {
     return layers[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
   }
-  LoraPair& at(int64_t layer, Proj proj) { return layers[static_cast<size_t>(layer)][static_cast<size_t>(proj)]; }
+  LoraPair& at(int64_t layer, Proj proj) {
+    return layers[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
+  }
   int64_t parameters() const;
   Adapter clone() const;
 };
@@ -60,13 +62,13 @@ void for_each_pair(AdapterLike& adapter, Visit&& visit) {
         visit(static_cast<int64_t>(layer), proj, pair);
 }
 
-// Error(kMismatch) naming the matrix if the adapter does not fit: shapes, layers, or a masked adapter on anything but
-// its own block.
+// Error(kMismatch) naming the matrix if the adapter does not fit: shapes, layers, or a masked adapter on
+// anything but its own block.
 void check_fits(const Adapter& adapter, const Model& model);
 
-// PEFT folders: adapter_config.json and adapter_model.safetensors (f32, f16 or bf16 read; f32 written). A masked
-// adapter carries peft_type LORA with a `brick` section; only models with the same mask take it (check_fits).
-// `path` of save_adapter must be an existing folder: callers make it atomic.
+// PEFT folders: adapter_config.json and adapter_model.safetensors (f32, f16 or bf16 read; f32 written). A
+// masked adapter carries peft_type LORA with a `brick` section; only models with the same mask take it
+// (check_fits). `path` of save_adapter must be an existing folder: callers make it atomic.
 Adapter load_adapter(const std::string& path);
 void save_adapter(const Adapter& adapter, const std::string& base_name, const std::string& path);
 

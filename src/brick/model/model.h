@@ -21,8 +21,9 @@ struct LayerShape {
 
 struct Layer {
   LayerShape shape;
-  std::vector<float> attention_norm, ffn_norm;        // [D]
-  std::array<tensor::Matrix, kProjCount> projections;  // q [H hd, D], k v [K hd, D], o [D, H hd], gate up [F, D], down [D, F]
+  std::vector<float> attention_norm, ffn_norm;  // [D]
+  // q [H hd, D], k v [K hd, D], o [D, H hd], gate up [F, D], down [D, F]
+  std::array<tensor::Matrix, kProjCount> projections;
 
   const tensor::Matrix& operator[](Proj proj) const { return projections[static_cast<size_t>(proj)]; }
   tensor::Matrix& operator[](Proj proj) { return projections[static_cast<size_t>(proj)]; }
@@ -30,24 +31,25 @@ struct Layer {
 
 struct Model {
   ModelConfig config;
-  tensor::Matrix embedding;           // [V, D]
+  tensor::Matrix embedding;                // [V, D]
   std::optional<tensor::Matrix> own_head;  // [V, D]; none where the embedding is the head
   std::vector<Layer> layers;
-  std::vector<float> final_norm;  // [D]
-  BlockSpec block;                // of a dense model: nothing pruned
+  std::vector<float> final_norm;                 // [D]
+  BlockSpec block;                               // of a dense model: nothing pruned
   std::optional<text::TokenizerSpec> tokenizer;  // filled on request (load.h)
   std::string source;                            // path it was loaded from
 
   const tensor::Matrix& head() const { return own_head ? *own_head : embedding; }
-  int64_t parameters() const;  // counting zeros of pruned weights
-  int64_t nonzeros() const;    // kept ones, by the masks
+  int64_t parameters() const;         // counting zeros of pruned weights
+  int64_t nonzeros() const;           // kept ones, by the masks
   int64_t linear_parameters() const;  // of the layers' linear weights alone
   int64_t weight_bytes() const;
 };
 
-// SHA-256 over V, D and head size, the last norm and 64 rows of the embedding, rounded to bfloat16: what pruning and
-// LoRA leave alone. Equal for a GGUF, its f32 and bf16 folders, and blocks pruned from or merged into any of them; other
-// models differ, and so does an export that rounds the embedding otherwise (q8_0, or f16 where it is not exact).
+// SHA-256 over V, D and head size, the last norm and 64 rows of the embedding, rounded to bfloat16: what
+// pruning and LoRA leave alone. Equal for a GGUF, its f32 and bf16 folders, and blocks pruned from or merged
+// into any of them; other models differ, and so does an export that rounds the embedding otherwise (q8_0, or
+// f16 where it is not exact).
 std::string fingerprint(const Model& model);
 
 // SHA-256 over names and masks of the sparse weights; empty where nothing is masked.
