@@ -62,6 +62,21 @@ TEST(DropLowest, TiesGoToTheLowerIndex) {
   EXPECT_EQ(row_of(mask, 0), "100101");
 }
 
+TEST(DropUpTo, AnyColumnsOfARow) {
+  Rng rng(4);
+  std::vector<float> scores(150);
+  for (float& score : scores) score = static_cast<float>(rng.below(5));
+  for (const auto& [first, count] : {std::pair{0, 150}, {0, 64}, {16, 16}, {60, 8}, {63, 66}, {149, 1}}) {
+    tensor::Mask mask = all_kept(2, 150);
+    drop_up_to(std::span<const float>(scores).subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
+               2.0f, 1, first, mask);
+    for (int64_t c = 0; c < 150; ++c) {
+      EXPECT_TRUE(mask.kept(0, c));
+      EXPECT_EQ(mask.kept(1, c), c < first || c >= first + count || scores[static_cast<size_t>(c)] > 2.0f);
+    }
+  }
+}
+
 TEST(DropLowest, GroupsAreCutOneByOne) {
   tensor::Mask mask = all_kept(1, 8);
   drop_lowest_of_groups(std::vector<float>{9, 8, 7, 6, 1, 1, 1, 1}, {2, 4}, 0, mask);

@@ -140,6 +140,9 @@ LevelPruner::DenseLayer LevelPruner::decode(int64_t layer) const {
 
 LayerStatistics LevelPruner::gather(int64_t layer) {
   const Calibration& calibration = family_.calibration;
+  // The layer's output is not needed: without rows its last weight, an eighth of the whole run's products,
+  // costs nothing.
+  layer_of(layer)[Proj::kDown] = tensor::Matrix::dense(tensor::matrix(0, layer_of(layer).shape.ffn));
   std::array<std::optional<StatisticsBuilder>, std::tuple_size_v<LayerStatistics>> builders;
   for (const Calibration::Piece& piece : calibration.pieces()) {
     const MatView x(piece_.f32(), piece.end - piece.begin, block_.config.hidden);

@@ -28,12 +28,10 @@ MatrixOutcome prune_magnitude(const MatrixProblem& problem) {
     for (int64_t r = begin; r < end; ++r) {
       const std::span row =
           std::span<const float>(scores).subspan(static_cast<size_t>(r * cols), static_cast<size_t>(cols));
-      if (!whole) {
+      if (whole)
+        drop_up_to(row, threshold, r, 0, out.mask);
+      else
         drop_lowest_of_groups(row, problem.pattern, r, out.mask);
-        continue;
-      }
-      for (int64_t c = 0; c < cols; ++c)
-        if (row[static_cast<size_t>(c)] <= threshold) out.mask.set(r, c, false);
     }
   });
   return out;

@@ -43,6 +43,20 @@ tensor::Mask all_kept(int64_t rows, int64_t cols) {
   return mask;
 }
 
+void drop_up_to(std::span<const float> scores, float threshold, int64_t row, int64_t first,
+                tensor::Mask& mask) {
+  uint64_t* words = mask.words().data() + row * tensor::mask_words(mask.cols());
+  const auto count = static_cast<int64_t>(scores.size());
+  uint64_t dropped = 0;  // of the word at hand: no branch on the scores, which no processor could guess
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t col = first + i, bit = col % 64;
+    dropped |= uint64_t{scores[static_cast<size_t>(i)] <= threshold} << bit;
+    if (bit != 63 && i + 1 != count) continue;
+    words[col / 64] &= ~dropped;
+    dropped = 0;
+  }
+}
+
 void drop_lowest(std::span<const float> scores, int64_t count, int64_t row, tensor::Mask& mask) {
   if (count <= 0) return;
   std::vector<uint64_t> keys(scores.size());

@@ -41,8 +41,9 @@ void choose_by_threshold(const ColumnBlock& block, double sparsity, tensor::Mask
   const float threshold = kth_smallest(scores, share_of(rows * size, sparsity));
   parallel_ranges(rows, kRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r)
-      for (int64_t j = 0; j < size; ++j)
-        if (scores[static_cast<size_t>(r * size + j)] <= threshold) mask.set(r, block.begin + j, false);
+      drop_up_to(
+          std::span<const float>(scores).subspan(static_cast<size_t>(r * size), static_cast<size_t>(size)),
+          threshold, r, block.begin, mask);
   });
 }
 

@@ -16,7 +16,7 @@ using tensor::ConstMatView;
 using tensor::MatView;
 
 constexpr int64_t kSampleRows = 256;
-constexpr int64_t kGramRows = 256;      // rows of X^T X a product
+constexpr int64_t kGramRows = 64;       // rows of X^T X a product: few, to compute little below its diagonal
 constexpr int64_t kSquareRows = 128;    // rows of X that are summed in float32
 constexpr int64_t kSquareColumns = 64;  // least columns a thread
 
