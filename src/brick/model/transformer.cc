@@ -19,6 +19,11 @@ using tensor::MatView;
 using tensor::Tensor;
 
 MatView rows(Tensor& tensor, int64_t count) { return {tensor.f32(), count, tensor.shape()[1]}; }
+// Of a buffer that other, wider layers or adapters share.
+MatView rows(Tensor& tensor, int64_t count, int64_t cols) { return {tensor.f32(), count, cols}; }
+
+int64_t query_width(const LayerShape& shape) { return shape.heads * shape.head_dim; }
+int64_t key_width(const LayerShape& shape) { return shape.kv_heads * shape.head_dim; }
 
 void copy(ConstMatView from, MatView to) {
   for (int64_t t = 0; t < from.rows; ++t)
@@ -145,31 +150,33 @@ void Transformer::project(int64_t layer, Proj proj, const AdapterUse& use, Layer
   const Branch b = branch(layer, proj, use);
   Tensor& hidden = tape.hidden[static_cast<size_t>(proj)];
   model::project(context_, model_.layers[static_cast<size_t>(layer)][proj], b, x, beta, y,
-                 b.pair != nullptr ? rows(hidden, x.rows) : MatView());
+                 b.pair != nullptr ? rows(hidden, x.rows, use.adapter->config.rank) : MatView());
 }
 
 void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tape, MatView x, KvCache* cache,
                             const InputHook& hook) {
   const Layer& layer = model_.layers[static_cast<size_t>(index)];
   const int64_t count = x.rows;
-  const MatView normed = rows(normed_, count), q = rows(tape.q, count), k = rows(tape.k, count), v = rows(tape.v, count);
+  const LayerShape& shape = layer.shape;
+  const MatView normed = rows(normed_, count), q = rows(tape.q, count, query_width(shape));
+  const MatView k = rows(tape.k, count, key_width(shape)), v = rows(tape.v, count, key_width(shape));
   copy(x, rows(tape.input, count));
   kernels::rms_norm(x, layer.attention_norm.data(), model_.config.norm_eps, normed, tape.attention_rms.data());
   if (hook) hook(index, Proj::kQ, normed);
   project(index, Proj::kQ, use, tape, normed, 0.0f, q);
   project(index, Proj::kK, use, tape, normed, 0.0f, k);
   project(index, Proj::kV, use, tape, normed, 0.0f, v);
-  kernels::rope(rope_, layout_.positions.data(), layer.shape.head_dim, q);
-  kernels::rope(rope_, layout_.positions.data(), layer.shape.head_dim, k);
+  kernels::rope(rope_, layout_.positions.data(), shape.head_dim, q);
+  kernels::rope(rope_, layout_.positions.data(), shape.head_dim, k);
 
-  const MatView attended = rows(tape.attended, count);
+  const MatView attended = rows(tape.attended, count, query_width(shape));
   if (cache != nullptr) {
     const MatView keys = cache->keys[static_cast<size_t>(index)].mat(), values = cache->values[static_cast<size_t>(index)].mat();
     copy(k, keys.row_range(cache->length, cache->length + count));
     copy(v, values.row_range(cache->length, cache->length + count));
-    kernels::attention(context_, attention_shape(layer.shape), layout_.spans, q, keys, values, attended, nullptr);
+    kernels::attention(context_, attention_shape(shape), layout_.spans, q, keys, values, attended, nullptr);
   } else {
-    kernels::attention(context_, attention_shape(layer.shape), layout_.spans, q, k, v, attended, tape.log_sum_exp.data());
+    kernels::attention(context_, attention_shape(shape), layout_.spans, q, k, v, attended, tape.log_sum_exp.data());
   }
   if (hook) hook(index, Proj::kO, attended);
   project(index, Proj::kO, use, tape, attended, 1.0f, x);
@@ -177,7 +184,8 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   copy(x, rows(tape.middle, count));
   kernels::rms_norm(x, layer.ffn_norm.data(), model_.config.norm_eps, normed, tape.ffn_rms.data());
   if (hook) hook(index, Proj::kGate, normed);
-  const MatView gate = rows(tape.gate, count), up = rows(tape.up, count), ffn(ffn_.f32(), count, layer.shape.ffn);
+  const MatView gate = rows(tape.gate, count, shape.ffn), up = rows(tape.up, count, shape.ffn);
+  const MatView ffn = rows(ffn_, count, shape.ffn);
   project(index, Proj::kGate, use, tape, normed, 0.0f, gate);
   project(index, Proj::kUp, use, tape, normed, 0.0f, up);
   kernels::swiglu(gate, up, ffn);
@@ -188,17 +196,19 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
 void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, LayerTape& tape, MatView dx, bool need_input,
                                      Adapter& gradients) {
   const Layer& layer = model_.layers[static_cast<size_t>(index)];
+  const LayerShape& shape = layer.shape;
   const int64_t count = dx.rows;
   const auto back = [&](Proj proj, ConstMatView x, ConstMatView dy, float beta, MatView d_input) {
     const Branch b = branch(index, proj, use);
     LoraPair& gradient = gradients.at(index, proj);
+    Tensor& hidden = tape.hidden[static_cast<size_t>(proj)];
     project_backward(context_, layer[proj], b, x,
-                     b.pair != nullptr ? ConstMatView(rows(tape.hidden[static_cast<size_t>(proj)], count)) : ConstMatView(),
-                     dy, beta, d_input, gradient.present() ? &gradient : nullptr);
+                     b.pair != nullptr ? rows(hidden, count, use.adapter->config.rank) : MatView(), dy, beta,
+                     d_input, gradient.present() ? &gradient : nullptr);
   };
   const MatView normed = rows(normed_, count), d_normed = rows(d_normed_, count);
-  const MatView gate = rows(tape.gate, count), up = rows(tape.up, count);
-  const MatView ffn(ffn_.f32(), count, layer.shape.ffn), d_ffn(d_ffn_.f32(), count, layer.shape.ffn);
+  const MatView gate = rows(tape.gate, count, shape.ffn), up = rows(tape.up, count, shape.ffn);
+  const MatView ffn = rows(ffn_, count, shape.ffn), d_ffn = rows(d_ffn_, count, shape.ffn);
 
   kernels::swiglu(gate, up, ffn);
   back(Proj::kDown, ffn, dx, 0.0f, d_ffn);
@@ -208,14 +218,15 @@ void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, Layer
   back(Proj::kUp, normed, up, 1.0f, d_normed);
   kernels::rms_norm_backward(rows(tape.middle, count), layer.ffn_norm.data(), tape.ffn_rms.data(), d_normed, dx);
 
-  const MatView attended = rows(tape.attended, count);
-  const MatView d_attended(d_attended_.f32(), count, attended.cols), dq(dq_.f32(), count, attended.cols);
-  const MatView k = rows(tape.k, count), dk(dk_.f32(), count, k.cols), dv(dv_.f32(), count, k.cols);
+  const int64_t wide = query_width(shape), narrow = key_width(shape);
+  const MatView q = rows(tape.q, count, wide), k = rows(tape.k, count, narrow), v = rows(tape.v, count, narrow);
+  const MatView attended = rows(tape.attended, count, wide), d_attended = rows(d_attended_, count, wide);
+  const MatView dq = rows(dq_, count, wide), dk = rows(dk_, count, narrow), dv = rows(dv_, count, narrow);
   back(Proj::kO, attended, dx, 0.0f, d_attended);
-  kernels::attention_backward(context_, attention_shape(layer.shape), layout_.spans, rows(tape.q, count), k,
-                              rows(tape.v, count), attended, tape.log_sum_exp.data(), d_attended, dq, dk, dv);
-  kernels::rope_backward(rope_, layout_.positions.data(), layer.shape.head_dim, dq);
-  kernels::rope_backward(rope_, layout_.positions.data(), layer.shape.head_dim, dk);
+  kernels::attention_backward(context_, attention_shape(shape), layout_.spans, q, k, v, attended,
+                              tape.log_sum_exp.data(), d_attended, dq, dk, dv);
+  kernels::rope_backward(rope_, layout_.positions.data(), shape.head_dim, dq);
+  kernels::rope_backward(rope_, layout_.positions.data(), shape.head_dim, dk);
   kernels::rms_norm(rows(tape.input, count), layer.attention_norm.data(), model_.config.norm_eps, normed,
                     tape.attention_rms.data());
   const MatView d_input = need_input ? d_normed : MatView();

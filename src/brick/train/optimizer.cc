@@ -31,6 +31,8 @@ void AdamW::step(Adapter& parameters, const Adapter& gradients, double gradient_
   const double correction1 = 1 - std::pow(config_.beta1, static_cast<double>(steps_));
   const double correction2 = 1 - std::pow(config_.beta2, static_cast<double>(steps_));
   const auto b1 = static_cast<float>(config_.beta1), b2 = static_cast<float>(config_.beta2);
+  // Rounded once: 1 - 0.999f is off by 1e-5.
+  const auto rest1 = static_cast<float>(1 - config_.beta1), rest2 = static_cast<float>(1 - config_.beta2);
   const auto rate = static_cast<float>(lr / correction1), root = static_cast<float>(1 / std::sqrt(correction2));
   const auto epsilon = static_cast<float>(config_.epsilon), keep = static_cast<float>(1 - lr * config_.weight_decay);
   const auto scale = static_cast<float>(gradient_scale);
@@ -42,8 +44,8 @@ void AdamW::step(Adapter& parameters, const Adapter& gradients, double gradient_
     parallel_ranges(parameter.size(), kGrain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const float gradient = scale * g[i];
-        m[i] = b1 * m[i] + (1 - b1) * gradient;
-        v[i] = b2 * v[i] + (1 - b2) * gradient * gradient;
+        m[i] = b1 * m[i] + rest1 * gradient;
+        v[i] = b2 * v[i] + rest2 * gradient * gradient;
         p[i] = keep * p[i] - rate * m[i] / (std::sqrt(v[i]) * root + epsilon);
       }
     });

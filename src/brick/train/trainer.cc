@@ -91,8 +91,9 @@ struct StepResult {
   int64_t tokens = 0, supervised = 0;
 };
 
-// Loss and accumulated gradients of a step's batches; the mean is over all their supervised tokens.
-StepResult run_step(model::Transformer& transformer, const model::AdapterUse& use,
+// Loss and accumulated gradients of a step's batches; the mean is over all their supervised tokens. `use.step` is of the
+// first batch: each has dropout of its own.
+StepResult run_step(model::Transformer& transformer, model::AdapterUse use,
                     std::span<const data::TokenSequence> sequences, std::span<const std::vector<int64_t>> batches,
                     tensor::Tensor& d_hidden, Adapter& gradients) {
   StepResult result;
@@ -114,6 +115,7 @@ StepResult run_step(model::Transformer& transformer, const model::AdapterUse& us
     model::token_losses(transformer.context(), transformer.model(), hidden, scored, losses, weight, d);
     transformer.backward(tokens, use, d, gradients);
     for (float loss : losses) sum += loss;
+    ++use.step;
   }
   result.loss = sum / static_cast<double>(result.supervised);
   return result;
@@ -173,13 +175,14 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
     result.adapter = model::make_adapter(model, lora_config(model, config), options.seed);
   }
   Adapter& adapter = result.adapter;
-  Adapter gradients = zeros_like(adapter), last_good = adapter.clone();
+  Adapter gradients = zeros_like(adapter);
   AdamW optimizer(adapter, {.weight_decay = config.weight_decay});
 
   Progress progress;
   progress.run_hash = run_hash(sequences, config, options);
   if (options.resume && !options.checkpoint.empty())
     if (const auto saved = load_checkpoint(options.checkpoint, progress.run_hash, adapter, optimizer)) progress = *saved;
+  Adapter last_good = adapter.clone();
 
   Steps steps(sequences, config, options.seed);
   const int64_t total = total_steps(steps, config), tokens_a_batch = largest_batch(sequences, config);
@@ -195,7 +198,7 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   while (progress.step < total) {
     const Stopwatch step_watch;
     zero(gradients);
-    const model::AdapterUse use{&adapter, true, options.seed, static_cast<uint64_t>(progress.step)};
+    const model::AdapterUse use{&adapter, true, options.seed, static_cast<uint64_t>(progress.step * config.accumulate)};
     const StepResult step = run_step(transformer, use, sequences, steps.batches(epoch, index), d_hidden, gradients);
     const double norm = gradient_norm(gradients);
     if (!std::isfinite(step.loss) || !std::isfinite(norm)) {

@@ -1,0 +1,357 @@
+#include "brick/train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <stdexcept>
+
+#include "brick/io/json_file.h"
+#include "brick/train/checkpoint.h"
+#include "model/expect_error.h"
+#include "model/tiny_model.h"
+#include "train/gradients.h"
+
+namespace brick::train {
+namespace {
+
+using model::Activations;
+using model::Adapter;
+using model::expect_error;
+using model::Proj;
+
+constexpr double kLoss = 1e-6;   // relative, of float32 losses summed in another order
+constexpr double kAngle = 1e-6;  // of adapters after a few AdamW steps on gradients that differ by rounding
+constexpr double kNorm = 1e-5;
+
+struct TestRun {
+  model::Model model = model::tiny_model();
+  std::vector<data::TokenSequence> sequences = random_sequences(7, model.config.vocab, 1);
+  TuneConfig config;
+  TuneOptions options;
+  std::vector<StepRecord> steps;
+
+  TestRun() {
+    config.rank = 4;
+    config.lr = 1e-2;
+    config.batch_tokens = 24;
+    config.memory = "fast";
+  }
+  TuneResult operator()() {
+    steps.clear();
+    if (!options.on_step) options.on_step = [this](const StepRecord& step) { steps.push_back(step); };
+    kernels::Context context;
+    return tune(model, sequences, config, options, context, silent_sink());
+  }
+};
+
+void spoil(model::Model& model) {
+  tensor::Tensor weight = model.layers[0][Proj::kDown].to_f32();
+  weight.f32()[3] = NAN;
+  model.layers[0][Proj::kDown] = tensor::Matrix::dense(std::move(weight));
+}
+
+TEST(Tune, LearnsItsRecords) {
+  TestRun run;
+  run.config.steps = 60;
+  const TuneResult result = run();
+  EXPECT_LT(result.loss_last, 0.5 * result.loss_first);
+  ASSERT_EQ(run.steps.size(), 60u);
+  EXPECT_EQ(result.steps, 60);
+  EXPECT_EQ(result.loss_first, run.steps.front().loss);
+  EXPECT_EQ(result.loss_last, run.steps.back().loss);
+  int64_t tokens = 0;
+  for (const StepRecord& step : run.steps) {
+    EXPECT_EQ(step.step, &step - run.steps.data() + 1);
+    tokens += step.tokens;
+  }
+  EXPECT_EQ(result.tokens, tokens);
+  EXPECT_TRUE(result.stopped.empty());
+  EXPECT_EQ(result.adapter.config.rank, 4);
+  EXPECT_EQ(result.adapter.config.base_fingerprint, model::fingerprint(run.model));
+}
+
+TEST(Tune, EpochsCountEveryTokenOnce) {
+  TestRun run;
+  run.config.epochs = 2;
+  const TuneResult result = run();
+  EXPECT_EQ(result.tokens, 2 * data::count_tokens(run.sequences));
+  EXPECT_EQ(result.supervised_tokens, 2 * data::count_supervised(run.sequences));
+  run.config.batch_records = 1;
+  run.config.epochs = 1.5;  // of 7 records: 7 steps and half of 7, rounded up
+  EXPECT_EQ(run().steps, 11);
+}
+
+TEST(Tune, SameSeedSameBits) {
+  TestRun run;
+  run.config.steps = 6;
+  run.config.dropout = 0.2;
+  run.options.seed = 3;
+  const TuneResult first = run(), again = run();
+  EXPECT_TRUE(same_bits(first.adapter, again.adapter));
+  EXPECT_EQ(first.loss_last, again.loss_last);
+  run.config.memory = "low";
+  EXPECT_TRUE(same_bits(first.adapter, run().adapter));
+  run.options.seed = 4;
+  EXPECT_FALSE(same_bits(first.adapter, run().adapter));
+}
+
+TEST(Tune, AccumulatedBatchesAreOneBatch) {
+  TestRun run;
+  run.sequences.resize(6);
+  Adapter init = model::make_adapter(run.model, lora_config(run.model, run.config), 0);
+  model::randomise(init, 1);
+  run.options.init = &init;
+  run.config.steps = 3;
+  run.config.shuffle = false;
+  run.config.batch_records = 3;
+  const TuneResult whole = run();
+  const std::vector<StepRecord> wanted = run.steps;
+  const auto same = [&](int64_t records, int64_t accumulate) {
+    run.config.batch_records = records;
+    run.config.accumulate = accumulate;
+    const TuneResult result = run();
+    bool equal = result.tokens == whole.tokens && result.supervised_tokens == whole.supervised_tokens;
+    for (size_t i = 0; i < wanted.size(); ++i)
+      equal = equal && std::abs(run.steps[i].loss / wanted[i].loss - 1) <= kLoss &&
+              std::abs(run.steps[i].grad_norm / wanted[i].grad_norm - 1) <= kNorm;
+    const Difference worst = worst_difference(result.adapter, whole.adapter);
+    return equal && worst.angle <= kAngle && worst.norm <= kNorm;
+  };
+  EXPECT_TRUE(same(1, 3));
+  EXPECT_FALSE(same(1, 2));  // negative control
+}
+
+TEST(Tune, DropoutDiffersBetweenAccumulatedBatches) {
+  TestRun run;
+  // The same record twice: equal dropout in both batches would give the loss of one alone.
+  run.sequences = {run.sequences[3], run.sequences[3]};
+  run.config.dropout = 0.5;
+  Adapter init = model::make_adapter(run.model, lora_config(run.model, run.config), 0);
+  model::randomise(init, 1, 0.5);
+  run.options.init = &init;
+  run.config.steps = 1;
+  run.config.batch_records = 1;
+  const double alone = run().loss_first;
+  run.config.accumulate = 2;
+  EXPECT_GT(std::abs(run().loss_first - alone), 1e-4);
+}
+
+TEST(Tune, ClipLimitsTheNorm) {
+  TestRun run;
+  run.config.steps = 1;
+  run.config.clip = 0;
+  const Adapter free = run().adapter;
+  const double norm = run.steps[0].grad_norm;
+  run.config.clip = 2 * norm;
+  EXPECT_TRUE(same_bits(free, run().adapter));
+  run.config.clip = norm / 2;
+  run();
+  EXPECT_EQ(run.steps[0].grad_norm, norm);  // reported as it was
+}
+
+TEST(Tune, StopsBeforeTheFirstUpdateWhereWeightsAreNan) {
+  TestRun run;
+  spoil(run.model);
+  run.config.steps = 3;
+  Adapter init = model::make_adapter(run.model, lora_config(run.model, run.config), 0);
+  run.options.init = &init;
+  const TuneResult result = run();
+  EXPECT_NE(result.stopped.find("step 1"), std::string::npos) << result.stopped;
+  EXPECT_EQ(result.steps, 0);
+  EXPECT_TRUE(run.steps.empty());
+  EXPECT_TRUE(same_bits(result.adapter, init));
+}
+
+TEST(Tune, StopsWithAFiniteAdapterWhereItDiverges) {
+  TestRun run;
+  run.config.lr = 1e36;
+  run.config.schedule = "constant";
+  run.config.warmup = 0;
+  run.config.steps = 10;
+  const TuneResult result = run();
+  EXPECT_FALSE(result.stopped.empty());
+  EXPECT_LT(result.steps, 10);
+  EXPECT_TRUE(all_finite(result.adapter));
+}
+
+TEST(Tune, RefusesWhatDoesNotFit) {
+  TestRun run;
+  run.config.rank = 0;
+  expect_error(ErrorCode::kInvalidInput, "rank", [&] { run(); });
+  run.config.rank = 4;
+  run.config.masked = true;  // on a dense model: a plain adapter, as its dense stand-in in a federation
+  run.config.steps = 1;
+  EXPECT_FALSE(run().adapter.config.masked);
+  const model::Model other = model::tiny_model({.hidden = 48, .head_dim = 12});
+  const Adapter init = model::make_adapter(other, lora_config(other, run.config), 0);
+  run.options.init = &init;
+  expect_error(ErrorCode::kMismatch, "q_proj", [&] { run(); });
+  run.options.init = nullptr;
+  run.sequences.clear();
+  expect_error(ErrorCode::kInvalidInput, "no records", [&] { run(); });
+}
+
+// Interrupted after `steps` steps.
+void interrupt(TestRun& run, int64_t steps) {
+  run.options.on_step = [steps](const StepRecord& step) {
+    if (step.step == steps) throw std::runtime_error("interrupted");
+  };
+  EXPECT_THROW(run(), std::runtime_error);
+  run.options.on_step = nullptr;
+}
+
+struct Resumable : TestRun {
+  model::TempFolder folder;
+
+  Resumable() {
+    config.steps = 9;  // more than two epochs
+    config.dropout = 0.1;
+    config.accumulate = 2;
+    options.seed = 5;
+    options.checkpoint = folder.file("checkpoint");
+    options.save_every = 2;
+  }
+};
+
+TEST(Tune, ResumedIsUnbroken) {
+  Resumable run;
+  const TuneResult unbroken = run();
+  EXPECT_FALSE(std::filesystem::exists(run.options.checkpoint));
+  for (const int64_t stop : {3, 4, 7}) {
+    interrupt(run, stop);
+    ASSERT_TRUE(std::filesystem::exists(run.options.checkpoint));
+    run.options.resume = true;
+    const TuneResult resumed = run();
+    run.options.resume = false;
+    // The step of the interruption was not saved: the run repeats from the last even one.
+    EXPECT_EQ(run.steps.front().step, (stop - 1) / 2 * 2 + 1);
+    EXPECT_TRUE(same_bits(resumed.adapter, unbroken.adapter)) << stop;
+    EXPECT_EQ(resumed.loss_first, unbroken.loss_first);
+    EXPECT_EQ(resumed.loss_last, unbroken.loss_last);
+    EXPECT_EQ(resumed.tokens, unbroken.tokens);
+    EXPECT_EQ(resumed.supervised_tokens, unbroken.supervised_tokens);
+    EXPECT_FALSE(std::filesystem::exists(run.options.checkpoint));
+  }
+}
+
+TEST(Tune, ResumedWithoutCheckpointBegins) {
+  Resumable run;
+  const TuneResult whole = run();
+  run.options.resume = true;
+  EXPECT_TRUE(same_bits(run().adapter, whole.adapter));
+}
+
+TEST(Tune, AResumedRunThatStopsKeepsTheCheckpointsAdapter) {
+  Resumable run;
+  interrupt(run, 5);
+  Adapter saved = model::make_adapter(run.model, lora_config(run.model, run.config), run.options.seed);
+  const Adapter fresh = saved.clone();
+  AdamW optimizer(saved, {});
+  const auto folder = run.options.checkpoint;
+  const std::string hash = io::read_json_file(folder / "progress.json").at("run_hash");
+  ASSERT_TRUE(load_checkpoint(folder, hash, saved, optimizer).has_value());
+  spoil(run.model);  // which the run's hash does not cover without an identity
+  run.options.resume = true;
+  const TuneResult result = run();
+  EXPECT_NE(result.stopped.find("step 5"), std::string::npos) << result.stopped;
+  EXPECT_TRUE(same_bits(result.adapter, saved));
+  EXPECT_FALSE(same_bits(result.adapter, fresh));
+  EXPECT_TRUE(std::filesystem::exists(folder));
+}
+
+TEST(Tune, RefusesAnotherRunsCheckpoint) {
+  const auto refused = [](const std::function<void(TestRun&)>& change) {
+    Resumable run;
+    interrupt(run, 3);
+    change(run);
+    run.options.resume = true;
+    expect_error(ErrorCode::kMismatch, "belongs to another run", [&] { run(); });
+  };
+  refused([](TestRun& run) { run.options.seed = 6; });
+  refused([](TestRun& run) { run.config.lr = 2e-2; });
+  refused([](TestRun& run) { run.config.targets = "q_proj"; });
+  refused([](TestRun& run) { run.sequences[0].ids[0] ^= 1; });
+  refused([](TestRun& run) { run.sequences[0].supervised.back() ^= 1; });
+  refused([](TestRun& run) { run.options.run_identity = "another model"; });
+}
+
+TEST(Tune, RefusesADamagedCheckpoint) {
+  Resumable run;
+  interrupt(run, 3);
+  run.options.resume = true;
+  const auto state = run.options.checkpoint / "state.safetensors";
+  std::filesystem::resize_file(state, std::filesystem::file_size(state) - 1);
+  expect_error(ErrorCode::kCorrupt, "state.safetensors", [&] { run(); });
+  std::ofstream(run.options.checkpoint / "progress.json") << R"({"step": "three"})";
+  expect_error(ErrorCode::kCorrupt, "checkpoint", [&] { run(); });
+}
+
+TEST(Tune, MemoryIsPlannedForWhatIsHeld) {
+  const TestRun run;
+  kernels::Context context;
+  TuneConfig config = run.config;
+  config.memory = "low";
+  EXPECT_EQ(choose_activations(run.model, config, 512), Activations::kRecompute);
+  config.memory = "fast";
+  EXPECT_EQ(choose_activations(run.model, config, 512), Activations::kKeep);
+  int64_t kept = 0;
+  for (const Activations activations : {Activations::kKeep, Activations::kRecompute}) {
+    const model::Transformer transformer(run.model, context, 512, config.rank, true, activations);
+    EXPECT_GE(planned_bytes(run.model, config, 512, activations), transformer.buffer_bytes());
+    if (activations == Activations::kKeep) kept = transformer.buffer_bytes();
+  }
+  const model::Model deep = model::tiny_model({.layers = 8});
+  EXPECT_GT(planned_bytes(deep, config, 512, Activations::kKeep),
+            planned_bytes(deep, config, 512, Activations::kRecompute));
+  EXPECT_GT(kept, 0);  // that is, the comparison above was none with nothing
+}
+
+TEST(Transformer, TakesAdaptersOfSmallerRanksThanPlanned) {
+  const model::Model model = model::tiny_model();
+  Adapter adapter = model::make_adapter(model, {.rank = 3, .targets = model::parse_targets("all")}, 0);
+  model::randomise(adapter, 1);
+  const auto sequence = random_sequences(1, model.config.vocab, 2, 12)[0];
+  const std::vector<int64_t> offsets{0, static_cast<int64_t>(sequence.ids.size())};
+  kernels::Context context;
+  model::Transformer exact(model, context, offsets[1], 3), larger(model, context, offsets[1], 8);
+  const tensor::MatView wanted = exact.forward({sequence.ids, offsets}, {&adapter});
+  const tensor::MatView got = larger.forward({sequence.ids, offsets}, {&adapter});
+  for (int64_t t = 0; t < wanted.rows; ++t)
+    for (int64_t i = 0; i < wanted.cols; ++i) ASSERT_EQ(got(t, i), wanted(t, i)) << t;
+}
+
+// Layers of a block may have widths of their own.
+TEST(Transformer, LayersOfUnequalWidths) {
+  model::Model model = model::tiny_model({.layers = 3});
+  const model::Model narrow = model::tiny_model({.heads = 2, .kv_heads = 1, .ffn = 40, .seed = 4});
+  model.layers[1] = narrow.layers[0];
+  Adapter adapter = model::make_adapter(model, {.rank = 3, .targets = model::parse_targets("all")}, 0);
+  model::randomise(adapter, 1);
+  const auto sequences = random_sequences(3, model.config.vocab, 2);
+  const auto kept = loss_and_gradients(model, {&adapter, true}, sequences, Activations::kKeep);
+  const auto again = loss_and_gradients(model, {&adapter, true}, sequences, Activations::kRecompute);
+  EXPECT_EQ(kept.loss, again.loss);
+  EXPECT_TRUE(same_bits(kept.gradients, again.gradients));
+
+  // Without training there is one set of buffers for all layers; a cache is as wide as each layer.
+  const data::TokenSequence& first = sequences[2];
+  kernels::Context context;
+  const auto count = static_cast<int64_t>(first.ids.size());
+  model::Transformer trained(model, context, count, 3, true), plain(model, context, count, 3),
+      stepwise(model, context, count, 3);
+  const std::vector<int64_t> offsets{0, count};
+  const tensor::MatView wanted = trained.forward({first.ids, offsets}, {&adapter});
+  const tensor::MatView whole = plain.forward({first.ids, offsets}, {&adapter});
+  model::KvCache cache(model, count);
+  for (int64_t t = 0; t < count; ++t) {
+    const tensor::MatView one =
+        stepwise.extend(std::span(first.ids).subspan(size_t(t), 1), {&adapter}, cache);
+    for (int64_t i = 0; i < wanted.cols; ++i) {
+      ASSERT_EQ(whole(t, i), wanted(t, i)) << t;
+      ASSERT_NEAR(one(0, i), wanted(t, i), 1e-4) << t;  // float32; other kernels for one row
+    }
+  }
+}
+
+}  // namespace
+}  // namespace brick::train
