@@ -10,18 +10,18 @@
 namespace brick::cli {
 namespace {
 
-struct Options : GenerationOptions {
+struct GenerateOptions : GenerationOptions {
   std::string prompt, file, dash;
   bool chat = false;
 };
 
-std::string prompt_of(const Options& o) {
+std::string prompt_of(const GenerateOptions& o) {
   if (!o.file.empty()) return io::read_text(o.file);
   if (o.dash == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
   return o.prompt;
 }
 
-void generate(const Options& o, const Globals& globals) {
+void generate(const GenerateOptions& o, const Globals& globals) {
   const std::string prompt = prompt_of(o);
   const pipeline::Workbench bench(o.model, globals.settings);
   const auto sink = make_terminal_sink(globals.json);
@@ -54,7 +54,7 @@ void generate(const Options& o, const Globals& globals) {
 }  // namespace
 
 void add_generate(CLI::App& app, Globals& globals) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<GenerateOptions>();
   options->sampling.seed = 0;
   CLI::App* command = add_command(app, globals, "generate", "text, streamed",
                                   "brick generate model.gguf --chat --prompt \"When are you open?\" --max-tokens 64");

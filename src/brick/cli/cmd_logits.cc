@@ -7,12 +7,12 @@
 namespace brick::cli {
 namespace {
 
-struct Options {
+struct LogitsOptions {
   std::string model, adapter, out;
   std::vector<int32_t> ids;
 };
 
-nlohmann::json write_logits(const Options& options, const Globals& globals) {
+nlohmann::json write_logits(const LogitsOptions& options, const Globals& globals) {
   const pipeline::Workbench bench(options.model, globals.settings, false);
   const auto sink = make_terminal_sink(globals.json);
   const auto adapter = pipeline::load_fitting_adapter(options.adapter, bench.model(), *sink);
@@ -36,7 +36,7 @@ nlohmann::json write_logits(const Options& options, const Globals& globals) {
 }  // namespace
 
 void add_logits(CLI::App& app, Globals& globals) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<LogitsOptions>();
   CLI::App* command = add_command(app, globals, "logits", "logits of token ids as a float32 NumPy array [T, V]",
                                   "brick logits model.gguf --ids 1,2,3 --out logits.npy");
   command->add_option("model", options->model, "GGUF file, Hugging Face folder or block")->required();

@@ -4,14 +4,14 @@
 namespace brick::cli {
 namespace {
 
-struct Options {
+struct PruneOptions {
   pipeline::PruneJob job;
   double sparsity = 0.5;
   uint64_t calibration_seed = 0;
 };
 
 CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, const std::string& purpose,
-                      const std::string& example, Options& o) {
+                      const std::string& example, PruneOptions& o) {
   CLI::App* command = add_command(app, globals, verb, purpose, example);
   command->add_option("model", o.job.model, "GGUF file or Hugging Face folder")->required();
   command->add_option("--method", o.job.config.method, "magnitude, wanda or sparsegpt")->required();
@@ -27,7 +27,7 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
   return command;
 }
 
-void finish(const CLI::App* command, Options& o, const Globals& globals) {
+void finish(const CLI::App* command, PruneOptions& o, const Globals& globals) {
   o.job.config.seed = globals.settings.seed;
   o.job.config.tool_version = pipeline::tool_version();
   if (command->count("--calibration-seed") > 0) o.job.calibration_seed = o.calibration_seed;
@@ -36,7 +36,7 @@ void finish(const CLI::App* command, Options& o, const Globals& globals) {
 }  // namespace
 
 void add_prune(CLI::App& app, Globals& globals) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<PruneOptions>();
   CLI::App* command = add_pruning(app, globals, "prune", "a smaller block of a model",
                                   "brick prune model.gguf --method sparsegpt --sparsity 0.5 --calibration text.txt --out block-50",
                                   *options);
@@ -52,7 +52,7 @@ void add_prune(CLI::App& app, Globals& globals) {
 }
 
 void add_blocks(CLI::App& app, Globals& globals) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<PruneOptions>();
   CLI::App* command = add_pruning(app, globals, "blocks", "a family of blocks from one calibration",
                                   "brick blocks model.gguf --method sparsegpt --sparsities 0,.25,.5,.75 --calibration text.txt --out blocks",
                                   *options);
