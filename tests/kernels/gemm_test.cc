@@ -102,9 +102,9 @@ TEST(Gemm, NegativeControlOnePerturbedValueIsSeen) {
 // gemm_bf16 with the operands rounded beforehand: what is left is the order of a float32 sum.
 struct Bf16Case {
   int64_t m, n, k;
-  Trans trans_b;
+  Trans trans_a, trans_b;
   std::vector<uint16_t> a, b;
-  Bf16Case(Trans tb, int64_t rows, int64_t cols, int64_t inner) : m(rows), n(cols), k(inner), trans_b(tb) {
+  Bf16Case(Trans ta, Trans tb, int64_t rows, int64_t cols, int64_t inner) : m(rows), n(cols), k(inner), trans_a(ta), trans_b(tb) {
     Rng rng(53);
     for (auto& [to, count] : {std::pair{&a, m * k}, {&b, n * k}})
       for (int64_t i = 0; i < count; ++i)
@@ -112,7 +112,7 @@ struct Bf16Case {
   }
   Grid run(float beta) const {
     Grid c = beta == 0.0f ? Grid(m, n) : Grid::random(m, n, 3);
-    gemm_bf16(trans_b, a.data(), b.data(), m, n, k, beta, c.view());
+    gemm_bf16(trans_a, trans_b, a.data(), b.data(), m, n, k, beta, c.view());
     return c;
   }
   ref::Array<double> want(float beta) const {
@@ -122,7 +122,8 @@ struct Bf16Case {
       for (int64_t c = 0; c < n; ++c) {
         if (beta != 0.0f) out(r, c) = start(r, c);
         for (int64_t i = 0; i < k; ++i)
-          out(r, c) += double{tensor::bf16_to_f32(a[static_cast<size_t>(r * k + i)])} *
+          out(r, c) += double{tensor::bf16_to_f32(
+                           a[static_cast<size_t>(trans_a == Trans::kYes ? i * m + r : r * k + i)])} *
                        double{tensor::bf16_to_f32(
                            b[static_cast<size_t>(trans_b == Trans::kYes ? c * k + i : i * n + c)])};
       }
@@ -132,25 +133,26 @@ struct Bf16Case {
 
 TEST(GemmBf16, MatchesDoubleReferenceOfTheRoundedOperands) {
   if (!has_bf16_arithmetic()) GTEST_SKIP() << name(active_isa()) << " has no bfloat16 arithmetic";
-  for (Trans tb : kBoth)
-    for (auto [m, n, k] :
-         {std::array<int64_t, 3>{1, 1, 1}, {5, 33, 17}, {6, 7, 64}, {65, 130, 67}, {9, 31, 300}})
-      for (float beta : {0.0f, 1.0f}) {
-        const Bf16Case c(tb, m, n, k);
-        expect_within("gemm_bf16", worst_error(c.run(beta), c.want(beta)), kTolerance);
-      }
+  for (Trans ta : kBoth)
+    for (Trans tb : kBoth)
+      for (auto [m, n, k] :
+           {std::array<int64_t, 3>{1, 1, 1}, {5, 33, 17}, {6, 7, 64}, {65, 130, 67}, {9, 31, 300}})
+        for (float beta : {0.0f, 1.0f}) {
+          const Bf16Case c(ta, tb, m, n, k);
+          expect_within("gemm_bf16", worst_error(c.run(beta), c.want(beta)), kTolerance);
+        }
 }
 
 TEST(GemmBf16, AnEmptySumIsZero) {
   if (!has_bf16_arithmetic()) GTEST_SKIP() << name(active_isa()) << " has no bfloat16 arithmetic";
-  const Bf16Case c(Trans::kYes, 3, 5, 0);
+  const Bf16Case c(Trans::kNo, Trans::kYes, 3, 5, 0);
   EXPECT_EQ(worst_error(c.run(0.0f), c.want(0.0f)), 0.0);
   EXPECT_EQ(worst_error(c.run(1.0f), c.want(1.0f)), 0.0);
 }
 
 TEST(GemmBf16, NegativeControlOnePerturbedValueIsSeen) {
   if (!has_bf16_arithmetic()) GTEST_SKIP() << name(active_isa()) << " has no bfloat16 arithmetic";
-  const Bf16Case right(Trans::kYes, 6, 33, 64);
+  const Bf16Case right(Trans::kNo, Trans::kYes, 6, 33, 64);
   Bf16Case wrong = right;
   wrong.a[70] ^= 1;  // the last bit of one operand
   EXPECT_GT(worst_error(wrong.run(0.0f), right.want(0.0f)), 10 * kTolerance);

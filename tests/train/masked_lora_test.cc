@@ -2,6 +2,8 @@
 // differences.
 #include <gtest/gtest.h>
 
+#include "brick/base/cpu.h"
+#include "brick/kernels/vector_ops.h"
 #include "brick/model/lora_branch.h"
 #include "model/tiny_model.h"
 #include "train/gradients.h"
@@ -18,6 +20,7 @@ using tensor::Tensor;
 using Grid = std::vector<std::vector<double>>;
 
 constexpr double kProduct = 2e-5;              // float32 sums of at most 80 products of normal numbers
+constexpr double kRoundedProduct = 0.3;        // sums of up to 70 normal numbers rounded to 8 bits, twice
 constexpr double kLoss = 1e-5;                 // float32, of about 5
 constexpr double kAngle = 1e-6, kNorm = 1e-4;  // float32 backward against the same in another order
 constexpr double kStep = 0.02;                 // of central differences, along a unit vector
@@ -120,12 +123,12 @@ TEST(Dropout, DropsItsShareAndScalesTheRest) {
   EXPECT_GT(largest_difference(layer.dropped(context, layer.branch), grid(dropped)), 0.1);
 }
 
-TEST(MaskedBranch, ForwardAndBackwardAsWrittenOut) {
+void expect_as_written_out(kernels::Compute compute, double tolerance) {
   for (const double dropout : {0.0, 0.3}) {
     Layer layer(dropout);
-    kernels::Context context;
+    kernels::Context context(compute), exact;
     const Grid x = grid(layer.x), dy = grid(layer.dy), a = grid(layer.pair.a), b = grid(layer.pair.b);
-    const Grid drop = dropout > 0 ? grid(layer.dropped(context, layer.branch)) : x;
+    const Grid drop = dropout > 0 ? grid(layer.dropped(exact, layer.branch)) : x;
     const double c = layer.branch.scale;
     const Grid w = keep(layer.mask.view(), 1, grid(layer.dense)),
                delta = keep(layer.mask.view(), c, times(b, a));
@@ -135,7 +138,7 @@ TEST(MaskedBranch, ForwardAndBackwardAsWrittenOut) {
       project(context, weight, layer.branch, layer.x.mat(), 0.0f, y.mat(), {});
       return largest_difference(y, plus(times(x, transpose(w)), times(drop, transpose(delta))));
     };
-    EXPECT_LE(run(layer.weight), kProduct);
+    EXPECT_LE(run(layer.weight), tolerance);
     // Negative control: a weight more.
     tensor::Mask more = layer.mask;
     for (int64_t i = 0; i < Layer::kIn; ++i) more.set(3, i, true);
@@ -157,10 +160,40 @@ TEST(MaskedBranch, ForwardAndBackwardAsWrittenOut) {
     const Grid wanted_dx = plus(plus(grid(dx), times(dy, w)), through);
     project_backward(context, layer.weight, layer.branch, layer.x.mat(), {}, layer.dy.mat(), 1.0f, dx.mat(),
                      &gradient);
-    EXPECT_LE(largest_difference(gradient.a, da), kProduct) << dropout;
-    EXPECT_LE(largest_difference(gradient.b, db), kProduct) << dropout;
-    EXPECT_LE(largest_difference(dx, wanted_dx), kProduct) << dropout;
+    EXPECT_LE(largest_difference(gradient.a, da), tolerance) << dropout;
+    EXPECT_LE(largest_difference(gradient.b, db), tolerance) << dropout;
+    EXPECT_LE(largest_difference(dx, wanted_dx), tolerance) << dropout;
   }
+}
+
+TEST(MaskedBranch, ForwardAndBackwardAsWrittenOut) { expect_as_written_out(kernels::Compute::kF32, kProduct); }
+
+TEST(MaskedBranch, InBfloat16WithinItsRounding) {
+  if (!has_bf16_arithmetic()) GTEST_SKIP() << name(active_isa()) << " has no bfloat16 arithmetic";
+  expect_as_written_out(kernels::Compute::kBf16, kRoundedProduct);
+}
+
+// A delta far below a rounding step of the weights still reaches the output, whatever the arithmetic.
+TEST(MaskedBranch, SmallDeltasAreNotRoundedAway) {
+  if (!has_bf16_arithmetic()) GTEST_SKIP() << name(active_isa()) << " has no bfloat16 arithmetic";
+  Layer layer(0.0);
+  kernels::scale(1e-5f, layer.pair.b.f32(), layer.pair.b.size());
+  kernels::Context context(kernels::Compute::kBf16);
+  const auto output = [&](const Branch& branch) {
+    Tensor y = tensor::matrix(Layer::kTokens, Layer::kOut);
+    project(context, layer.weight, branch, layer.x.mat(), 0.0f, y.mat(), {});
+    return y;
+  };
+  const Grid delta = keep(layer.mask.view(), layer.branch.scale, times(grid(layer.pair.b), grid(layer.pair.a)));
+  const Grid moved = plus(grid(output(layer.branch)), grid(output({})), -1), wanted = times(grid(layer.x), transpose(delta));
+  double product = 0, got = 0, want = 0;
+  for (size_t t = 0; t < moved.size(); ++t)
+    for (size_t i = 0; i < moved[t].size(); ++i) {
+      product += moved[t][i] * wanted[t][i];
+      got += moved[t][i] * moved[t][i];
+      want += wanted[t][i] * wanted[t][i];
+    }
+  EXPECT_GT(product / std::sqrt(got * want), 0.99);
 }
 
 // A block with a masked adapter, and what it should amount to.

@@ -31,14 +31,15 @@ void gemm(Trans trans_a, Trans trans_b, float alpha, ConstMatView a, ConstMatVie
              a.stride, b.data, b.stride, beta, c.data, c.stride);
 }
 
-void gemm_bf16(Trans trans_b, const uint16_t* a, const uint16_t* b, int64_t m, int64_t n, int64_t k, float beta,
-               MatView c) {
+void gemm_bf16(Trans trans_a, Trans trans_b, const uint16_t* a, const uint16_t* b, int64_t m, int64_t n, int64_t k,
+               float beta, MatView c) {
   using dnnl::memory;
   if (m == 0 || n == 0) return;
   if (k == 0) return keep_only(beta, c);
   static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   thread_local dnnl::stream stream(engine);
-  const memory::desc a_desc({m, k}, memory::data_type::bf16, memory::dims{k, 1});
+  const memory::desc a_desc({m, k}, memory::data_type::bf16,
+                            trans_a == Trans::kYes ? memory::dims{1, m} : memory::dims{k, 1});
   const memory::desc b_desc({k, n}, memory::data_type::bf16,
                             trans_b == Trans::kYes ? memory::dims{1, k} : memory::dims{n, 1});
   const memory::desc c_desc({m, n}, memory::data_type::f32, memory::dims{c.stride, 1});

@@ -18,71 +18,98 @@ constexpr int64_t kPieceFloats = 2 << 20;
 constexpr int64_t kFewRows = 4;        // up to here one pass over the weights beats their expansion
 constexpr int64_t kExpansionGrain = 8;
 
-bool is_plain_f32(const Matrix& weight) { return !weight.is_sparse() && weight.dtype() == DType::kF32; }
+bool is_plain(const Matrix& weight, DType dtype) { return !weight.is_sparse() && weight.dtype() == dtype; }
 
-ConstMatView plain_rows(const Matrix& weight, int64_t begin, int64_t end) {
-  const tensor::DenseView view = weight.dense_view();
-  return {reinterpret_cast<const float*>(view.row(begin)), end - begin, view.cols};
-}
+// A weight in any form, to be read as rows of either arithmetic.
+class MatrixRows {
+ public:
+  explicit MatrixRows(const Matrix& weight) : weight_(weight) {}
+  int64_t rows() const { return weight_.rows(); }
+  int64_t cols() const { return weight_.cols(); }
+  void write(int64_t r, float* out) const { expand_row(weight_, r, out); }
+  // Where such rows lie in memory already; else null.
+  const float* f32(int64_t r) const { return in_place<float>(DType::kF32, r); }
+  const uint16_t* bf16(int64_t r) const { return in_place<uint16_t>(DType::kBF16, r); }
 
-void decode_row(const Matrix& weight, int64_t r, float* out) {
-  if (weight.is_sparse()) return tensor::unpack_sparse_row(weight.sparse_view(), r, out);
-  const tensor::DenseView view = weight.dense_view();
-  unpack_values(view.dtype, view.row(r), view.cols, out);
-}
+ private:
+  template <class T>
+  const T* in_place(DType dtype, int64_t r) const {
+    return is_plain(weight_, dtype) ? reinterpret_cast<const T*>(weight_.dense_view().row(r)) : nullptr;
+  }
+  const Matrix& weight_;
+};
+
+class WrittenRows {
+ public:
+  explicit WrittenRows(const RowSource& source) : source_(source) {}
+  int64_t rows() const { return source_.rows; }
+  int64_t cols() const { return source_.cols; }
+  void write(int64_t r, float* out) const { source_.write(r, out); }
+  const float* f32(int64_t) const { return nullptr; }
+  const uint16_t* bf16(int64_t) const { return nullptr; }
+
+ private:
+  const RowSource& source_;
+};
 
 // One pass over the weights: each row is decoded into cache and meets every x.
-void linear_few_rows(const Matrix& weight, ConstMatView x, float beta, MatView y, float* rows) {
+template <class Rows>
+void linear_few_rows(Context& context, const Rows& weight, ConstMatView x, float beta, MatView y) {
   const int64_t cols = weight.cols();
+  float* memory = context.scratch(Context::kWeights, threads() * cols);
   parallel_ranges(weight.rows(), kExpansionGrain, [&](int64_t begin, int64_t end) {
-    float* row = rows + omp_get_thread_num() * cols;
+    float* row = memory + omp_get_thread_num() * cols;
     for (int64_t r = begin; r < end; ++r) {
-      const float* values = row;
-      if (is_plain_f32(weight))
-        values = plain_rows(weight, r, r + 1).data;
-      else
-        decode_row(weight, r, row);
+      const float* values = weight.f32(r);
+      if (values == nullptr) weight.write(r, row);
+      if (values == nullptr) values = row;
       for (int64_t t = 0; t < x.rows; ++t) y(t, r) = dot(values, x.row(t), cols) + (beta != 0.0f ? y(t, r) : 0.0f);
     }
   });
 }
 
-const uint16_t* to_bf16_rows(Context& context, ConstMatView x) {
-  auto* out = reinterpret_cast<uint16_t*>(context.scratch(Context::kInput, (x.rows * x.cols + 1) / 2));
+// x in bfloat16, rows dense, in `memory` of bf16_floats(x).
+const uint16_t* to_bf16_rows(ConstMatView x, float* memory) {
+  auto* out = reinterpret_cast<uint16_t*>(memory);
   parallel_ranges(x.rows, kExpansionGrain, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) to_bf16(x.row(t), out + t * x.cols, x.cols);
   });
   return out;
 }
 
-// The piece in bfloat16; bfloat16 weights are used where they lie.
-const uint16_t* bf16_rows(Context& context, const Matrix& weight, int64_t begin, int64_t end) {
-  if (!weight.is_sparse() && weight.dtype() == DType::kBF16)
-    return reinterpret_cast<const uint16_t*>(weight.dense_view().row(begin));
-  const int64_t cols = weight.cols(), halves = (rows_a_piece(weight) * cols + 1) / 2;
+int64_t bf16_floats(ConstMatView x) { return (x.rows * x.cols + 1) / 2; }
+
+template <class Rows>
+const uint16_t* bf16_piece(Context& context, const Rows& weight, int64_t begin, int64_t end) {
+  if (const uint16_t* there = weight.bf16(begin)) return there;
+  const int64_t cols = weight.cols(), halves = (rows_a_piece(weight.rows(), cols) * cols + 1) / 2;
   float* memory = context.scratch(Context::kWeights, halves + threads() * cols);
   auto* out = reinterpret_cast<uint16_t*>(memory);
   parallel_ranges(end - begin, kExpansionGrain, [&](int64_t first, int64_t last) {
     float* row = memory + halves + omp_get_thread_num() * cols;
     for (int64_t r = first; r < last; ++r) {
-      decode_row(weight, begin + r, row);
+      weight.write(begin + r, row);
       to_bf16(row, out + r * cols, cols);
     }
   });
   return out;
 }
 
-ConstMatView f32_rows(Context& context, const Matrix& weight, int64_t begin, int64_t end) {
-  if (is_plain_f32(weight)) return plain_rows(weight, begin, end);
-  float* out = context.scratch(Context::kWeights, rows_a_piece(weight) * weight.cols());
-  expand_rows(weight, begin, end, out);
-  return {out, end - begin, weight.cols()};
+template <class Rows>
+ConstMatView f32_piece(Context& context, const Rows& weight, int64_t begin, int64_t end) {
+  const int64_t cols = weight.cols();
+  if (const float* there = weight.f32(begin)) return {there, end - begin, cols};
+  float* out = context.scratch(Context::kWeights, rows_a_piece(weight.rows(), cols) * cols);
+  parallel_ranges(end - begin, kExpansionGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) weight.write(begin + r, out + r * cols);
+  });
+  return {out, end - begin, cols};
 }
 
 // At least once, so that the backward of a weight without rows still overwrites dx.
-template <class Body>
-void for_each_piece(const Matrix& weight, Body&& body) {
-  const int64_t step = rows_a_piece(weight), rows = weight.rows();
+template <class Rows, class Body>
+void for_each_piece(const Rows& weight, Body&& body) {
+  const int64_t rows = weight.rows(), step = rows_a_piece(rows, weight.cols());
   int64_t begin = 0;
   do {
     body(begin, std::min(begin + step, rows));
@@ -90,47 +117,74 @@ void for_each_piece(const Matrix& weight, Body&& body) {
   } while (begin < rows);
 }
 
-}  // namespace
-
-int64_t rows_a_piece(const Matrix& weight) {
-  return std::clamp<int64_t>(kPieceFloats / std::max<int64_t>(weight.cols(), 1), 1, std::max<int64_t>(weight.rows(), 1));
-}
-
-void expand_rows(const Matrix& weight, int64_t begin, int64_t end, float* out) {
-  parallel_ranges(end - begin, kExpansionGrain, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) decode_row(weight, begin + r, out + r * weight.cols());
-  });
-}
-
-void linear(Context& context, const Matrix& weight, ConstMatView x, float beta, MatView y) {
-  if (x.rows <= kFewRows) {
-    float* rows = context.scratch(Context::kWeights, threads() * weight.cols());
-    return linear_few_rows(weight, x, beta, y, rows);
-  }
+template <class Rows>
+void forward(Context& context, const Rows& weight, ConstMatView x, float beta, MatView y) {
+  if (x.rows <= kFewRows) return linear_few_rows(context, weight, x, beta, y);
   if (context.compute() == Compute::kBf16) {
-    const uint16_t* input = to_bf16_rows(context, x);
+    const uint16_t* input = to_bf16_rows(x, context.scratch(Context::kInput, bf16_floats(x)));
     for_each_piece(weight, [&](int64_t begin, int64_t end) {
-      gemm_bf16(Trans::kYes, input, bf16_rows(context, weight, begin, end), x.rows, end - begin, x.cols, beta,
+      gemm_bf16(Trans::kNo, Trans::kYes, input, bf16_piece(context, weight, begin, end), x.rows, end - begin, x.cols, beta,
                 y.col_range(begin, end));
     });
     return;
   }
   for_each_piece(weight, [&](int64_t begin, int64_t end) {
-    gemm(Trans::kNo, Trans::kYes, 1.0f, x, f32_rows(context, weight, begin, end), beta, y.col_range(begin, end));
+    gemm(Trans::kNo, Trans::kYes, 1.0f, x, f32_piece(context, weight, begin, end), beta, y.col_range(begin, end));
   });
 }
 
-void linear_backward(Context& context, const Matrix& weight, ConstMatView dy, float beta, MatView dx) {
-  const bool bf16 = context.compute() == Compute::kBf16;
+template <class Rows>
+void backward(Context& context, const Rows& weight, ConstMatView dy, float beta, MatView dx) {
   for_each_piece(weight, [&](int64_t begin, int64_t end) {
     const ConstMatView piece = dy.col_range(begin, end);
     const float piece_beta = begin == 0 ? beta : 1.0f;
-    if (bf16)
-      gemm_bf16(Trans::kNo, to_bf16_rows(context, piece), bf16_rows(context, weight, begin, end), dy.rows, weight.cols(),
-                end - begin, piece_beta, dx);
+    if (context.compute() == Compute::kBf16)
+      gemm_bf16(Trans::kNo, Trans::kNo, to_bf16_rows(piece, context.scratch(Context::kInput, bf16_floats(piece))),
+                bf16_piece(context, weight, begin, end), dy.rows, weight.cols(), end - begin, piece_beta, dx);
     else
-      gemm(Trans::kNo, Trans::kNo, 1.0f, piece, f32_rows(context, weight, begin, end), piece_beta, dx);
+      gemm(Trans::kNo, Trans::kNo, 1.0f, piece, f32_piece(context, weight, begin, end), piece_beta, dx);
   });
+}
+
+}  // namespace
+
+int64_t rows_a_piece(int64_t rows, int64_t cols) {
+  return std::clamp<int64_t>(kPieceFloats / std::max<int64_t>(cols, 1), 1, std::max<int64_t>(rows, 1));
+}
+
+void expand_row(const Matrix& weight, int64_t r, float* out) {
+  if (weight.is_sparse()) return tensor::unpack_sparse_row(weight.sparse_view(), r, out);
+  const tensor::DenseView view = weight.dense_view();
+  unpack_values(view.dtype, view.row(r), view.cols, out);
+}
+
+void expand_rows(const Matrix& weight, int64_t begin, int64_t end, float* out) {
+  parallel_ranges(end - begin, kExpansionGrain, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) expand_row(weight, begin + r, out + r * weight.cols());
+  });
+}
+
+void linear(Context& context, const Matrix& weight, ConstMatView x, float beta, MatView y) {
+  forward(context, MatrixRows(weight), x, beta, y);
+}
+
+void linear_backward(Context& context, const Matrix& weight, ConstMatView dy, float beta, MatView dx) {
+  backward(context, MatrixRows(weight), dy, beta, dx);
+}
+
+void linear(Context& context, const RowSource& weight, ConstMatView x, float beta, MatView y) {
+  forward(context, WrittenRows(weight), x, beta, y);
+}
+
+void linear_backward(Context& context, const RowSource& weight, ConstMatView dy, float beta, MatView dx) {
+  backward(context, WrittenRows(weight), dy, beta, dx);
+}
+
+void weight_gradient(Context& context, ConstMatView dy, ConstMatView x, MatView dw) {
+  if (context.compute() == Compute::kF32) return gemm(Trans::kYes, Trans::kNo, 1.0f, dy, x, 0.0f, dw);
+  float* memory = context.scratch(Context::kInput, bf16_floats(dy) + bf16_floats(x));
+  const uint16_t *left = to_bf16_rows(dy, memory), *right = to_bf16_rows(x, memory + bf16_floats(dy));
+  gemm_bf16(Trans::kYes, Trans::kNo, left, right, dw.rows, dw.cols, dy.rows, 0.0f, dw);
 }
 
 }  // namespace brick::kernels

@@ -2,6 +2,8 @@
 // are expanded a piece at a time into scratch memory; a few rows go through a fused path without it.
 #pragma once
 
+#include <functional>
+
 #include "brick/kernels/context.h"
 #include "brick/tensor/matrix.h"
 
@@ -14,10 +16,25 @@ void linear(Context& context, const tensor::Matrix& weight, tensor::ConstMatView
 void linear_backward(Context& context, const tensor::Matrix& weight, tensor::ConstMatView dy, float beta,
                      tensor::MatView dx);
 
+// A weight [rows, cols] that exists only row by row: write(r, out) leaves row r as float32. Several threads call it.
+struct RowSource {
+  int64_t rows, cols;
+  std::function<void(int64_t r, float* out)> write;
+};
+void linear(Context& context, const RowSource& weight, tensor::ConstMatView x, float beta, tensor::MatView y);
+void linear_backward(Context& context, const RowSource& weight, tensor::ConstMatView dy, float beta, tensor::MatView dx);
+
+// dW = dy^T x; dy [T, out], x [T, in], dW [out, in].
+void weight_gradient(Context& context, tensor::ConstMatView dy, tensor::ConstMatView x, tensor::MatView dw);
+
+// Row r of the weight as float32, [in].
+void expand_row(const tensor::Matrix& weight, int64_t r, float* out);
+
 // Rows [begin, end) of the weight as float32, [end - begin, in], in parallel.
 void expand_rows(const tensor::Matrix& weight, int64_t begin, int64_t end, float* out);
 
-// Rows of the weight that are expanded at a time: a piece of about 8 MB.
-int64_t rows_a_piece(const tensor::Matrix& weight);
+// Rows of a weight [rows, cols] that are expanded at a time: a piece of about 8 MB.
+int64_t rows_a_piece(int64_t rows, int64_t cols);
+inline int64_t rows_a_piece(const tensor::Matrix& weight) { return rows_a_piece(weight.rows(), weight.cols()); }
 
 }  // namespace brick::kernels

@@ -6,6 +6,7 @@
 #include "brick/base/parallel.h"
 #include "brick/kernels/gemm.h"
 #include "brick/kernels/linear.h"
+#include "brick/kernels/masked_lora.h"
 #include "brick/kernels/vector_ops.h"
 
 namespace brick::model {
@@ -13,6 +14,7 @@ namespace {
 
 using kernels::Context;
 using kernels::gemm;
+using kernels::RowSource;
 using kernels::Trans;
 using tensor::ConstMatView;
 using tensor::MatView;
@@ -45,95 +47,76 @@ ConstMatView branch_input(Context& context, const Branch& branch, ConstMatView x
   return dropped;
 }
 
-void keep_masked(tensor::MaskView mask, int64_t first_row, MatView values) {
-  parallel_ranges(values.rows, kRowGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const uint64_t* words = mask.row(first_row + r);
-      float* row = values.row(r);
-      for (int64_t c = 0; c < values.cols; ++c)
-        if ((words[c / 64] >> (c % 64) & 1u) == 0) row[c] = 0.0f;
-    }
-  });
+const uint64_t* mask_row(const tensor::Matrix& weight, const Branch& branch, int64_t r) {
+  return branch.masked && weight.is_sparse() ? weight.sparse_view().mask.row(r) : nullptr;
 }
 
-template <class Body>
-void for_each_piece(const tensor::Matrix& weight, Body&& body) {
-  const int64_t step = kernels::rows_a_piece(weight);
-  for (int64_t begin = 0; begin < weight.rows(); begin += step) body(begin, std::min(begin + step, weight.rows()));
+void add_delta(const tensor::Matrix& weight, const Branch& branch, int64_t r, float* out) {
+  kernels::add_delta_row(mask_row(weight, branch, r), branch.scale, branch.pair->b.mat().row(r), branch.pair->a.mat(), out);
 }
 
-// Rows [begin, end) of W + c M * (B A).
-MatView effective_rows(Context& context, const tensor::Matrix& weight, const Branch& branch, int64_t begin, int64_t end) {
-  const int64_t cols = weight.cols(), piece = kernels::rows_a_piece(weight) * cols;
-  float* memory = context.scratch(Context::kWeights, 2 * piece);
-  const MatView out(memory, end - begin, cols), delta(memory + piece, end - begin, cols);
-  kernels::expand_rows(weight, begin, end, out.data);
-  delta_rows(weight, branch, begin, end, delta);
-  parallel_ranges(out.rows, kRowGrain,
-                  [&](int64_t first, int64_t last) { kernels::axpy(1.0f, delta.row(first), out.row(first), (last - first) * cols); });
-  return out;
+// c M * (B A), and W + c M * (B A).
+RowSource delta(const tensor::Matrix& weight, const Branch& branch) {
+  return {weight.rows(), weight.cols(), [&](int64_t r, float* out) {
+            std::fill_n(out, weight.cols(), 0.0f);
+            add_delta(weight, branch, r, out);
+          }};
+}
+RowSource with_delta(const tensor::Matrix& weight, const Branch& branch) {
+  return {weight.rows(), weight.cols(), [&](int64_t r, float* out) { effective_row(weight, branch, r, out); }};
 }
 
-// Products with the masked delta are float32 whatever the context's arithmetic: rounding W + delta to bfloat16 would
-// lose small deltas.
+// One product with W + delta. Not where only the delta meets dropped inputs, and not in bfloat16, where adding first
+// would round small deltas away.
+bool adds_first(const Context& context, const Branch& branch) {
+  return branch.dropout <= 0 && context.compute() == kernels::Compute::kF32;
+}
+
 void project_masked(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x, float beta,
                     MatView y) {
-  if (branch.dropout <= 0) {
-    for_each_piece(weight, [&](int64_t begin, int64_t end) {
-      gemm(Trans::kNo, Trans::kYes, 1.0f, x, effective_rows(context, weight, branch, begin, end), beta,
-           y.col_range(begin, end));
-    });
-    return;
-  }
+  if (adds_first(context, branch)) return kernels::linear(context, with_delta(weight, branch), x, beta, y);
   kernels::linear(context, weight, x, beta, y);
-  const ConstMatView dropped = branch_input(context, branch, x);
-  for_each_piece(weight, [&](int64_t begin, int64_t end) {
-    const MatView delta(context.scratch(Context::kWeights, kernels::rows_a_piece(weight) * weight.cols()), end - begin,
-                        weight.cols());
-    delta_rows(weight, branch, begin, end, delta);
-    gemm(Trans::kNo, Trans::kYes, 1.0f, dropped, delta, 1.0f, y.col_range(begin, end));
-  });
+  kernels::linear(context, delta(weight, branch), branch_input(context, branch, x), 1.0f, y);
 }
 
 // With G = dy^T drop(x), masked: dB = c (M * G) A^T, dA = c B^T (M * G).
 void masked_parameter_gradient(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x,
                                ConstMatView dy, LoraPair& gradient) {
-  const ConstMatView input = branch_input(context, branch, x);
-  for_each_piece(weight, [&](int64_t begin, int64_t end) {
-    const MatView g(context.scratch(Context::kWeights, kernels::rows_a_piece(weight) * weight.cols()), end - begin,
-                    weight.cols());
-    gemm(Trans::kYes, Trans::kNo, 1.0f, dy.col_range(begin, end), input, 0.0f, g);
-    keep_masked(weight.sparse_view().mask, begin, g);
-    gemm(Trans::kNo, Trans::kYes, branch.scale, g, branch.pair->a.mat(), 1.0f, gradient.b.mat().row_range(begin, end));
-    gemm(Trans::kYes, Trans::kNo, branch.scale, branch.pair->b.mat().row_range(begin, end), g, 1.0f, gradient.a.mat());
-  });
+  const ConstMatView input = branch_input(context, branch, x), a = branch.pair->a.mat(), b = branch.pair->b.mat();
+  const int64_t step = kernels::rows_a_piece(weight), cols = weight.cols(), a_floats = a.rows * cols;
+  for (int64_t begin = 0; begin < weight.rows(); begin += step) {
+    const int64_t end = std::min(begin + step, weight.rows());
+    float* memory = context.scratch(Context::kWeights, step * cols + threads() * a_floats);
+    const MatView g(memory, end - begin, cols);
+    kernels::weight_gradient(context, dy.col_range(begin, end), input, g);
+    // Each thread sums its own dA; they are added in a fixed order.
+    float* da = memory + step * cols;
+    std::fill_n(da, threads() * a_floats, 0.0f);
+    parallel_ranges(g.rows, kRowGrain, [&](int64_t first, int64_t last) {
+      const MatView own(da + omp_get_thread_num() * a_floats, a.rows, cols);
+      for (int64_t r = first; r < last; ++r)
+        kernels::masked_row_backward(mask_row(weight, branch, begin + r), branch.scale, b.row(begin + r), a, g.row(r),
+                                     gradient.b.mat().row(begin + r), own);
+    });
+    for (int t = 0; t < threads(); ++t) kernels::axpy(1.0f, da + t * a_floats, gradient.a.f32(), a_floats);
+  }
 }
 
 void masked_input_gradient(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView dy,
                            float beta, MatView dx) {
-  if (branch.dropout <= 0) {
-    for_each_piece(weight, [&](int64_t begin, int64_t end) {
-      gemm(Trans::kNo, Trans::kNo, 1.0f, dy.col_range(begin, end), effective_rows(context, weight, branch, begin, end),
-           begin == 0 ? beta : 1.0f, dx);
-    });
-    return;
-  }
+  if (adds_first(context, branch)) return kernels::linear_backward(context, with_delta(weight, branch), dy, beta, dx);
   kernels::linear_backward(context, weight, dy, beta, dx);
+  if (branch.dropout <= 0) return kernels::linear_backward(context, delta(weight, branch), dy, 1.0f, dx);
   const MatView through(context.scratch(Context::kBranch, dx.rows * dx.cols), dx.rows, dx.cols);
-  for_each_piece(weight, [&](int64_t begin, int64_t end) {
-    const MatView delta(context.scratch(Context::kWeights, kernels::rows_a_piece(weight) * weight.cols()), end - begin,
-                        weight.cols());
-    delta_rows(weight, branch, begin, end, delta);
-    gemm(Trans::kNo, Trans::kNo, 1.0f, dy.col_range(begin, end), delta, begin == 0 ? 0.0f : 1.0f, through);
-  });
+  kernels::linear_backward(context, delta(weight, branch), dy, 0.0f, through);
   apply_dropout(branch, through, dx, true);
 }
 
 }  // namespace
 
-void delta_rows(const tensor::Matrix& weight, const Branch& branch, int64_t begin, int64_t end, MatView out) {
-  gemm(Trans::kNo, Trans::kNo, branch.scale, branch.pair->b.mat().row_range(begin, end), branch.pair->a.mat(), 0.0f, out);
-  if (branch.masked && weight.is_sparse()) keep_masked(weight.sparse_view().mask, begin, out);
+void effective_row(const tensor::Matrix& weight, const Branch& branch, int64_t r, float* out) {
+  kernels::expand_row(weight, r, out);
+  add_delta(weight, branch, r, out);
 }
 
 void project(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x, float beta, MatView y,

@@ -29,7 +29,7 @@ void project_backward(kernels::Context& context, const tensor::Matrix& weight, c
                       tensor::ConstMatView x, tensor::ConstMatView hidden, tensor::ConstMatView dy, float beta,
                       tensor::MatView dx, LoraPair* gradient);
 
-// rows [begin, end) of c M * (B A), or of c B A for a dense weight; out [end - begin, in].
-void delta_rows(const tensor::Matrix& weight, const Branch& branch, int64_t begin, int64_t end, tensor::MatView out);
+// Row r of W + c M * (B A), float32 [in]; for a dense weight M is all ones.
+void effective_row(const tensor::Matrix& weight, const Branch& branch, int64_t r, float* out);
 
 }  // namespace brick::model

@@ -34,24 +34,19 @@ Encoding encoding_of(const Matrix& weight, bool masked, const std::string& value
   return {sparse, SparseCoding::kValues, DType::kBF16};
 }
 
-// W + delta in float32, rows [begin, end) into `out`.
-void merged_rows(const Matrix& weight, const Branch& branch, int64_t begin, int64_t end,
-                 tensor::MatView delta, float* out) {
-  const tensor::MatView rows(delta.data, end - begin, weight.cols());
-  delta_rows(weight, branch, begin, end, rows);
-  kernels::expand_rows(weight, begin, end, out);
+// Rows [begin, end) of W + delta into `out`.
+void merged_rows(const Matrix& weight, const Branch& branch, int64_t begin, int64_t end, float* out) {
   parallel_ranges(end - begin, 16, [&](int64_t first, int64_t last) {
-    kernels::axpy(1.0f, rows.row(first), out + first * weight.cols(), (last - first) * weight.cols());
+    for (int64_t r = first; r < last; ++r) effective_row(weight, branch, begin + r, out + r * weight.cols());
   });
 }
 
 Matrix merge_weight(const Matrix& weight, const Branch& branch, const Encoding& encoding) {
   const int64_t rows = weight.rows(), cols = weight.cols(), step = kernels::rows_a_piece(weight);
-  tensor::Tensor delta = tensor::matrix(std::min(step, rows), cols);
   if (encoding.sparse) {
     tensor::Tensor merged = tensor::matrix(rows, cols);
     for (int64_t begin = 0; begin < rows; begin += step)
-      merged_rows(weight, branch, begin, std::min(begin + step, rows), delta.mat(), merged.mat().row(begin));
+      merged_rows(weight, branch, begin, std::min(begin + step, rows), merged.mat().row(begin));
     return Matrix::sparse(tensor::SparseMatrix::encode(merged.mat(), weight.sparse_view().mask,
                                                        encoding.coding, encoding.dtype));
   }
@@ -60,7 +55,7 @@ Matrix merge_weight(const Matrix& weight, const Branch& branch, const Encoding& 
   const int64_t stride = tensor::row_bytes(encoding.dtype, cols);
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t end = std::min(begin + step, rows);
-    merged_rows(weight, branch, begin, end, delta.mat(), piece.f32());
+    merged_rows(weight, branch, begin, end, piece.f32());
     parallel_ranges(end - begin, 16, [&](int64_t first, int64_t last) {
       tensor::pack(encoding.dtype, piece.mat().row(first), (last - first) * cols,
                    out.bytes().data() + (begin + first) * stride);
