@@ -52,8 +52,7 @@ TEST(Cpu, EnvironmentChoosesEachAvailableInstructionSet) {
     EXPECT_NE(said.find(std::string("active: ") + name(isa) + "."), std::string::npos) << said;
   }
   const std::string said = child_says("");
-  EXPECT_NE(said.find(std::string("active: ") + name(available_isas().back()) + "."), std::string::npos)
-      << said;
+  EXPECT_NE(said.find(std::string("active: ") + name(available_isas().back()) + "."), std::string::npos) << said;
 }
 
 TEST(Cpu, UnknownInstructionSetIsRefusedWithTheListOfThoseThatExist) {

@@ -39,8 +39,8 @@ inline SelfRun run_self(std::vector<std::string> arguments, const std::string& i
   posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
   posix_spawn_file_actions_addclose(&actions, ends[0]);
   pid_t child = 0;
-  const int refused = posix_spawn(&child, "/proc/self/exe", &actions, nullptr, pointers(arguments).data(),
-                                  pointers(variables).data());
+  const int refused =
+      posix_spawn(&child, "/proc/self/exe", &actions, nullptr, pointers(arguments).data(), pointers(variables).data());
   posix_spawn_file_actions_destroy(&actions);
   close(ends[1]);
   std::array<char, 4096> buffer{};
@@ -48,8 +48,7 @@ inline SelfRun run_self(std::vector<std::string> arguments, const std::string& i
     run.output.append(buffer.data(), static_cast<size_t>(n));
   close(ends[0]);
   int status = 0;
-  if (refused == 0 && waitpid(child, &status, 0) == child && WIFEXITED(status))
-    run.exit_code = WEXITSTATUS(status);
+  if (refused == 0 && waitpid(child, &status, 0) == child && WIFEXITED(status)) run.exit_code = WEXITSTATUS(status);
   return run;
 }
 

@@ -88,8 +88,7 @@ TEST(PlanEpoch, FillsBatches) {
   for (const int64_t limit : {1024, 2048, 4096}) {
     const Plan plan = plan_epoch(lengths, {.batch_tokens = limit, .seed = 1}, 0);
     const double room = static_cast<double>(static_cast<int64_t>(plan.size()) * limit);
-    const double used =
-        static_cast<double>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0})) / room;
+    const double used = static_cast<double>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0})) / room;
     RecordProperty("used_" + std::to_string(limit), std::to_string(used));
     EXPECT_GT(used, 0.95) << limit;
   }
@@ -162,8 +161,7 @@ TEST(PlanEpoch, RefusesBadOptions) {
 }
 
 TEST(MakeBatch, LaysSequencesEndToEnd) {
-  const std::vector<TokenSequence> sequences{
-      {{1, 2, 3}, {0, 0, 1}}, {{4, 5}, {0, 1}}, {{6, 7, 8, 9}, {0, 1, 1, 0}}};
+  const std::vector<TokenSequence> sequences{{{1, 2, 3}, {0, 0, 1}}, {{4, 5}, {0, 1}}, {{6, 7, 8, 9}, {0, 1, 1, 0}}};
   const Batch batch = make_batch(sequences, std::vector<int64_t>{2, 0});
   EXPECT_EQ(batch.ids, (std::vector<int32_t>{6, 7, 8, 9, 1, 2, 3}));
   EXPECT_EQ(batch.supervised, (std::vector<uint8_t>{0, 1, 1, 0, 0, 0, 1}));

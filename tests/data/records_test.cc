@@ -72,8 +72,8 @@ TEST_F(LoadRecords, ReadsAlpacasNames) {
   EXPECT_EQ(shown(records[1]), "user=i|assistant=r");
   expect_error(R"({"instruction": "i", "output": "o", "response": "r"})", ErrorCode::kInvalidInput,
                {"line 1 of", "\"response\" and \"output\""});
-  expect_error(R"({"instruction": "i", "input": "o", "context": "r", "output": ""})",
-               ErrorCode::kInvalidInput, {"\"context\" and \"input\""});
+  expect_error(R"({"instruction": "i", "input": "o", "context": "r", "output": ""})", ErrorCode::kInvalidInput,
+               {"\"context\" and \"input\""});
 }
 
 TEST_F(LoadRecords, ReadsMessages) {
@@ -126,15 +126,13 @@ TEST_F(LoadRecords, RefusesWhatIsNotUtf8) {
 TEST_F(LoadRecords, RefusesWhatIsNotJson) {
   expect_error(kGood + "\n" + R"({"instruction": "i", "response": )", ErrorCode::kCorrupt,
                {"line 2 of", "byte 33", "one whole record a line"});
-  expect_error("{\n\"instruction\": \"i\", \"response\": \"r\"}", ErrorCode::kCorrupt,
-               {"line 1 of", "a line"});
+  expect_error("{\n\"instruction\": \"i\", \"response\": \"r\"}", ErrorCode::kCorrupt, {"line 1 of", "a line"});
   expect_error(kGood + kGood, ErrorCode::kCorrupt, {"line 1 of"});
   expect_error("instruction,response\n", ErrorCode::kCorrupt, {"line 1 of"});
   expect_error(R"({"instruction": "\ud800", "response": ""})", ErrorCode::kCorrupt, {"line 1 of"});
   expect_error("[" + kGood + ",\n", ErrorCode::kCorrupt, {"line 2"});
   expect_error("[" + kGood + "]\n" + kGood, ErrorCode::kCorrupt, {"line 2"});
-  expect_error(R"({"instruction": "i", "response": "r", "response": "s"})", ErrorCode::kCorrupt,
-               {"response", "twice"});
+  expect_error(R"({"instruction": "i", "response": "r", "response": "s"})", ErrorCode::kCorrupt, {"response", "twice"});
   expect_error(std::string(100000, '['), ErrorCode::kCorrupt, {"deep"});
 }
 
@@ -150,8 +148,7 @@ TEST_F(LoadRecords, RefusesRecordsThatAreNone) {
   expect_error(R"({"instruction": "i", "response": ["r"]})", kBad, {"\"response\" is array [\"r\"]"});
   expect_error(R"({"instruction": "i", "output": 3})", kBad, {"\"output\" is number 3"});
   expect_error(R"({"instruction": "i", "context": {}, "response": "r"})", kBad, {"\"context\" is object"});
-  expect_error(R"({"instruction": "i", "response": "r", "category": ["a"]})", kBad,
-               {"\"category\" is array"});
+  expect_error(R"({"instruction": "i", "response": "r", "category": ["a"]})", kBad, {"\"category\" is array"});
   expect_error("{\"a\\u001b[31m\\n\": 1}", kBad, {"\\u001b[31m\\n"});
 }
 
@@ -162,10 +159,8 @@ TEST_F(LoadRecords, RefusesMalformedMessages) {
   expect_error(messages("{}"), kBad, {"line 2 of", "\"messages\" is object"});
   expect_error(messages("[5]"), kBad, {"line 2 of", "messages[0]", "number 5"});
   expect_error(messages(R"([{"role": "user"}])"), kBad, {"messages[0]", "\"content\" is missing"});
-  expect_error(messages(R"([{"from": "human", "value": "x"}])"), kBad,
-               {"\"role\" is missing", "\"from\", \"value\""});
-  expect_error(messages(R"([{"role": "user", "content": [{"type": "text"}]}])"), kBad,
-               {"\"content\" is array"});
+  expect_error(messages(R"([{"from": "human", "value": "x"}])"), kBad, {"\"role\" is missing", "\"from\", \"value\""});
+  expect_error(messages(R"([{"role": "user", "content": [{"type": "text"}]}])"), kBad, {"\"content\" is array"});
   expect_error(messages(R"([{"role": "human", "content": "x"}])"), kBad,
                {"messages[0]", "\"role\" is \"human\"", "system, user or assistant"});
   expect_error(messages(R"([{"role": "user", "content": "x"}])"), kBad,

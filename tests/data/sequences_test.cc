@@ -14,8 +14,7 @@ Record pair(const std::string& user, const std::string& assistant) {
   return {{{"user", user}, {"assistant", assistant}}, ""};
 }
 
-EncodedRecords encode(const std::vector<Record>& records, int64_t max_length,
-                      LossOn loss_on = LossOn::kResponse) {
+EncodedRecords encode(const std::vector<Record>& records, int64_t max_length, LossOn loss_on = LossOn::kResponse) {
   return encode_records(records, toy_tokenizer(), text::chat_template("chatml"), max_length, loss_on);
 }
 
@@ -24,9 +23,7 @@ std::string targets(const TokenSequence& sequence) {
   std::string text;
   for (size_t i = 0; i < sequence.ids.size(); ++i)
     if (sequence.supervised[i] != 0)
-      text += sequence.ids[i] == kEnd     ? '$'
-              : sequence.ids[i] == kStart ? '^'
-                                          : static_cast<char>(sequence.ids[i]);
+      text += sequence.ids[i] == kEnd ? '$' : sequence.ids[i] == kStart ? '^' : static_cast<char>(sequence.ids[i]);
   return text;
 }
 
@@ -48,8 +45,7 @@ TEST(EncodeRecords, SupervisesTheResponseAndItsEnd) {
 }
 
 TEST(EncodeRecords, SupervisesEveryAssistantTurn) {
-  Record record{{{"system", "s"}, {"user", "u"}, {"assistant", "one"}, {"user", "v"}, {"assistant", "two"}},
-                ""};
+  Record record{{{"system", "s"}, {"user", "u"}, {"assistant", "one"}, {"user", "v"}, {"assistant", "two"}}, ""};
   EXPECT_EQ(targets(encode({record}, 512).sequences[0]), "one$two$");
 }
 
@@ -75,8 +71,7 @@ TEST(EncodeRecords, MarkersInContentAreText) {
 
 TEST(EncodeRecords, CutsOnTheRight) {
   const int64_t prompt = kBeforeUser + 2 + kBetween;
-  const std::vector<Record> records{pair("hi", "hello"), pair("hi", "h"),
-                                    pair(std::string(100, 'u'), "lost")};
+  const std::vector<Record> records{pair("hi", "hello"), pair("hi", "h"), pair(std::string(100, 'u'), "lost")};
   const EncodedRecords encoded = encode(records, prompt + 3);
   ASSERT_EQ(encoded.sequences.size(), 2U);
   EXPECT_EQ(targets(encoded.sequences[0]), "hel");
@@ -95,9 +90,8 @@ TEST(EncodeRecords, ExactLengthIsNotCut) {
 }
 
 TEST(EncodeRecords, KeepsTheRecordsIndexAcrossGaps) {
-  const EncodedRecords encoded = encode({pair(std::string(100, 'u'), "lost"), pair("a", "b"),
-                                         pair(std::string(100, 'u'), "lost"), pair("c", "d")},
-                                        60);
+  const EncodedRecords encoded = encode(
+      {pair(std::string(100, 'u'), "lost"), pair("a", "b"), pair(std::string(100, 'u'), "lost"), pair("c", "d")}, 60);
   EXPECT_EQ(encoded.record, (std::vector<int64_t>{1, 3}));
   EXPECT_EQ(encoded.without_target, 2);
 }

@@ -74,8 +74,8 @@ TEST(Stories260K, GreedyText) {
   const auto want = stories->reference["greedy_from_bos_ids"].get<std::vector<int32_t>>();
   model::Decoder decoder(stories->model, context, {}, 512);
   const std::vector<int32_t> start{want[0]};
-  const std::vector<int32_t> made = model::generate(decoder, start, {}, static_cast<int64_t>(want.size()) - 1,
-                                                    [](int32_t) { return false; });
+  const std::vector<int32_t> made =
+      model::generate(decoder, start, {}, static_cast<int64_t>(want.size()) - 1, [](int32_t) { return false; });
   EXPECT_EQ(made, std::vector<int32_t>(want.begin() + 1, want.end()));
   const text::Tokenizer tokenizer(*stories->model.tokenizer);
   EXPECT_EQ(tokenizer.decode(made), stories->reference["greedy_text"].get<std::string>());
@@ -121,11 +121,9 @@ TEST(ScoreRecords, PackingChangesNothing) {
         {{ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(length)}, std::vector<uint8_t>(length, 1)});
     sequences.back().supervised[0] = 0;
   }
-  const std::vector<RecordScore> together =
-      score_records(stories->model, {}, sequences, context, silent_sink());
+  const std::vector<RecordScore> together = score_records(stories->model, {}, sequences, context, silent_sink());
   for (size_t i = 0; i < sequences.size(); ++i) {
-    const auto alone =
-        score_records(stories->model, {}, std::span(sequences).subspan(i, 1), context, silent_sink());
+    const auto alone = score_records(stories->model, {}, std::span(sequences).subspan(i, 1), context, silent_sink());
     EXPECT_NEAR(alone[0].mean(), together[i].mean(), 1e-5);
     EXPECT_EQ(alone[0].tokens, together[i].tokens);
   }

@@ -14,8 +14,7 @@ const std::vector<Target> kTiny{{Proj::kQ, 32, 32}, {Proj::kDown, 32, 64}};
 
 class CheckUpdate : public testing::Test {
  protected:
-  CheckUpdate()
-      : model_(model::tiny_model()), block_(model::tiny_block(model_)), reference_(reference_of(model_)) {
+  CheckUpdate() : model_(model::tiny_model()), block_(model::tiny_block(model_)), reference_(reference_of(model_)) {
     for (int k = 0; k < 4; ++k) {
       Adapter adapter = random_adapter(4, 8, static_cast<uint64_t>(k), kTiny);
       adapter.config.base_fingerprint = reference_.fingerprint;
@@ -165,9 +164,8 @@ TEST_F(CheckUpdate, AbsurdlyLargeForTheMedian) {
   // Of two clients none is the measure of the other, and clients that changed nothing don't count.
   EXPECT_EQ(review({f_.updates.data(), 2}, reference_).accepted.size(), 2u);
   for (size_t k : {2, 3})
-    model::for_each_pair(f_.adapters[k], [](int64_t, Proj, model::LoraPair& pair) {
-      std::fill_n(pair.b.f32(), pair.b.size(), 0.0f);
-    });
+    model::for_each_pair(f_.adapters[k],
+                         [](int64_t, Proj, model::LoraPair& pair) { std::fill_n(pair.b.f32(), pair.b.size(), 0.0f); });
   EXPECT_EQ(review(f_.updates, reference_).accepted.size(), 4u);
 }
 

@@ -25,8 +25,7 @@ TEST(ChooseTau, TakesTheLowestLossAndItsAdapter) {
 TEST(ChooseTau, PassesOverLossesThatAreNotFinite) {
   int calls = 0;
   const auto with = [](double tau) { return zero_adapter(1, tau); };
-  const TauChoice choice =
-      choose_tau(kTauCandidates, with, [&](const Adapter&) { return calls++ == 0 ? NAN : 1.0; });
+  const TauChoice choice = choose_tau(kTauCandidates, with, [&](const Adapter&) { return calls++ == 0 ? NAN : 1.0; });
   EXPECT_EQ(choice.tau, 0.1);
   EXPECT_THROW(choose_tau(kTauCandidates, with, [](const Adapter&) { return NAN; }), Error);
 }

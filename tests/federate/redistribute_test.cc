@@ -67,11 +67,11 @@ TEST(Redistribute, LargerRanksAddTheSameAndCanLearn) {
 // A fresh adapter has B = 0; its random A is what the clients share.
 TEST(Redistribute, AFreshAdapterKeepsItsFirstRows) {
   Adapter fresh = random_adapter(8, 16, 1);
-  model::for_each_pair(
-      fresh, [](int64_t, Proj, model::LoraPair& pair) { std::fill_n(pair.b.f32(), pair.b.size(), 0.0f); });
+  model::for_each_pair(fresh,
+                       [](int64_t, Proj, model::LoraPair& pair) { std::fill_n(pair.b.f32(), pair.b.size(), 0.0f); });
   const Adapter small = truncate(fresh, 3);
-  EXPECT_TRUE(std::equal(small.at(1, Proj::kQ).a.f32(), small.at(1, Proj::kQ).a.f32() + 3 * 80,
-                         fresh.at(1, Proj::kQ).a.f32()));
+  EXPECT_TRUE(
+      std::equal(small.at(1, Proj::kQ).a.f32(), small.at(1, Proj::kQ).a.f32() + 3 * 80, fresh.at(1, Proj::kQ).a.f32()));
 }
 
 // Factors of rank 8 around a product of rank 3: the other directions must not be dead.

@@ -47,8 +47,7 @@ inline Adapter disturbed(const Adapter& from, double deviation, uint64_t seed) {
   Rng rng(seed, 77);
   model::for_each_pair(adapter, [&](int64_t, Proj, model::LoraPair& pair) {
     for (tensor::Tensor* factor : {&pair.a, &pair.b})
-      for (int64_t i = 0; i < factor->size(); ++i)
-        factor->f32()[i] += static_cast<float>(deviation * rng.normal());
+      for (int64_t i = 0; i < factor->size(); ++i) factor->f32()[i] += static_cast<float>(deviation * rng.normal());
   });
   return adapter;
 }
@@ -66,8 +65,7 @@ inline std::vector<double> product(const Adapter& adapter, int64_t layer, Proj p
   for (int64_t r = 0; r < b.rows; ++r)
     for (int64_t i = 0; i < a.rows; ++i)
       for (int64_t c = 0; c < a.cols; ++c)
-        out[static_cast<size_t>(r * a.cols + c)] +=
-            static_cast<double>(adapter.config.scale()) * b(r, i) * a(i, c);
+        out[static_cast<size_t>(r * a.cols + c)] += static_cast<double>(adapter.config.scale()) * b(r, i) * a(i, c);
   return out;
 }
 
@@ -140,10 +138,9 @@ struct Federation {
       std::vector<Target> shapes;
       for (Proj proj : model::kProjs)
         if (update.adapter->at(0, proj).present())
-          shapes.push_back(
-              {proj, update.adapter->at(0, proj).b.shape()[0], update.adapter->at(0, proj).a.shape()[1]});
-      masks.push_back(random_masks(sparsity, 1000 + updates.size(), shapes,
-                                   static_cast<int64_t>(update.adapter->layers.size())));
+          shapes.push_back({proj, update.adapter->at(0, proj).b.shape()[0], update.adapter->at(0, proj).a.shape()[1]});
+      masks.push_back(
+          random_masks(sparsity, 1000 + updates.size(), shapes, static_cast<int64_t>(update.adapter->layers.size())));
       update.masks = masks.back().views();
     }
     updates.push_back(update);

@@ -19,8 +19,7 @@ constexpr double kRounding = 3e-6;
 // Subspace iteration stops at a residual of 1e-3, where the product is this close to the best one's.
 constexpr double kIterated = 2e-3;
 
-const std::vector<std::string> kAllRules{"fedit",   "zero-pad", "flexlora", "hete-h0",
-                                         "hete-h1", "hete-h2",  "hete-tau"};
+const std::vector<std::string> kAllRules{"fedit", "zero-pad", "flexlora", "hete-h0", "hete-h1", "hete-h2", "hete-tau"};
 const std::vector<std::string> kMaskedRules{"hete-h0", "hete-h1", "hete-h2", "hete-tau"};
 
 TEST(Rules, RegistryHasEveryNameOnce) {
@@ -77,8 +76,7 @@ TEST(Rules, ResultIsUnmaskedAndKeepsTheScale) {
 TEST(Rules, UnchangedClientsChangeNothing) {
   const Federation f = four_clients(0.0, true);
   for (const std::string& rule : kAllRules) EXPECT_LT(difference(f.run(rule), *f.global), kRounding) << rule;
-  for (bool coverage : {false, true})
-    EXPECT_TRUE(same_bits(f.run("hete-h0", {.coverage = coverage}), *f.global));
+  for (bool coverage : {false, true}) EXPECT_TRUE(same_bits(f.run("hete-h0", {.coverage = coverage}), *f.global));
 }
 
 // The same product in other factors: nothing cancels bit by bit, so the masked sums themselves are exercised.
@@ -98,8 +96,7 @@ TEST(Rules, TheSameProductInOtherFactorsChangesNothing) {
 TEST(Rules, NegativeControlOnePerturbedWeightShows) {
   Federation f = four_clients(0.0, true);
   f.adapters[0].at(1, Proj::kQ).b.f32()[3] += 0.1f;
-  for (const std::string& rule : kAllRules)
-    EXPECT_GT(difference(f.run(rule), *f.global), 10 * kRounding) << rule;
+  for (const std::string& rule : kAllRules) EXPECT_GT(difference(f.run(rule), *f.global), 10 * kRounding) << rule;
 }
 
 TEST(Rules, OrderOfClientsChangesNoBit) {
@@ -120,8 +117,7 @@ TEST(Rules, TwoClientsOfHalfTheRecordsAreOne) {
   split.updates[2] = half;
   half.name += "b";
   split.updates.push_back(half);
-  for (const std::string& rule : kAllRules)
-    EXPECT_LT(difference(split.run(rule), whole.run(rule)), kIterated) << rule;
+  for (const std::string& rule : kAllRules) EXPECT_LT(difference(split.run(rule), whole.run(rule)), kIterated) << rule;
   split.updates.back().records *= 2;
   for (const std::string& rule : kAllRules)
     EXPECT_GT(difference(split.run(rule), whole.run(rule)), 2 * kIterated) << rule;
@@ -168,11 +164,9 @@ TEST(Rules, OneDenseClientIsReturnedExactly) {
   Federation f;
   f.global = random_adapter(8, 16, 1);
   f.add("only", random_adapter(8, 16, 2), 0.0, 3);
-  for (const std::string& rule : kAllRules)
-    EXPECT_LT(difference(f.run(rule), f.adapters[0]), kRounding) << rule;
+  for (const std::string& rule : kAllRules) EXPECT_LT(difference(f.run(rule), f.adapters[0]), kRounding) << rule;
   f.global.reset();
-  for (const std::string& rule : kAllRules)
-    EXPECT_LT(difference(f.run(rule), f.adapters[0]), kRounding) << rule;
+  for (const std::string& rule : kAllRules) EXPECT_LT(difference(f.run(rule), f.adapters[0]), kRounding) << rule;
 }
 
 TEST(Rules, EntriesThatNobodyKeepsStayAsTheyWere) {
@@ -198,8 +192,7 @@ TEST(Rules, EachClientsOwnScaleCounts) {
 
 TEST(Rules, ObjectiveNeverRisesFromStepToStep) {
   const Federation f = four_clients(0.1, true);
-  for (const Trust& trust :
-       {Trust{.tau = 0, .anchor = 0.01}, Trust{.tau = 0, .anchor = 0}, Trust{.tau = 0.1}}) {
+  for (const Trust& trust : {Trust{.tau = 0, .anchor = 0.01}, Trust{.tau = 0, .anchor = 0}, Trust{.tau = 0.1}}) {
     double first = 0, last = std::numeric_limits<double>::infinity();
     for (int64_t steps = 0; steps < 8; ++steps) {
       AggregateConfig config{.tau = trust.tau, .em_iterations = steps, .anchor = trust.anchor};
@@ -248,8 +241,7 @@ TEST(HeteH1, IsTheEntryWiseAverageWhereTheRankSuffices) {
   };
   for (size_t i = 0; i < p0.size(); ++i) {
     const double wa = keeps(0, i) ? 0.25 : 0, wb = keeps(1, i) ? 0.75 : 0;
-    const double expected =
-        wa + wb == 0 ? p0[i] : p0[i] + (wa * (pa[i] - p0[i]) + wb * (pb[i] - p0[i])) / (wa + wb);
+    const double expected = wa + wb == 0 ? p0[i] : p0[i] + (wa * (pa[i] - p0[i]) + wb * (pb[i] - p0[i])) / (wa + wb);
     EXPECT_NEAR(result[i], expected, 1e-6);
   }
 }
@@ -276,8 +268,7 @@ TEST(HeteH0, TakesTheLargestChangesOnly) {
   f.updates[0].masks = f.masks.back().views();
   const Adapter g = f.run("hete-h0");
   int changed = 0;
-  for (int64_t i = 0; i < 20; ++i)
-    changed += g.at(0, Proj::kV).a.f32()[i] != f.global->at(0, Proj::kV).a.f32()[i];
+  for (int64_t i = 0; i < 20; ++i) changed += g.at(0, Proj::kV).a.f32()[i] != f.global->at(0, Proj::kV).a.f32()[i];
   EXPECT_EQ(changed, 3);
   EXPECT_EQ(g.at(0, Proj::kV).a.f32()[19], f.adapters[0].at(0, Proj::kV).a.f32()[19]);
 }

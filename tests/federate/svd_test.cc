@@ -27,8 +27,7 @@ Tensor sum_of(std::span<const Factor> factors) {
   for (const Factor& f : factors)
     for (int64_t r = 0; r < f.b.rows; ++r)
       for (int64_t i = 0; i < f.a.rows; ++i)
-        for (int64_t c = 0; c < f.a.cols; ++c)
-          out.mat()(r, c) += static_cast<float>(f.scale) * f.b(r, i) * f.a(i, c);
+        for (int64_t c = 0; c < f.a.cols; ++c) out.mat()(r, c) += static_cast<float>(f.scale) * f.b(r, i) * f.a(i, c);
   return out;
 }
 
@@ -43,8 +42,7 @@ double error(const LowRank& x, const Tensor& y) {
   for (int64_t r = 0; r < y.mat().rows; ++r)
     for (int64_t c = 0; c < y.mat().cols; ++c) {
       double entry = 0;
-      for (int64_t i = 0; i < x.rank(); ++i)
-        entry += x.s[static_cast<size_t>(i)] * x.u.mat()(r, i) * x.vt.mat()(i, c);
+      for (int64_t i = 0; i < x.rank(); ++i) entry += x.s[static_cast<size_t>(i)] * x.u.mat()(r, i) * x.vt.mat()(i, c);
       sum += (entry - y.mat()(r, c)) * (entry - y.mat()(r, c));
     }
   return std::sqrt(sum);
@@ -61,16 +59,14 @@ TEST_P(Svd, RecoversALowRankMatrix) {
   const Tensor b = random(rows, 6, 1), a = random(6, cols, 2);
   const Factor factor{0.5, b.mat(), a.mat()};
   const Tensor y = sum_of({&factor, 1});
-  for (const LowRank& x :
-       {truncated_svd(y.mat(), 6, 0), thin_svd({&factor, 1}, 6), truncated_svd(y.mat(), 9, 0)})
+  for (const LowRank& x : {truncated_svd(y.mat(), 6, 0), thin_svd({&factor, 1}, 6), truncated_svd(y.mat(), 9, 0)})
     EXPECT_LT(error(x, y), kFloat * norm(y));
   EXPECT_EQ(thin_svd({&factor, 1}, 4).rank(), 4);
 }
 
 TEST_P(Svd, ThinAndDenseAgreeOnTheBestApproximation) {
   const auto [rows, cols] = GetParam();
-  const Tensor b1 = random(rows, 5, 1), a1 = random(5, cols, 2), b2 = random(rows, 7, 3),
-               a2 = random(7, cols, 4);
+  const Tensor b1 = random(rows, 5, 1), a1 = random(5, cols, 2), b2 = random(rows, 7, 3), a2 = random(7, cols, 4);
   const std::vector<Factor> factors{{1.0, b1.mat(), a1.mat()}, {-2.0, b2.mat(), a2.mat()}};
   const Tensor y = sum_of(factors);
   const LowRank thin = thin_svd(factors, 5), dense = truncated_svd(y.mat(), 5, 0, {.tolerance = 1e-6});
@@ -114,8 +110,7 @@ TEST_P(Svd, SameInputsGiveSameBits) {
   EXPECT_TRUE(std::equal(x.vt.f32(), x.vt.f32() + x.vt.size(), again.vt.f32()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Svd,
-                         testing::Values(Shape{24, 40}, Shape{72, 200}, Shape{200, 72}, Shape{300, 260}));
+INSTANTIATE_TEST_SUITE_P(Shapes, Svd, testing::Values(Shape{24, 40}, Shape{72, 200}, Shape{200, 72}, Shape{300, 260}));
 
 TEST(TruncatedSvd, ZeroMatrix) {
   const Tensor zero = tensor::matrix(100, 90);

@@ -20,8 +20,7 @@ const std::vector<Target> kMatrix{{Proj::kQ, kSize, kSize}};
 using Square = std::vector<double>;  // [kSize, kSize]
 
 // x of (G + ridge) x = g by Cholesky, G [kRank, kRank].
-std::array<double, kRank> solve(std::array<std::array<double, kRank>, kRank> gram,
-                                std::array<double, kRank> g) {
+std::array<double, kRank> solve(std::array<std::array<double, kRank>, kRank> gram, std::array<double, kRank> g) {
   for (size_t i = 0; i < kRank; ++i) gram[i][i] += kRidge;
   for (size_t j = 0; j < kRank; ++j)
     for (size_t i = j; i < kRank; ++i) {

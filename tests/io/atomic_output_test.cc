@@ -175,8 +175,7 @@ pid_t dead_process() {
 TEST(AtomicFolder, RemovesWhatADeadProcessLeft) {
   const test::TempFolder folder;
   const std::string dead = ".out.tmp-" + std::to_string(dead_process()) + ".0";
-  const std::string ours =
-      ".out.tmp-" + std::to_string(::getpid()) + ".999999";  // of an earlier life of this id
+  const std::string ours = ".out.tmp-" + std::to_string(::getpid()) + ".999999";  // of an earlier life of this id
   const std::string alive = ".out.tmp-" + std::to_string(::getppid()) + ".0";
   const Names others{alive, ".out.tmp-mine", ".other.tmp-" + std::to_string(dead_process()) + ".0"};
   for (const std::string& name : {dead, ours, alive, others[1], others[2]}) {
@@ -238,8 +237,7 @@ TEST(AppendLine, StartsANewLineAfterHalfOfOne) {
 }
 
 TEST(AppendLine, FullDiskLeavesNoHalfLine) {
-  expect_error(ErrorCode::kIo, "/dev/full: cannot write: No space left",
-               [] { append_line_durable("/dev/full", "x"); });
+  expect_error(ErrorCode::kIo, "/dev/full: cannot write: No space left", [] { append_line_durable("/dev/full", "x"); });
   const test::TempFolder folder;
   test::spill(folder / "m.jsonl", "1\n");
   {
@@ -260,8 +258,7 @@ TEST(AppendLine, LinesOfSeveralThreadsStayWhole) {
   for (std::thread& writer : writers) writer.join();
   const std::string text = test::slurp(folder / "m");
   ASSERT_EQ(text.size(), 3u * 20 * 51);
-  for (size_t at = 0; at < text.size(); at += 51)
-    EXPECT_EQ(text.substr(at, 51), std::string(50, text[at]) + "\n");
+  for (size_t at = 0; at < text.size(); at += 51) EXPECT_EQ(text.substr(at, 51), std::string(50, text[at]) + "\n");
 }
 
 }  // namespace

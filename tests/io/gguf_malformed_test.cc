@@ -63,9 +63,8 @@ TEST(GgufReader, RefusesImpossibleCounts) {
   expect_corrupt("tensors, more than fit", Raw().head(~uint64_t{0}, 0));
   expect_corrupt("tensors, more than fit", Raw().head(1000, 0).data(100));
   expect_corrupt("metadata keys, more than fit", Raw().head(0, uint64_t{1} << 60));
-  expect_corrupt(
-      "values, more than fit",
-      Raw().head(0, 1).text("k").put(uint32_t{9}).put(uint32_t{6}).put(uint64_t{1} << 62).data(64));
+  expect_corrupt("values, more than fit",
+                 Raw().head(0, 1).text("k").put(uint32_t{9}).put(uint32_t{6}).put(uint64_t{1} << 62).data(64));
   expect_corrupt("values, more than fit",
                  Raw().head(0, 1).text("k").put(uint32_t{9}).put(uint32_t{8}).put(uint64_t{99}).data(64));
   expect_corrupt("truncated", Raw().head(0, 1).text("k").put(uint32_t{8}).put(~uint64_t{0}));
@@ -75,10 +74,8 @@ TEST(GgufReader, RefusesImpossibleCounts) {
 TEST(GgufReader, RefusesMalformedMetadata) {
   expect_corrupt("stands there twice", Raw().head(0, 2).u32("k", 1).u32("k", 1));
   expect_corrupt("unknown type 13", Raw().head(0, 1).text("k").put(uint32_t{13}).put(uint64_t{0}));
-  expect_corrupt("unknown type 77",
-                 Raw().head(0, 1).text("k").put(uint32_t{9}).put(uint32_t{77}).put(uint64_t{0}));
-  expect_corrupt("a bool in metadata \"k\" is 2",
-                 Raw().head(0, 1).text("k").put(uint32_t{7}).put(uint8_t{2}));
+  expect_corrupt("unknown type 77", Raw().head(0, 1).text("k").put(uint32_t{9}).put(uint32_t{77}).put(uint64_t{0}));
+  expect_corrupt("a bool in metadata \"k\" is 2", Raw().head(0, 1).text("k").put(uint32_t{7}).put(uint8_t{2}));
   expect_error(ErrorCode::kUnsupported, "array of arrays",
                [] { Raw().head(0, 1).text("k").put(uint32_t{9}).put(uint32_t{9}).put(uint64_t{0}).parse(); });
   for (const uint32_t alignment : {0u, 1u, 33u, 1u << 30})
@@ -88,8 +85,7 @@ TEST(GgufReader, RefusesMalformedMetadata) {
 }
 
 TEST(GgufReader, UsesTheFilesAlignment) {
-  const GgufFile file =
-      Raw().head(1, 1).u32("general.alignment", 64).tensor("t", {4}, 0, 64).data(64 + 16, 64).parse();
+  const GgufFile file = Raw().head(1, 1).u32("general.alignment", 64).tensor("t", {4}, 0, 64).data(64 + 16, 64).parse();
   EXPECT_EQ(file.find_tensor("t")->offset % 64, 0u);
 }
 
@@ -108,8 +104,7 @@ TEST(GgufReader, RefusesMalformedTensors) {
                  Raw().head(1, 0).tensor("t", {uint64_t{1} << 40, uint64_t{1} << 40}, 0, 0).data(32));
   expect_corrupt("larger than any memory", Raw().head(1, 0).tensor("t", {uint64_t{1} << 62}, 0, 0).data(32));
   expect_corrupt("rows of 33", Raw().head(1, 0).tensor("t", {33}, 2, 0).data(64));
-  expect_corrupt("stands there twice",
-                 Raw().head(2, 0).tensor("t", {4}, 0, 0).tensor("t", {4}, 0, 32).data(64));
+  expect_corrupt("stands there twice", Raw().head(2, 0).tensor("t", {4}, 0, 0).tensor("t", {4}, 0, 32).data(64));
   expect_corrupt("overlap", Raw().head(2, 0).tensor("s", {16}, 0, 0).tensor("t", {4}, 0, 32).data(64));
 }
 
@@ -126,9 +121,8 @@ TEST(GgufReader, ReadsTensorsWithoutElements) {
 }
 
 TEST(GgufReader, NamesInMessagesAreHarmless) {
-  expect_corrupt(
-      "\"\\x1b[2J\\xff\" stands there twice",
-      Raw().head(2, 0).tensor("\x1b[2J\xff", {4}, 0, 0).tensor("\x1b[2J\xff", {4}, 0, 32).data(64));
+  expect_corrupt("\"\\x1b[2J\\xff\" stands there twice",
+                 Raw().head(2, 0).tensor("\x1b[2J\xff", {4}, 0, 0).tensor("\x1b[2J\xff", {4}, 0, 32).data(64));
 }
 
 TEST(GgufReader, SurvivesDamage) {

@@ -67,8 +67,7 @@ TEST(GgufWriter, RoundTripsEveryDtype) {
   const test::TempFolder folder;
   GgufWriter writer;
   std::vector<tensor::Tensor> kept;
-  for (const DType dtype :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
     kept.push_back(ramp(dtype, 3, 64));
     writer.add_tensor(std::string(tensor::name(dtype)), kept.back().view());
   }
@@ -132,8 +131,7 @@ TEST(GgufWriter, RefusesWhatGgufCannotHold) {
   expect_error(ErrorCode::kInvalidInput, "dimensions", [&] {
     writer.add_tensor("t", DType::kF32, {1, 1, 1, 1, 1}, {});
   });
-  expect_error(ErrorCode::kInvalidInput, "rows of 33",
-               [&] { writer.add_tensor("t", DType::kQ4_0, {33}, {}); });
+  expect_error(ErrorCode::kInvalidInput, "rows of 33", [&] { writer.add_tensor("t", DType::kQ4_0, {33}, {}); });
   expect_error(ErrorCode::kInvalidInput, "type 99", [&] { writer.add_ggml_tensor("t", 99, {32}, {}); });
 }
 
@@ -198,8 +196,7 @@ TEST_F(GgufMetadata, AbsentIsDefaultOrError) {
 }
 
 TEST_F(GgufMetadata, WrongTypesAreNamedEvenWithADefault) {
-  expect_error(ErrorCode::kInvalidInput, "\"text\" is string, expected u32",
-               [&] { file_->u32_or("text", 1); });
+  expect_error(ErrorCode::kInvalidInput, "\"text\" is string, expected u32", [&] { file_->u32_or("text", 1); });
   expect_error(ErrorCode::kInvalidInput, "which is no u32", [&] { file_->require_u32("minus"); });
   expect_error(ErrorCode::kInvalidInput, "which is no u32", [&] { file_->require_u32("wide"); });
   expect_error(ErrorCode::kInvalidInput, "expected u32", [&] { file_->require_u32("yes"); });
@@ -213,8 +210,7 @@ TEST_F(GgufMetadata, WrongTypesAreNamedEvenWithADefault) {
 
 TEST(GgufReader, OpensARealModelQuickly) {
   const char* model = std::getenv("BRICK_MODEL");
-  if (model == nullptr || !std::string_view(model).ends_with(".gguf"))
-    GTEST_SKIP() << "BRICK_MODEL names no GGUF file";
+  if (model == nullptr || !std::string_view(model).ends_with(".gguf")) GTEST_SKIP() << "BRICK_MODEL names no GGUF file";
   const auto begin = std::chrono::steady_clock::now();
   const GgufFile file = GgufFile::open(model);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;

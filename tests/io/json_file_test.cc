@@ -9,9 +9,9 @@ using nlohmann::json;
 using test::expect_error;
 
 TEST(JsonFile, ParsesWhatTheLibraryParses) {
-  for (const char* text : {"null", "true", "-3", "18446744073709551615", "1.5e3", "\"a\\u00e9\"", "[]", "{}",
-                           "[1,[2,{\"a\":[{}]}],\"x\"]", "{\"a\":{\"b\":1},\"c\":[null,false]}",
-                           " \n[ 1 ]\n ", "\xEF\xBB\xBF{\"bom\":1}"})
+  for (const char* text :
+       {"null", "true", "-3", "18446744073709551615", "1.5e3", "\"a\\u00e9\"", "[]", "{}", "[1,[2,{\"a\":[{}]}],\"x\"]",
+        "{\"a\":{\"b\":1},\"c\":[null,false]}", " \n[ 1 ]\n ", "\xEF\xBB\xBF{\"bom\":1}"})
     EXPECT_EQ(parse_json(text, "t"), json::parse(text)) << text;
 }
 
@@ -57,8 +57,7 @@ TEST(JsonFile, ReadsAndWrites) {
   const test::TempFolder folder;
   const json value{{"b", {1, 2.5}}, {"a", "\xC3\xA9"}};
   write_json_file(folder / "v.json", value);
-  EXPECT_EQ(test::slurp(folder / "v.json"),
-            "{\n  \"a\": \"\xC3\xA9\",\n  \"b\": [\n    1,\n    2.5\n  ]\n}\n");
+  EXPECT_EQ(test::slurp(folder / "v.json"), "{\n  \"a\": \"\xC3\xA9\",\n  \"b\": [\n    1,\n    2.5\n  ]\n}\n");
   EXPECT_EQ(read_json_file(folder / "v.json"), value);
   EXPECT_EQ(compact_json(value), "{\"a\":\"\xC3\xA9\",\"b\":[1,2.5]}");
   EXPECT_EQ(compact_json(json("\xff")), "\"\xEF\xBF\xBD\"");

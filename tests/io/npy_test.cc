@@ -44,56 +44,46 @@ TEST(NpyReader, ReadsEveryWidthAndVersion) {
   EXPECT_EQ(ints(npy(header("<i4", "(2,)"), raw<int32_t>({-5, 7}))).values, (std::vector<int64_t>{-5, 7}));
   EXPECT_TRUE(ints(npy(header("<i4", "(0, 512)"), "")).values.empty());
   EXPECT_EQ(
-      ints(npy("{\"shape\": (1,), \"fortran_order\": False, \"descr\": \"<i4\"}   \n", raw<int32_t>({9})))
-          .values[0],
+      ints(npy("{\"shape\": (1,), \"fortran_order\": False, \"descr\": \"<i4\"}   \n", raw<int32_t>({9}))).values[0],
       9);
 }
 
 TEST(NpyReader, RefusesOtherKindsByName) {
-  expect_error(ErrorCode::kUnsupported, "Fortran order",
-               [] { ints(npy(header("<i4", "(2, 2)", "True"), "")); });
+  expect_error(ErrorCode::kUnsupported, "Fortran order", [] { ints(npy(header("<i4", "(2, 2)", "True"), "")); });
   for (const char* descr : {"<f4", ">i4", "|i1", "|b1", "<c8", "<U5", "|O"})
     expect_error(ErrorCode::kUnsupported, descr, [&] { ints(npy(header(descr, "(1,)"), "abcd")); });
-  expect_error(ErrorCode::kUnsupported, "structured", [] {
-    ints(npy("{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,), }", "abcd"));
-  });
+  expect_error(ErrorCode::kUnsupported, "structured",
+               [] { ints(npy("{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,), }", "abcd")); });
   expect_error(ErrorCode::kUnsupported, "0 dimensions", [] { ints(npy(header("<i4", "()"), "abcd")); });
-  expect_error(ErrorCode::kUnsupported, "3 dimensions",
-               [] { ints(npy(header("<i4", "(1, 1, 1)"), "abcd")); });
+  expect_error(ErrorCode::kUnsupported, "3 dimensions", [] { ints(npy(header("<i4", "(1, 1, 1)"), "abcd")); });
   expect_error(ErrorCode::kUnsupported, "version 4", [] { ints(npy(header("<i4", "(1,)"), "abcd", 4)); });
   expect_error(ErrorCode::kUnsupported, "no int64",
                [] { ints(npy(header("<u8", "(1,)"), raw<uint64_t>({~uint64_t{0}}))); });
 }
 
 TEST(NpyReader, RefusesMalformedHeaders) {
-  for (const char* text :
-       {"", "{", "{}", "{'descr': '<i4'}", "{'descr': '<i4', 'fortran_order': 0, 'shape': (1,)}",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': (1,)", "{'descr': '<i4",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': (-1,)}",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': (99999999999999999999,)}",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': (1 1)}",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': 1}",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': (1,), 'x': 1}",
-        "{'descr': '<i4', 'descr': '<i4', 'fortran_order': False, 'shape': (1,)}",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': (1,)} x",
-        "{'descr': '<i4' 'fortran_order': False, 'shape': (1,)}"})
+  for (const char* text : {"", "{", "{}", "{'descr': '<i4'}", "{'descr': '<i4', 'fortran_order': 0, 'shape': (1,)}",
+                           "{'descr': '<i4', 'fortran_order': False, 'shape': (1,)", "{'descr': '<i4",
+                           "{'descr': '<i4', 'fortran_order': False, 'shape': (-1,)}",
+                           "{'descr': '<i4', 'fortran_order': False, 'shape': (99999999999999999999,)}",
+                           "{'descr': '<i4', 'fortran_order': False, 'shape': (1 1)}",
+                           "{'descr': '<i4', 'fortran_order': False, 'shape': 1}",
+                           "{'descr': '<i4', 'fortran_order': False, 'shape': (1,), 'x': 1}",
+                           "{'descr': '<i4', 'descr': '<i4', 'fortran_order': False, 'shape': (1,)}",
+                           "{'descr': '<i4', 'fortran_order': False, 'shape': (1,)} x",
+                           "{'descr': '<i4' 'fortran_order': False, 'shape': (1,)}"})
     expect_error(ErrorCode::kCorrupt, "header is malformed", [&] { ints(npy(text, "abcd")); });
   expect_error(ErrorCode::kCorrupt, "is no NumPy file", [] { ints("PK\x03\x04 and a zip archive"); });
   expect_error(ErrorCode::kCorrupt, "is no NumPy file", [] { ints("\x93NUMPY"); });
-  expect_error(ErrorCode::kCorrupt, "claims a header",
-               [] { ints(npy(header("<i4", "(1,)"), "").substr(0, 40)); });
+  expect_error(ErrorCode::kCorrupt, "claims a header", [] { ints(npy(header("<i4", "(1,)"), "").substr(0, 40)); });
   expect_error(ErrorCode::kCorrupt, "claims a header", [] { ints(npy(std::string(20000, ' '), "")); });
 }
 
 TEST(NpyReader, RefusesDataOfAnotherSize) {
-  expect_error(ErrorCode::kCorrupt, "does not fit its 4 bytes",
-               [] { ints(npy(header("<i4", "(2,)"), "abcd")); });
-  expect_error(ErrorCode::kCorrupt, "does not fit its 8 bytes",
-               [] { ints(npy(header("<i4", "(1,)"), "abcdefgh")); });
-  expect_error(ErrorCode::kCorrupt, "overflows",
-               [] { ints(npy(header("<i4", "(4294967296, 4294967296)"), "abcd")); });
-  expect_error(ErrorCode::kCorrupt, "overflows",
-               [] { ints(npy(header("<i4", "(9223372036854775807,)"), "abcd")); });
+  expect_error(ErrorCode::kCorrupt, "does not fit its 4 bytes", [] { ints(npy(header("<i4", "(2,)"), "abcd")); });
+  expect_error(ErrorCode::kCorrupt, "does not fit its 8 bytes", [] { ints(npy(header("<i4", "(1,)"), "abcdefgh")); });
+  expect_error(ErrorCode::kCorrupt, "overflows", [] { ints(npy(header("<i4", "(4294967296, 4294967296)"), "abcd")); });
+  expect_error(ErrorCode::kCorrupt, "overflows", [] { ints(npy(header("<i4", "(9223372036854775807,)"), "abcd")); });
 }
 
 TEST(NpyReader, SurvivesDamage) {

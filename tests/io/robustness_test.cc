@@ -48,8 +48,7 @@ bool parse_watched(const std::string& text, const Parse& parse) {
 void expect_robust(std::string_view good, size_t header, size_t needed, const Parse& parse) {
   ASSERT_TRUE(survives([&] { parse(good); }));
   for (size_t size = 0; size < good.size(); ++size)
-    EXPECT_TRUE(!parse_watched(std::string(good.substr(0, size)), parse) || size >= needed)
-        << "cut at " << size;
+    EXPECT_TRUE(!parse_watched(std::string(good.substr(0, size)), parse) || size >= needed) << "cut at " << size;
 
   constexpr uint64_t kExtremes[] = {0,
                                     1,

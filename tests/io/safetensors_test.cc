@@ -81,21 +81,17 @@ TEST(SafetensorsWriter, SameCallsSameBytes) {
     writer.write(folder / name);
   }
   EXPECT_EQ(test::slurp(folder / "a"), test::slurp(folder / "b"));
-  EXPECT_EQ(test::slurp(folder / "a").substr(8).find("{\"__metadata__\":{\"x\":\"1\",\"y\":\"1\"},\"t\":"),
-            0u);
+  EXPECT_EQ(test::slurp(folder / "a").substr(8).find("{\"__metadata__\":{\"x\":\"1\",\"y\":\"1\"},\"t\":"), 0u);
 }
 
 TEST(SafetensorsWriter, RefusesWhatItCannotHold) {
   const test::TempFolder folder;
   SafetensorsWriter writer;
-  expect_error(ErrorCode::kInvalidInput, "q4_0 cannot",
-               [&] { writer.add_tensor("t", DType::kQ4_0, {32}, {}); });
-  expect_error(ErrorCode::kInvalidInput, "reserved",
-               [&] { writer.add_tensor("__metadata__", DType::kF32, {}, {}); });
+  expect_error(ErrorCode::kInvalidInput, "q4_0 cannot", [&] { writer.add_tensor("t", DType::kQ4_0, {32}, {}); });
+  expect_error(ErrorCode::kInvalidInput, "reserved", [&] { writer.add_tensor("__metadata__", DType::kF32, {}, {}); });
   writer.add_tensor("t", DType::kF32, {2}, [](const ByteSink& sink) { sink(test::Bytes(4)); });
   expect_error(ErrorCode::kInvalidInput, "twice", [&] { writer.add_tensor("t", DType::kF32, {2}, {}); });
-  expect_error(ErrorCode::kInvalidInput, "gives 4 bytes, its shape has 8",
-               [&] { writer.write(folder / "m"); });
+  expect_error(ErrorCode::kInvalidInput, "gives 4 bytes, its shape has 8", [&] { writer.write(folder / "m"); });
   EXPECT_TRUE(folder.names().empty());
   SafetensorsWriter bad_name;
   bad_name.add_tensor("\xff", DType::kF32, {0}, source_of({}));
@@ -140,8 +136,7 @@ TEST(SafetensorsReader, RefusesMalformedHeaders) {
   expect_corrupt("unknown or repeated key \"x\"", R"({"t":{"x":1}})");
   expect_corrupt("lacks dtype", R"({"t":{"dtype":"F32","shape":[4]}})");
   expect_corrupt("data_offsets, not 2", R"({"t":{"dtype":"F32","shape":[4],"data_offsets":[16]}})");
-  expect_corrupt("where the header's form has none",
-                 R"({"t":{"dtype":"F32","shape":[4],"data_offsets":[0,8,16]}})");
+  expect_corrupt("where the header's form has none", R"({"t":{"dtype":"F32","shape":[4],"data_offsets":[0,8,16]}})");
   expect_corrupt("negative number", R"({"t":{"dtype":"F32","shape":[-4],"data_offsets":[0,16]}})");
   expect_corrupt("fraction", R"({"t":{"dtype":"F32","shape":[4.0],"data_offsets":[0,16]}})");
   expect_corrupt("fraction", R"({"t":{"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,16]}})");
@@ -167,8 +162,7 @@ TEST(SafetensorsReader, RefusesBadOffsets) {
   expect_corrupt("lies at", one("[1]", "[18446744073709551612,18446744073709551615]"));
   expect_corrupt("takes 20", one("[5]", "[0,16]"));
   expect_corrupt("takes more than any memory", one("[4294967296,4294967296,4]", "[0,16]"));
-  expect_corrupt("overlap",
-                 fmt::format("{{{},{}}}", entry("a", "[2]", "[0,8]"), entry("b", "[2]", "[4,12]")));
+  expect_corrupt("overlap", fmt::format("{{{},{}}}", entry("a", "[2]", "[0,8]"), entry("b", "[2]", "[4,12]")));
   expect_corrupt("overlap", fmt::format("{{{},{}}}", entry("a", "[2]", "[0,8]"), entry("b", "[2]", "[0,8]")));
 }
 
@@ -206,8 +200,7 @@ class SafetensorsFolder : public ::testing::Test {
     writer.write(folder_ / file);
   }
   void index(std::string_view map) {
-    test::spill(folder_ / "model.safetensors.index.json",
-                fmt::format(R"({{"metadata":{{}},"weight_map":{}}})", map));
+    test::spill(folder_ / "model.safetensors.index.json", fmt::format(R"({{"metadata":{{}},"weight_map":{}}})", map));
   }
   SafetensorsSet open() { return SafetensorsSet::open(folder_.path()); }
   test::TempFolder folder_;
@@ -237,8 +230,8 @@ TEST_F(SafetensorsFolder, ReadsShards) {
 
 TEST_F(SafetensorsFolder, RefusesPathsOutOfTheFolder) {
   shard("one.safetensors", "a", 1);
-  for (const char* path : {"../one.safetensors", "/etc/passwd", "..", ".", "", "x/../one.safetensors",
-                           "a\\\\b", "one.safetensors\\u0000"}) {
+  for (const char* path : {"../one.safetensors", "/etc/passwd", "..", ".", "", "x/../one.safetensors", "a\\\\b",
+                           "one.safetensors\\u0000"}) {
     index(fmt::format(R"({{"a":"{}"}})", path));
     expect_error(ErrorCode::kCorrupt, "no file name of this folder", [&] { open(); });
   }
@@ -269,8 +262,7 @@ TEST_F(SafetensorsFolder, SaysWhatIsMissing) {
 
 TEST(SafetensorsReader, OpensARealFolder) {
   const char* model = std::getenv("BRICK_MODEL");
-  if (model == nullptr || !std::filesystem::is_directory(model))
-    GTEST_SKIP() << "BRICK_MODEL names no folder";
+  if (model == nullptr || !std::filesystem::is_directory(model)) GTEST_SKIP() << "BRICK_MODEL names no folder";
   const SafetensorsSet set = SafetensorsSet::open(model);
   EXPECT_FALSE(set.names().empty());
   for (const std::string& name : set.names()) EXPECT_FALSE(set.tensor(name).bytes.empty());

@@ -39,8 +39,7 @@ class TempFolder {
   // Names in the folder, sorted.
   std::vector<std::string> names() const {
     std::vector<std::string> all;
-    for (const auto& entry : std::filesystem::directory_iterator(path_))
-      all.push_back(entry.path().filename());
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) all.push_back(entry.path().filename());
     std::sort(all.begin(), all.end());
     return all;
   }

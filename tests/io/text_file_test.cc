@@ -17,8 +17,7 @@ Lines lines_of(std::string_view text) {
   const test::TempFolder folder;
   test::spill(folder / "f", text);
   Lines from_file;
-  for_each_line(folder / "f",
-                [&](int64_t number, std::string_view line) { from_file.emplace_back(number, line); });
+  for_each_line(folder / "f", [&](int64_t number, std::string_view line) { from_file.emplace_back(number, line); });
   EXPECT_EQ(all, from_file);
   EXPECT_EQ(read_text(folder / "f"), text);
   return all;

@@ -60,26 +60,22 @@ struct Case {
     std::vector<float> dense(static_cast<size_t>(q.rows() * shape.heads));
     attention(context, shape, spans, q.view(), k.view(), v.view(), out.o.view(), dense.data());
     for (int64_t t = 0; t < q.rows(); ++t)
-      for (int64_t h = 0; h < shape.heads; ++h)
-        out.log_sum_exp(t, h) = dense[static_cast<size_t>(t * shape.heads + h)];
-    attention_backward(context, shape, spans, q.view(), k.view(), v.view(), out.o.view(), dense.data(),
-                       d_o.view(), out.dq.view(), out.dk.view(), out.dv.view());
+      for (int64_t h = 0; h < shape.heads; ++h) out.log_sum_exp(t, h) = dense[static_cast<size_t>(t * shape.heads + h)];
+    attention_backward(context, shape, spans, q.view(), k.view(), v.view(), out.o.view(), dense.data(), d_o.view(),
+                       out.dq.view(), out.dk.view(), out.dv.view());
     return out;
   }
 
-  ref::AttentionResult<double> want() const {
-    return ref::attention(shape, spans, q.exact(), k.exact(), v.exact());
-  }
+  ref::AttentionResult<double> want() const { return ref::attention(shape, spans, q.exact(), k.exact(), v.exact()); }
 
   // sum d_o * o with one operand replaced by complex numbers.
   auto loss(const Grid& replaced) const {
-    return
-        [this, &replaced, cq = ref::Array<ref::Complex>(q.exact()), ck = ref::Array<ref::Complex>(k.exact()),
-         cv = ref::Array<ref::Complex>(v.exact()), weights = d_o.exact()](const ref::Array<ref::Complex>& z) {
-          return ref::inner(weights, ref::attention(shape, spans, &replaced == &q ? z : cq,
-                                                    &replaced == &k ? z : ck, &replaced == &v ? z : cv)
-                                         .o);
-        };
+    return [this, &replaced, cq = ref::Array<ref::Complex>(q.exact()), ck = ref::Array<ref::Complex>(k.exact()),
+            cv = ref::Array<ref::Complex>(v.exact()), weights = d_o.exact()](const ref::Array<ref::Complex>& z) {
+      return ref::inner(
+          weights,
+          ref::attention(shape, spans, &replaced == &q ? z : cq, &replaced == &k ? z : ck, &replaced == &v ? z : cv).o);
+    };
   }
 };
 
@@ -104,25 +100,23 @@ TEST_P(Attention, ForwardNeedsNoLogSumExp) {
   EXPECT_EQ(o.memory(), c.run().o.memory());
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Small, Attention,
-    ::testing::Values(Case("Mha", {2, 2, 8}, packed({{5, 5}, {1, 1}, {9, 9}})),
-                      Case("Gqa", {4, 2, 8}, packed({{7, 7}, {3, 3}})),
-                      Case("Mqa", {3, 1, 8}, packed({{6, 6}, {2, 2}})),
-                      Case("OddHeadDim", {2, 1, 5}, packed({{4, 4}})),
-                      Case("HeadDim64", {2, 1, 64}, packed({{4, 4}, {2, 2}})),
-                      Case("OneTokenOfDecode", {4, 2, 8}, packed({{1, 11}})),
-                      Case("PackedDecode", {2, 1, 8}, packed({{1, 7}, {4, 9}, {2, 2}})),
-                      // The second sequence lies first; a sequence without queries takes no part.
-                      Case("AnyOrder", {2, 2, 8}, {{4, 3, 0, 3}, {0, 4, 3, 5}}),
-                      Case("EmptySpan", {2, 2, 8}, {{0, 3, 0, 3}, {3, 0, 3, 0}, {3, 2, 3, 2}})),
-    label);
+INSTANTIATE_TEST_SUITE_P(Small, Attention,
+                         ::testing::Values(Case("Mha", {2, 2, 8}, packed({{5, 5}, {1, 1}, {9, 9}})),
+                                           Case("Gqa", {4, 2, 8}, packed({{7, 7}, {3, 3}})),
+                                           Case("Mqa", {3, 1, 8}, packed({{6, 6}, {2, 2}})),
+                                           Case("OddHeadDim", {2, 1, 5}, packed({{4, 4}})),
+                                           Case("HeadDim64", {2, 1, 64}, packed({{4, 4}, {2, 2}})),
+                                           Case("OneTokenOfDecode", {4, 2, 8}, packed({{1, 11}})),
+                                           Case("PackedDecode", {2, 1, 8}, packed({{1, 7}, {4, 9}, {2, 2}})),
+                                           // The second sequence lies first; a sequence without queries takes no part.
+                                           Case("AnyOrder", {2, 2, 8}, {{4, 3, 0, 3}, {0, 4, 3, 5}}),
+                                           Case("EmptySpan", {2, 2, 8}, {{0, 3, 0, 3}, {3, 0, 3, 0}, {3, 2, 3, 2}})),
+                         label);
 
 INSTANTIATE_TEST_SUITE_P(LongerThanABlock, Attention,
                          ::testing::Values(Case("ExactlyOneBlock", {2, 1, 8}, packed({{64, 64}})),
                                            Case("OneMore", {2, 1, 8}, packed({{65, 65}, {3, 3}})),
-                                           Case("Packed", {4, 2, 8},
-                                                packed({{130, 130}, {17, 17}, {64, 64}})),
+                                           Case("Packed", {4, 2, 8}, packed({{130, 130}, {17, 17}, {64, 64}})),
                                            Case("WithCache", {2, 1, 64}, packed({{70, 131}, {129, 129}}))),
                          label);
 
@@ -132,12 +126,9 @@ class AttentionGradient : public ::testing::TestWithParam<Case> {};
 TEST_P(AttentionGradient, GradientMatchesComplexStep) {
   const Case& c = GetParam();
   const Outcome got = c.run();
-  expect_within("attention dq", worst_error(got.dq, ref::gradient(c.q.exact(), c.loss(c.q))),
-                kBackwardTolerance);
-  expect_within("attention dk", worst_error(got.dk, ref::gradient(c.k.exact(), c.loss(c.k))),
-                kBackwardTolerance);
-  expect_within("attention dv", worst_error(got.dv, ref::gradient(c.v.exact(), c.loss(c.v))),
-                kBackwardTolerance);
+  expect_within("attention dq", worst_error(got.dq, ref::gradient(c.q.exact(), c.loss(c.q))), kBackwardTolerance);
+  expect_within("attention dk", worst_error(got.dk, ref::gradient(c.k.exact(), c.loss(c.k))), kBackwardTolerance);
+  expect_within("attention dv", worst_error(got.dv, ref::gradient(c.v.exact(), c.loss(c.v))), kBackwardTolerance);
 }
 
 INSTANTIATE_TEST_SUITE_P(Small, AttentionGradient,
@@ -172,8 +163,7 @@ TEST_P(AttentionSlope, GradientMatchesComplexStepAlongRandomDirections) {
 
 INSTANTIATE_TEST_SUITE_P(LongerThanABlock, AttentionSlope,
                          ::testing::Values(Case("OneMore", {2, 1, 8}, packed({{65, 65}, {3, 3}})),
-                                           Case("Packed", {4, 2, 8},
-                                                packed({{130, 130}, {17, 17}, {64, 64}})),
+                                           Case("Packed", {4, 2, 8}, packed({{130, 130}, {17, 17}, {64, 64}})),
                                            Case("WithCache", {2, 1, 64}, packed({{70, 131}}))),
                          label);
 

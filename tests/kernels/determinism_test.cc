@@ -76,8 +76,8 @@ TEST(Determinism, Attention) {
     expect_same_bits([&] {
       std::array<Grid, 3> out{Grid(209, 32), Grid(209, 16), Grid(209, 16)};
       const tensor::ConstMatView result = std::as_const(o).view();
-      attention_backward(context, shape, spans, q.view(), k.view(), v.view(), result, log_sum_exp.data(),
-                         d_o.view(), out[0].view(), out[1].view(), out[2].view());
+      attention_backward(context, shape, spans, q.view(), k.view(), v.view(), result, log_sum_exp.data(), d_o.view(),
+                         out[0].view(), out[1].view(), out[2].view());
       return out[static_cast<size_t>(wanted)];
     });
 }

@@ -14,9 +14,7 @@ namespace {
 // float32 sums of at most 300 products.
 constexpr double kTolerance = 2e-6;
 
-double at(const Grid& m, Trans trans, int64_t r, int64_t c) {
-  return trans == Trans::kYes ? m(c, r) : m(r, c);
-}
+double at(const Grid& m, Trans trans, int64_t r, int64_t c) { return trans == Trans::kYes ? m(c, r) : m(r, c); }
 
 struct Case {
   Trans trans_a, trans_b;
@@ -104,11 +102,11 @@ struct Bf16Case {
   int64_t m, n, k;
   Trans trans_a, trans_b;
   std::vector<uint16_t> a, b;
-  Bf16Case(Trans ta, Trans tb, int64_t rows, int64_t cols, int64_t inner) : m(rows), n(cols), k(inner), trans_a(ta), trans_b(tb) {
+  Bf16Case(Trans ta, Trans tb, int64_t rows, int64_t cols, int64_t inner)
+      : m(rows), n(cols), k(inner), trans_a(ta), trans_b(tb) {
     Rng rng(53);
     for (auto& [to, count] : {std::pair{&a, m * k}, {&b, n * k}})
-      for (int64_t i = 0; i < count; ++i)
-        to->push_back(tensor::f32_to_bf16(static_cast<float>(rng.normal())));
+      for (int64_t i = 0; i < count; ++i) to->push_back(tensor::f32_to_bf16(static_cast<float>(rng.normal())));
   }
   Grid run(float beta) const {
     Grid c = beta == 0.0f ? Grid(m, n) : Grid::random(m, n, 3);
@@ -122,10 +120,9 @@ struct Bf16Case {
       for (int64_t c = 0; c < n; ++c) {
         if (beta != 0.0f) out(r, c) = start(r, c);
         for (int64_t i = 0; i < k; ++i)
-          out(r, c) += double{tensor::bf16_to_f32(
-                           a[static_cast<size_t>(trans_a == Trans::kYes ? i * m + r : r * k + i)])} *
-                       double{tensor::bf16_to_f32(
-                           b[static_cast<size_t>(trans_b == Trans::kYes ? c * k + i : i * n + c)])};
+          out(r, c) +=
+              double{tensor::bf16_to_f32(a[static_cast<size_t>(trans_a == Trans::kYes ? i * m + r : r * k + i)])} *
+              double{tensor::bf16_to_f32(b[static_cast<size_t>(trans_b == Trans::kYes ? c * k + i : i * n + c)])};
       }
     return out;
   }
@@ -135,8 +132,7 @@ TEST(GemmBf16, MatchesDoubleReferenceOfTheRoundedOperands) {
   if (!has_bf16_arithmetic()) GTEST_SKIP() << name(active_isa()) << " has no bfloat16 arithmetic";
   for (Trans ta : kBoth)
     for (Trans tb : kBoth)
-      for (auto [m, n, k] :
-           {std::array<int64_t, 3>{1, 1, 1}, {5, 33, 17}, {6, 7, 64}, {65, 130, 67}, {9, 31, 300}})
+      for (auto [m, n, k] : {std::array<int64_t, 3>{1, 1, 1}, {5, 33, 17}, {6, 7, 64}, {65, 130, 67}, {9, 31, 300}})
         for (float beta : {0.0f, 1.0f}) {
           const Bf16Case c(ta, tb, m, n, k);
           expect_within("gemm_bf16", worst_error(c.run(beta), c.want(beta)), kTolerance);

@@ -26,8 +26,7 @@ constexpr double kBf16Bound = 0x1p-8 + 0x1p-14;
 Tensor random_weight(int64_t rows, int64_t cols) {
   Tensor out = tensor::matrix(rows, cols);
   Rng rng(54, static_cast<uint64_t>(cols));
-  for (int64_t i = 0; i < rows * cols; ++i)
-    out.f32()[i] = static_cast<float>(rng.next_u32()) * 0x1p-30f - 2.0f;
+  for (int64_t i = 0; i < rows * cols; ++i) out.f32()[i] = static_cast<float>(rng.next_u32()) * 0x1p-30f - 2.0f;
   return out;
 }
 
@@ -86,15 +85,13 @@ ref::Array<double> sum(ref::Array<double> a, const ref::Array<double>& b) {
   return a;
 }
 
-Grid forward(const Matrix& weight, const Grid& x, const Grid& start, float beta,
-             Compute compute = Compute::kF32) {
+Grid forward(const Matrix& weight, const Grid& x, const Grid& start, float beta, Compute compute = Compute::kF32) {
   Context context(compute);
   Grid y = start;
   linear(context, weight, x.view(), beta, y.view());
   return y;
 }
-Grid backward(const Matrix& weight, const Grid& dy, const Grid& start, float beta,
-              Compute compute = Compute::kF32) {
+Grid backward(const Matrix& weight, const Grid& dy, const Grid& start, float beta, Compute compute = Compute::kF32) {
   Context context(compute);
   Grid dx = start;
   linear_backward(context, weight, dy.view(), beta, dx.view());
@@ -131,8 +128,7 @@ TEST_P(LinearForms, FewRowsAgreeWithTheProductOfMatrices) {
   const Grid five = Grid::random(5, 160, 1);
   Grid four(4, 160);
   for (int64_t t = 0; t < 4; ++t) std::copy_n(five.view().row(t), 160, four.view().row(t));
-  const Grid fused = forward(weight, four, Grid(4, 37), 0.0f),
-             product = forward(weight, five, Grid(5, 37), 0.0f);
+  const Grid fused = forward(weight, four, Grid(4, 37), 0.0f), product = forward(weight, five, Grid(5, 37), 0.0f);
   ref::Array<double> want(4, 37);
   for (int64_t t = 0; t < 4; ++t)
     for (int64_t o = 0; o < 37; ++o) want(t, o) = product(t, o);
@@ -154,8 +150,7 @@ TEST_P(LinearForms, NegativeControlAPerturbedWeightIsSeen) {
   const Matrix wrong = GetParam().make(values);
   for (int64_t tokens : {3, 6}) {
     const Grid x = Grid::random(tokens, 64, 1), dy = Grid::random(tokens, 24, 2);
-    EXPECT_GT(worst_error(forward(wrong, x, Grid(tokens, 24), 0.0f), ref::linear(x.exact(), w)),
-              10 * kTolerance);
+    EXPECT_GT(worst_error(forward(wrong, x, Grid(tokens, 24), 0.0f), ref::linear(x.exact(), w)), 10 * kTolerance);
     EXPECT_GT(worst_error(backward(wrong, dy, Grid(tokens, 64), 0.0f), ref::linear_backward(dy.exact(), w)),
               10 * kTolerance);
   }
@@ -172,14 +167,12 @@ TEST_P(LinearPieces, WeightsLargerThanAPieceMatchDoubleReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(SomeForms, LinearPieces,
-                         ::testing::Values(all_forms()[0], all_forms()[2], all_forms()[4], all_forms()[10]),
-                         label);
+                         ::testing::Values(all_forms()[0], all_forms()[2], all_forms()[4], all_forms()[10]), label);
 
 TEST(Linear, BackwardReferenceMatchesComplexStep) {
   const Grid x = Grid::random(3, 20, 1), dy = Grid::random(3, 11, 2), w = Grid::random(11, 20, 3);
-  const ref::Array<double> stepped = ref::gradient(x.exact(), [&](const ref::Array<ref::Complex>& z) {
-    return ref::inner(dy.exact(), ref::linear(z, w.exact()));
-  });
+  const ref::Array<double> stepped = ref::gradient(
+      x.exact(), [&](const ref::Array<ref::Complex>& z) { return ref::inner(dy.exact(), ref::linear(z, w.exact())); });
   const ref::Array<double> product = ref::linear_backward(dy.exact(), w.exact());
   for (size_t i = 0; i < stepped.values.size(); ++i) EXPECT_NEAR(stepped.values[i], product.values[i], 1e-13);
 }
@@ -240,9 +233,8 @@ TEST_P(LinearBf16, StaysWithinTheBoundAndMatchesTheRoundedOperands) {
     const Grid x = Grid::random(tokens, cols, 1), dy = Grid::random(tokens, rows, 2);
     const Grid y = forward(weight, x, Grid(tokens, rows), 0.0f, Compute::kBf16);
     const Grid dx = backward(weight, dy, Grid(tokens, cols), 0.0f, Compute::kBf16);
-    expect_within(
-        "linear bf16, share of the bound",
-        share_of_bound(y, ref::linear(x.exact(), w), ref::linear(magnitude(x.exact()), magnitude(w))), 1.0);
+    expect_within("linear bf16, share of the bound",
+                  share_of_bound(y, ref::linear(x.exact(), w), ref::linear(magnitude(x.exact()), magnitude(w))), 1.0);
     expect_within("linear bf16 backward, share of the bound",
                   share_of_bound(dx, ref::linear_backward(dy.exact(), w),
                                  ref::linear_backward(magnitude(dy.exact()), magnitude(w))),
@@ -253,8 +245,7 @@ TEST_P(LinearBf16, StaysWithinTheBoundAndMatchesTheRoundedOperands) {
     expect_within("linear bf16 backward of rounded operands", worst_error(dx, dx16), kTolerance);
     const Grid old_y = Grid::random(tokens, rows, 3), old_dx = Grid::random(tokens, cols, 4);
     expect_within("linear bf16 of rounded operands",
-                  worst_error(forward(weight, x, old_y, 1.0f, Compute::kBf16), sum(y16, old_y.exact())),
-                  kTolerance);
+                  worst_error(forward(weight, x, old_y, 1.0f, Compute::kBf16), sum(y16, old_y.exact())), kTolerance);
     expect_within("linear bf16 backward of rounded operands",
                   worst_error(backward(weight, dy, old_dx, 1.0f, Compute::kBf16), sum(dx16, old_dx.exact())),
                   kTolerance);
@@ -273,8 +264,7 @@ TEST_P(LinearBf16, NegativeControlAPerturbedWeightIsSeen) {
 }
 
 INSTANTIATE_TEST_SUITE_P(SomeForms, LinearBf16,
-                         ::testing::Values(all_forms()[0], all_forms()[2], all_forms()[3], all_forms()[9]),
-                         label);
+                         ::testing::Values(all_forms()[0], all_forms()[2], all_forms()[3], all_forms()[9]), label);
 
 TEST(LinearBf16Edges, EmptyWeightsGiveZeros) {
   if (!has_bf16_arithmetic()) GTEST_SKIP() << name(active_isa()) << " has no bfloat16 arithmetic";

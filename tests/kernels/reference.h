@@ -48,8 +48,7 @@ Array<T> rms_norm(const Array<T>& x, const Array<double>& w, double eps) {
 
 // Dimension i of a head turns with i + head_dim / 2; the angle is rounded to float32, as the header says.
 template <class T>
-Array<T> rope(const Array<T>& x, std::span<const int32_t> positions,
-              std::span<const float> inverse_frequency) {
+Array<T> rope(const Array<T>& x, std::span<const int32_t> positions, std::span<const float> inverse_frequency) {
   const auto half = static_cast<int64_t>(inverse_frequency.size());
   Array<T> y = x;
   for (int64_t t = 0; t < x.rows; ++t)
@@ -95,8 +94,8 @@ struct AttentionResult {
 };
 
 template <class T>
-AttentionResult<T> attention(const AttentionShape& shape, std::span<const AttentionSpan> spans,
-                             const Array<T>& q, const Array<T>& k, const Array<T>& v) {
+AttentionResult<T> attention(const AttentionShape& shape, std::span<const AttentionSpan> spans, const Array<T>& q,
+                             const Array<T>& k, const Array<T>& v) {
   const int64_t d = shape.head_dim, group = shape.heads / shape.kv_heads;
   AttentionResult<T> out{Array<T>(q.rows, q.cols), Array<T>(q.rows, shape.heads)};
   std::vector<T> score;
@@ -173,8 +172,7 @@ Array<double> gradient(const Array<double>& x, Loss&& loss) {
 template <class Loss>
 double slope(const Array<double>& x, const Array<double>& direction, Loss&& loss) {
   Array<Complex> stepped(x);
-  for (size_t i = 0; i < x.values.size(); ++i)
-    stepped.values[i] = {x.values[i], kComplexStep * direction.values[i]};
+  for (size_t i = 0; i < x.values.size(); ++i) stepped.values[i] = {x.values[i], kComplexStep * direction.values[i]};
   return loss(stepped).imag() / kComplexStep;
 }
 

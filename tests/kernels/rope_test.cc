@@ -63,8 +63,7 @@ TEST(Rope, ForwardMatchesDoubleReference) {
 
 // <dy, rope(x)> with dy = x: its derivative in the second factor is the backward of x.
 TEST(Rope, GradientMatchesComplexStep) {
-  for (const Case& c : cases())
-    expect_within("rope_backward", worst_error(c.turned_back(), c.want_dx()), kTolerance);
+  for (const Case& c : cases()) expect_within("rope_backward", worst_error(c.turned_back(), c.want_dx()), kTolerance);
 }
 
 TEST(Rope, BackwardUndoesForward) {

@@ -70,8 +70,7 @@ INSTANTIATE_TEST_SUITE_P(Columns, SwigluSizes, ::testing::Values(1, 3, 8, 15, 16
 
 // Far out, where exp(-g) leaves float32: each value on its own scale, in vector lanes and in the remainder.
 TEST(Swiglu, SaturatesForLargeGates) {
-  for (float g :
-       {-1e30f, -1000.0f, -300.0f, -200.0f, -180.0f, -120.0f, -90.0f, -80.0f, 80.0f, 200.0f, 1e30f}) {
+  for (float g : {-1e30f, -1000.0f, -300.0f, -200.0f, -180.0f, -120.0f, -90.0f, -80.0f, 80.0f, 200.0f, 1e30f}) {
     Case c(1, 35);
     for (int64_t i = 0; i < 35; ++i) {
       c.gate(0, i) = g;

@@ -99,8 +99,7 @@ inline ref::Array<double> random_direction(int64_t rows, int64_t cols, uint64_t 
 
 // How far the slope along `direction` that `gradient` promises is from `slope`, in units of the gradient's
 // norm.
-inline double slope_error(const ref::Array<double>& gradient, const ref::Array<double>& direction,
-                          double slope) {
+inline double slope_error(const ref::Array<double>& gradient, const ref::Array<double>& direction, double slope) {
   return std::fabs(ref::inner(gradient, direction) - slope) / std::sqrt(ref::inner(gradient, gradient));
 }
 

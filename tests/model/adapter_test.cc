@@ -67,8 +67,7 @@ TEST(Adapter, StartsAsNothing) {
   EXPECT_GT(largest, 0.9f * bound);
   expect_same(adapter, make_adapter(model, {.rank = 4, .targets = {Proj::kQ, Proj::kV}}, 7));
   EXPECT_NE(adapter.at(0, Proj::kQ).a.f32()[0], adapter.at(1, Proj::kQ).a.f32()[0]);
-  EXPECT_NE(adapter.at(0, Proj::kQ).a.f32()[0],
-            make_adapter(model, adapter.config, 8).at(0, Proj::kQ).a.f32()[0]);
+  EXPECT_NE(adapter.at(0, Proj::kQ).a.f32()[0], make_adapter(model, adapter.config, 8).at(0, Proj::kQ).a.f32()[0]);
 }
 
 TEST(Adapter, RefusesSenselessConfigurations) {
@@ -88,8 +87,7 @@ TEST(Targets, AreNamesOrExpressions) {
   EXPECT_EQ(parse_targets("v_proj, q_proj"), (std::vector<Proj>{Proj::kQ, Proj::kV}));
   EXPECT_EQ(parse_targets("(q|k)_proj"), (std::vector<Proj>{Proj::kQ, Proj::kK}));
   EXPECT_EQ(parse_targets(".*self_attn.*"), (std::vector<Proj>{Proj::kQ, Proj::kK, Proj::kV, Proj::kO}));
-  EXPECT_EQ(parse_targets(R"(model\.layers\.\d+\.mlp\.(gate|up)_proj)"),
-            (std::vector<Proj>{Proj::kGate, Proj::kUp}));
+  EXPECT_EQ(parse_targets(R"(model\.layers\.\d+\.mlp\.(gate|up)_proj)"), (std::vector<Proj>{Proj::kGate, Proj::kUp}));
   expect_error(ErrorCode::kInvalidInput, "c_attn", [] { parse_targets("q_proj,c_attn"); });
   expect_error(ErrorCode::kInvalidInput, "match nothing", [] { parse_targets("proj"); });
   expect_error(ErrorCode::kInvalidInput, "regular expression", [] { parse_targets("(q_proj"); });
@@ -159,8 +157,7 @@ struct Edited {
     save_adapter(adapter, "", folder.folder("a"));
     Edited out{io::read_json_file(folder.file("a/adapter_config.json")), {}};
     const auto file = io::SafetensorsFile::open(folder.file("a/adapter_model.safetensors"));
-    for (const auto& info : file.tensors())
-      out.tensors.emplace_back(info.name, tensor::to_f32(file.tensor(info)));
+    for (const auto& info : file.tensors()) out.tensors.emplace_back(info.name, tensor::to_f32(file.tensor(info)));
     return out;
   }
   tensor::Tensor& at(const std::string& name) {
@@ -219,8 +216,8 @@ TEST(AdapterFile, RefusesOtherKindsByName) {
     edited.config[key] = value;
     expect_error(ErrorCode::kUnsupported, key, [&] { edited.load(); });
   }
-  const std::vector<std::pair<std::string, json>> nonsense{
-      {"r", 0}, {"r", "8"}, {"r", nullptr}, {"lora_alpha", -1}, {"lora_dropout", 2}, {"use_rslora", 1}};
+  const std::vector<std::pair<std::string, json>> nonsense{{"r", 0},           {"r", "8"},          {"r", nullptr},
+                                                           {"lora_alpha", -1}, {"lora_dropout", 2}, {"use_rslora", 1}};
   for (const auto& [key, value] : nonsense) {
     Edited edited = Edited::of(adapter);
     edited.config[key] = value;
@@ -239,23 +236,18 @@ TEST(AdapterFile, RefusesFaultyTensorsByName) {
     edit(edited);
     expect_error(code, part, [&] { edited.load(); });
   };
-  faulty(ErrorCode::kNumeric, a,
-         [&](Edited& e) { e.at(a).f32()[5] = std::numeric_limits<float>::quiet_NaN(); });
-  faulty(ErrorCode::kNumeric, a,
-         [&](Edited& e) { e.at(a).f32()[5] = std::numeric_limits<float>::infinity(); });
+  faulty(ErrorCode::kNumeric, a, [&](Edited& e) { e.at(a).f32()[5] = std::numeric_limits<float>::quiet_NaN(); });
+  faulty(ErrorCode::kNumeric, a, [&](Edited& e) { e.at(a).f32()[5] = std::numeric_limits<float>::infinity(); });
   faulty(ErrorCode::kCorrupt, a, [&](Edited& e) { e.erase(a); });
   faulty(ErrorCode::kCorrupt, a, [&](Edited& e) { e.at(a) = tensor::matrix(5, 32); });
   faulty(ErrorCode::kCorrupt, "rank 3", [](Edited& e) { e.config["r"] = 3; });
-  faulty(ErrorCode::kUnsupported, "layers.1.self_attn.q_proj",
-         [](Edited& e) { e.erase("1.self_attn.q_proj"); });
+  faulty(ErrorCode::kUnsupported, "layers.1.self_attn.q_proj", [](Edited& e) { e.erase("1.self_attn.q_proj"); });
   faulty(ErrorCode::kUnsupported, "layer 0", [](Edited& e) { e.erase("layers.0."); });
   faulty(ErrorCode::kCorrupt, "no tensor", [](Edited& e) { e.tensors.clear(); });
-  faulty(ErrorCode::kUnsupported, "lm_head", [](Edited& e) {
-    e.tensors.emplace_back("base_model.model.lm_head.lora_A.weight", tensor::matrix(4, 32));
-  });
-  faulty(ErrorCode::kCorrupt, "twice", [&](Edited& e) {
-    e.tensors.emplace_back(replaced(a, ".weight", ".default.weight"), tensor::matrix(4, 32));
-  });
+  faulty(ErrorCode::kUnsupported, "lm_head",
+         [](Edited& e) { e.tensors.emplace_back("base_model.model.lm_head.lora_A.weight", tensor::matrix(4, 32)); });
+  faulty(ErrorCode::kCorrupt, "twice",
+         [&](Edited& e) { e.tensors.emplace_back(replaced(a, ".weight", ".default.weight"), tensor::matrix(4, 32)); });
   const TempFolder folder;
   expect_error(ErrorCode::kNotFound, "nothing-here", [&] { load_adapter(folder.file("nothing-here")); });
 }

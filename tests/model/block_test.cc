@@ -49,13 +49,12 @@ TEST(Block, EveryCodingComesBackBitForBit) {
     SparseCoding coding;
     DType dtype;
   };
-  for (const Case& c : {Case{DType::kF32, SparseCoding::kValues, DType::kF32},
-                        Case{DType::kF32, SparseCoding::kValues, DType::kBF16},
-                        Case{DType::kF16, SparseCoding::kValues, DType::kF16},
-                        Case{DType::kF32, SparseCoding::kQ4, DType::kQ4_1},
-                        Case{DType::kQ4_1, SparseCoding::kParent, DType::kQ4_1},
-                        Case{DType::kQ4_0, SparseCoding::kParent, DType::kQ4_0},
-                        Case{DType::kQ8_0, SparseCoding::kParent, DType::kQ8_0}}) {
+  for (const Case& c :
+       {Case{DType::kF32, SparseCoding::kValues, DType::kF32}, Case{DType::kF32, SparseCoding::kValues, DType::kBF16},
+        Case{DType::kF16, SparseCoding::kValues, DType::kF16}, Case{DType::kF32, SparseCoding::kQ4, DType::kQ4_1},
+        Case{DType::kQ4_1, SparseCoding::kParent, DType::kQ4_1},
+        Case{DType::kQ4_0, SparseCoding::kParent, DType::kQ4_0},
+        Case{DType::kQ8_0, SparseCoding::kParent, DType::kQ8_0}}) {
     SCOPED_TRACE(std::string(tensor::name(c.coding)) + " " + std::string(tensor::name(c.dtype)));
     const Model block =
         tiny_block(tiny_model({.dtype = c.dense, .embedding_dtype = DType::kQ8_0}), 0.6, c.coding, c.dtype);
@@ -171,8 +170,7 @@ TEST(Block, RefusesWhatWasAlteredByName) {
     std::erase_if(f.tensors, [&](const auto& t) { return t.first == name; });
   };
   std::vector<std::byte> bytes;
-  const auto edited = [&](tensor::TensorView& view,
-                          const std::function<void(std::vector<std::byte>&)>& edit) {
+  const auto edited = [&](tensor::TensorView& view, const std::function<void(std::vector<std::byte>&)>& edit) {
     bytes.assign(view.bytes.begin(), view.bytes.end());
     edit(bytes);
     view.bytes = bytes;
@@ -184,16 +182,11 @@ TEST(Block, RefusesWhatWasAlteredByName) {
   expect_refused(ErrorCode::kCorrupt, q, [&](Files& f) { f.config["brick"]["tensors"].erase(q); });
   expect_refused(ErrorCode::kUnsupported, "coding",
                  [&](Files& f) { f.config["brick"]["tensors"][q]["coding"] = "lz"; });
-  expect_refused(ErrorCode::kUnsupported, "dtype",
-                 [&](Files& f) { f.config["brick"]["tensors"][q]["dtype"] = "u8"; });
-  expect_refused(ErrorCode::kCorrupt, q,
-                 [&](Files& f) { f.config["brick"]["tensors"][q]["dtype"] = "bf16"; });
-  expect_refused(ErrorCode::kCorrupt, q, [&](Files& f) {
-    f.config["brick"]["tensors"][q]["shape"] = {32, 320};
-  });
+  expect_refused(ErrorCode::kUnsupported, "dtype", [&](Files& f) { f.config["brick"]["tensors"][q]["dtype"] = "u8"; });
+  expect_refused(ErrorCode::kCorrupt, q, [&](Files& f) { f.config["brick"]["tensors"][q]["dtype"] = "bf16"; });
+  expect_refused(ErrorCode::kCorrupt, q, [&](Files& f) { f.config["brick"]["tensors"][q]["shape"] = {32, 320}; });
   expect_refused(ErrorCode::kCorrupt, q, [&](Files& f) { f.config["brick"]["tensors"][q]["kept"] = 1; });
-  expect_refused(ErrorCode::kCorrupt, "mask",
-                 [](Files& f) { f.config["brick"]["mask_hash"] = std::string(64, '0'); });
+  expect_refused(ErrorCode::kCorrupt, "mask", [](Files& f) { f.config["brick"]["mask_hash"] = std::string(64, '0'); });
   expect_refused(ErrorCode::kCorrupt, "inverse_frequency",
                  [](Files& f) { f.config["brick"]["inverse_frequency"].erase(0); });
   expect_refused(ErrorCode::kNotFound, q + ".mask", [&](Files& f) { erase(f, q + ".mask"); });

@@ -55,8 +55,7 @@ inline void expect_same_model(const Model& a, const Model& b, float tolerance = 
     near(a.layers[i].attention_norm, b.layers[i].attention_norm);
     near(a.layers[i].ffn_norm, b.layers[i].ffn_norm);
     for (Proj proj : kProjs)
-      EXPECT_LE(largest_difference(a.layers[i][proj], b.layers[i][proj]), tolerance)
-          << weight_name(int64_t(i), proj);
+      EXPECT_LE(largest_difference(a.layers[i][proj], b.layers[i][proj]), tolerance) << weight_name(int64_t(i), proj);
   }
 }
 

@@ -32,15 +32,13 @@ TEST(GgufLayout, RowsAreInterleaved) {
 }
 
 TEST(Gguf, EveryTypeComesBack) {
-  const std::vector<std::pair<DType, float>> types{{DType::kF32, 0.0f},   {DType::kF16, 2e-3f},
-                                                   {DType::kBF16, 1e-2f}, {DType::kQ8_0, 2e-2f},
-                                                   {DType::kQ4_0, 0.3f},  {DType::kQ4_1, 0.3f}};
+  const std::vector<std::pair<DType, float>> types{{DType::kF32, 0.0f},   {DType::kF16, 2e-3f}, {DType::kBF16, 1e-2f},
+                                                   {DType::kQ8_0, 2e-2f}, {DType::kQ4_0, 0.3f}, {DType::kQ4_1, 0.3f}};
   const TempFolder folder;
   for (const auto& [dtype, tolerance] : types) {
     for (const bool tied : {true, false}) {
       SCOPED_TRACE(std::string(tensor::name(dtype)) + (tied ? " tied" : ""));
-      const std::string file =
-          folder.file(std::string(tensor::name(dtype)) + (tied ? "-tied" : "") + ".gguf");
+      const std::string file = folder.file(std::string(tensor::name(dtype)) + (tied ? "-tied" : "") + ".gguf");
       const Model model = tiny_model({.tied = tied});
       export_gguf(model, dtype, file);
       const Model back = load_model(file, kNoTokenizer);
@@ -65,11 +63,9 @@ TEST(Gguf, SameWeightsWriteTheSameBytes) {
     EXPECT_EQ(fingerprint(model), fingerprint(back));
     // The dequantised folders are the same model.
     export_hf(back, DType::kBF16, folder.folder(std::string(tensor::name(dtype))));
-    EXPECT_EQ(fingerprint(load_model(folder.file(std::string(tensor::name(dtype))), kNoTokenizer)),
-              fingerprint(model));
+    EXPECT_EQ(fingerprint(load_model(folder.file(std::string(tensor::name(dtype))), kNoTokenizer)), fingerprint(model));
   }
-  expect_error(ErrorCode::kExists, "a.gguf",
-               [&] { export_gguf(tiny_model(), DType::kF32, folder.file("a.gguf")); });
+  expect_error(ErrorCode::kExists, "a.gguf", [&] { export_gguf(tiny_model(), DType::kF32, folder.file("a.gguf")); });
 }
 
 TEST(Gguf, QueriesAndKeysStandInItsOwnOrder) {
@@ -114,8 +110,7 @@ TEST(Gguf, OverflowOfF16IsRefusedByName) {
   tensor::Tensor huge = tensor::matrix(32, 32);
   huge.f32()[7] = 1e5f;
   model.layers[1][Proj::kQ] = tensor::Matrix::dense(std::move(huge));
-  expect_error(ErrorCode::kNumeric, "blk.1.attn_q",
-               [&] { export_gguf(model, DType::kF16, folder.file("m.gguf")); });
+  expect_error(ErrorCode::kNumeric, "blk.1.attn_q", [&] { export_gguf(model, DType::kF16, folder.file("m.gguf")); });
   EXPECT_FALSE(std::filesystem::exists(folder.file("m.gguf")));
 }
 
@@ -140,8 +135,7 @@ TEST(Gguf, RotaryScalingComesBack) {
   export_gguf(odd, DType::kF32, folder.file("odd.gguf"));
   const Model back = load_model(folder.file("odd.gguf"), kNoTokenizer);
   expect_same_model(odd, back);
-  expect_error(ErrorCode::kUnsupported, "rotary",
-               [&] { export_hf(back, DType::kF32, folder.folder("odd")); });
+  expect_error(ErrorCode::kUnsupported, "rotary", [&] { export_hf(back, DType::kF32, folder.folder("odd")); });
   save_block(back, folder.folder("block"));
   expect_same_model(back, load_model(folder.file("block"), kNoTokenizer));
 }
@@ -158,8 +152,7 @@ TEST(Gguf, LayersMayDifferInWidth) {
   const Model back = load_model(folder.file("m.gguf"), kNoTokenizer);
   expect_same_model(model, back);
   EXPECT_EQ(back.layers[1].shape.ffn, 40);
-  expect_error(ErrorCode::kUnsupported, "layer 1",
-               [&] { export_hf(model, DType::kF32, folder.folder("hf")); });
+  expect_error(ErrorCode::kUnsupported, "layer 1", [&] { export_hf(model, DType::kF32, folder.folder("hf")); });
 }
 
 // The metadata and tensors of an exported model, to edit before writing them again.
@@ -183,8 +176,7 @@ void expect_refused(ErrorCode code, const std::string& part, const std::function
   const io::GgufFile file = io::GgufFile::open(folder.file("a.gguf"));
   Parts parts;
   for (const auto& [key, value] : file.metadata()) parts.metadata.emplace(key, value);
-  for (const auto& info : file.tensors())
-    parts.tensors.emplace_back(info.name, tensor::to_f32(file.tensor(info)));
+  for (const auto& info : file.tensors()) parts.tensors.emplace_back(info.name, tensor::to_f32(file.tensor(info)));
   edit(parts);
   io::GgufWriter writer;
   for (const auto& [key, value] : parts.metadata) writer.add(key, value);
@@ -215,16 +207,13 @@ TEST(Gguf, RefusesOthersByName) {
        {"general.architecture", "llama.block_count", "llama.embedding_length", "llama.attention.head_count",
         "llama.feed_forward_length", "llama.attention.layer_norm_rms_epsilon"})
     expect_refused(ErrorCode::kNotFound, key, without(key));
-  expect_refused(ErrorCode::kInvalidInput, "llama.block_count",
-                 with("llama.block_count", std::string("two")));
+  expect_refused(ErrorCode::kInvalidInput, "llama.block_count", with("llama.block_count", std::string("two")));
   expect_refused(ErrorCode::kInvalidInput, "llama.block_count", with("llama.block_count", uint32_t{0}));
-  expect_refused(ErrorCode::kInvalidInput, "llama.block_count",
-                 with("llama.block_count", uint32_t{4000000000u}));
+  expect_refused(ErrorCode::kInvalidInput, "llama.block_count", with("llama.block_count", uint32_t{4000000000u}));
   expect_refused(ErrorCode::kNotFound, "blk.2.", with("llama.block_count", uint32_t{3}));
   expect_refused(ErrorCode::kUnsupported, "blk.1.", with("llama.block_count", uint32_t{1}));
   expect_refused(ErrorCode::kCorrupt, "token_embd", with("llama.vocab_size", uint32_t{97}));
-  expect_refused(ErrorCode::kUnsupported, "rope.dimension_count",
-                 with("llama.rope.dimension_count", uint32_t{4}));
+  expect_refused(ErrorCode::kUnsupported, "rope.dimension_count", with("llama.rope.dimension_count", uint32_t{4}));
   expect_refused(ErrorCode::kUnsupported, "value_length", with("llama.attention.value_length", uint32_t{16}));
   expect_refused(ErrorCode::kUnsupported, "yarn", with("llama.rope.scaling.type", std::string("yarn")));
   expect_refused(ErrorCode::kInvalidInput, "multiple", with("llama.attention.head_count_kv", uint32_t{3}));
@@ -237,12 +226,10 @@ TEST(Gguf, RefusesFaultyTensorsByName) {
   expect_refused(ErrorCode::kNotFound, q, [&](Parts& p) { p.erase(q); });
   expect_refused(ErrorCode::kNotFound, "output_norm", [](Parts& p) { p.erase("output_norm.weight"); });
   expect_refused(ErrorCode::kNotFound, "token_embd", [](Parts& p) { p.erase("token_embd.weight"); });
-  expect_refused(ErrorCode::kUnsupported, "blk.0.attn_q.bias", [](Parts& p) {
-    p.tensors.emplace_back("blk.0.attn_q.bias", tensor::Tensor(DType::kF32, {32}));
-  });
-  expect_refused(ErrorCode::kUnsupported, "blk.0.ffn_gate_inp.weight", [](Parts& p) {
-    p.tensors.emplace_back("blk.0.ffn_gate_inp.weight", tensor::matrix(8, 32));
-  });
+  expect_refused(ErrorCode::kUnsupported, "blk.0.attn_q.bias",
+                 [](Parts& p) { p.tensors.emplace_back("blk.0.attn_q.bias", tensor::Tensor(DType::kF32, {32})); });
+  expect_refused(ErrorCode::kUnsupported, "blk.0.ffn_gate_inp.weight",
+                 [](Parts& p) { p.tensors.emplace_back("blk.0.ffn_gate_inp.weight", tensor::matrix(8, 32)); });
   expect_refused(ErrorCode::kCorrupt, "gate_proj",
                  [](Parts& p) { p.at("blk.0.ffn_gate.weight") = tensor::matrix(32, 64); });
   expect_refused(ErrorCode::kCorrupt, "q_proj", [&](Parts& p) { p.at(q) = tensor::matrix(40, 32); });

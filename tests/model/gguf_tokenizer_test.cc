@@ -136,11 +136,10 @@ TEST(GgufTokenizer, RefusesOthersByName) {
     w.add("tokenizer.ggml.model", std::string("bert"));
     w.add("tokenizer.ggml.tokens", spec.tokens);
   });
-  refused(ErrorCode::kUnsupported, "'llama-bpe' is not supported",
-          [](TokenizerSpec& spec, io::GgufWriter& w) {
-            spec.pre_split = "llama-bpe";
-            write_gguf_tokenizer(spec, 96, w);
-          });
+  refused(ErrorCode::kUnsupported, "'llama-bpe' is not supported", [](TokenizerSpec& spec, io::GgufWriter& w) {
+    spec.pre_split = "llama-bpe";
+    write_gguf_tokenizer(spec, 96, w);
+  });
   refused(ErrorCode::kNotFound, "tokenizer.ggml.tokens",
           [](TokenizerSpec&, io::GgufWriter& w) { w.add("tokenizer.ggml.model", std::string("gpt2")); });
   refused(ErrorCode::kCorrupt, "tokenizer.ggml.token_type", [](TokenizerSpec& spec, io::GgufWriter& w) {

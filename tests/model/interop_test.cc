@@ -18,9 +18,7 @@ using tensor::DType;
 
 constexpr float kMergeTolerance = 1e-6f;  // float32 sums of four products below 0.1 in another order
 
-std::string golden(const std::string& name) {
-  return std::string(BRICK_TEST_SOURCE_DIR) + "/golden/peft/" + name;
-}
+std::string golden(const std::string& name) { return std::string(BRICK_TEST_SOURCE_DIR) + "/golden/peft/" + name; }
 
 // The largest difference from PEFT's merged weights.
 float difference_from_peft(const Model& model, const std::string& adapter) {
@@ -59,8 +57,7 @@ TEST(Golden, PeftsAdaptersMergeAsInPeft) {
 
 TEST(Interop, WritesFoldersForOthers) {
   const char* root = std::getenv("BRICK_INTEROP_DIR");
-  if (root == nullptr)
-    GTEST_SKIP() << "set BRICK_INTEROP_DIR to a new folder, for tests/golden/check_interop.py";
+  if (root == nullptr) GTEST_SKIP() << "set BRICK_INTEROP_DIR to a new folder, for tests/golden/check_interop.py";
   const auto folder = [&](const std::string& name) {
     const auto path = std::filesystem::path(root) / name;
     std::filesystem::create_directories(path);
@@ -81,8 +78,7 @@ TEST(Interop, WritesFoldersForOthers) {
   }
   const Model block = tiny_block(model);
   save_block(block, folder("block"));
-  save_adapter(make_adapter(block, {.targets = parse_targets("all"), .masked = true}, 0), "",
-               folder("adapter-masked"));
+  save_adapter(make_adapter(block, {.targets = parse_targets("all"), .masked = true}, 0), "", folder("adapter-masked"));
 }
 
 }  // namespace

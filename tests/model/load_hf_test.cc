@@ -116,8 +116,7 @@ TEST(HfConfig, RefusesOthersByName) {
 }
 
 TEST(HfFolder, EveryFloatTypeComesBack) {
-  for (const auto& [dtype, tolerance] :
-       {std::pair{DType::kF32, 0.0f}, {DType::kF16, 2e-3f}, {DType::kBF16, 1e-2f}}) {
+  for (const auto& [dtype, tolerance] : {std::pair{DType::kF32, 0.0f}, {DType::kF16, 2e-3f}, {DType::kBF16, 1e-2f}}) {
     for (const bool tied : {true, false}) {
       const TempFolder folder;
       const Model model = tiny_model({.kv_heads = 1, .tied = tied});
@@ -154,8 +153,7 @@ Model load_edited(const TinyOptions& options, const std::function<void(Files&)>&
   export_hf(tiny_model(options), DType::kF32, folder.folder(from));
   const auto file = io::SafetensorsFile::open(folder.file(from + "/model.safetensors"));
   Files files{io::read_json_file(folder.file(from + "/config.json")), {}};
-  for (const auto& info : file.tensors())
-    files.tensors.emplace_back(info.name, tensor::to_f32(file.tensor(info)));
+  for (const auto& info : file.tensors()) files.tensors.emplace_back(info.name, tensor::to_f32(file.tensor(info)));
   edit(files);
   folder.folder(to);
   io::write_json_file(folder.file(to + "/config.json"), files.config);
@@ -175,27 +173,22 @@ TEST(HfFolder, ToleratesWhatChangesNothing) {
 
 TEST(HfFolder, RefusesFaultyTensorsByName) {
   const auto refused = [](ErrorCode code, const std::string& part, const std::function<void(Files&)>& edit,
-                          bool tied = true) {
-    expect_error(code, part, [&] { load_edited({.tied = tied}, edit); });
-  };
+                          bool tied = true) { expect_error(code, part, [&] { load_edited({.tied = tied}, edit); }); };
   const std::string up = "model.layers.1.mlp.up_proj.weight", norm = "model.layers.1.input_layernorm.weight";
   refused(ErrorCode::kNotFound, up, [&](Files& f) { f.erase(up); });
   refused(ErrorCode::kNotFound, norm, [&](Files& f) { f.erase(norm); });
   refused(
       ErrorCode::kNotFound, "lm_head.weight", [](Files& f) { f.erase("lm_head.weight"); }, false);
-  refused(ErrorCode::kUnsupported, "q_proj.bias", [](Files& f) {
-    f.tensors.emplace_back("model.layers.0.self_attn.q_proj.bias", tensor::matrix(1, 32));
-  });
-  refused(ErrorCode::kUnsupported, "model.layers.2", [](Files& f) {
-    f.tensors.emplace_back("model.layers.2.mlp.up_proj.weight", tensor::matrix(64, 32));
-  });
+  refused(ErrorCode::kUnsupported, "q_proj.bias",
+          [](Files& f) { f.tensors.emplace_back("model.layers.0.self_attn.q_proj.bias", tensor::matrix(1, 32)); });
+  refused(ErrorCode::kUnsupported, "model.layers.2",
+          [](Files& f) { f.tensors.emplace_back("model.layers.2.mlp.up_proj.weight", tensor::matrix(64, 32)); });
   refused(ErrorCode::kCorrupt, up, [&](Files& f) { f.at(up) = tensor::matrix(32, 64); });
   refused(ErrorCode::kCorrupt, up, [&](Files& f) { f.at(up) = tensor::Tensor(DType::kF32, {64 * 32}); });
   refused(ErrorCode::kUnsupported, up, [&](Files& f) { f.at(up) = tensor::Tensor(DType::kI32, {64, 32}); });
   refused(ErrorCode::kCorrupt, norm, [&](Files& f) { f.at(norm) = tensor::Tensor(DType::kF32, {31}); });
   refused(ErrorCode::kCorrupt, norm, [&](Files& f) { f.at(norm) = tensor::matrix(1, 32); });
-  refused(ErrorCode::kNumeric, norm,
-          [&](Files& f) { f.at(norm).f32()[3] = std::numeric_limits<float>::quiet_NaN(); });
+  refused(ErrorCode::kNumeric, norm, [&](Files& f) { f.at(norm).f32()[3] = std::numeric_limits<float>::quiet_NaN(); });
   const TempFolder empty;
   expect_error(ErrorCode::kNotFound, "config.json", [&] { load_model(empty.path().string()); });
 }
@@ -209,8 +202,7 @@ TEST(HfFolder, TokenizerIsAskedForOrNot) {
   EXPECT_FALSE(load_model(folder.file("with"), kNoTokenizer).tokenizer.has_value());
   expect_error(ErrorCode::kNotFound, "tokenizer", [&] { load_model(folder.file("without")); });
   EXPECT_FALSE(load_model(folder.file("without"), {.require_tokenizer = false}).tokenizer.has_value());
-  const Model lent =
-      load_model(folder.file("without"), {.tokenizer_file = folder.file("with/tokenizer.json")});
+  const Model lent = load_model(folder.file("without"), {.tokenizer_file = folder.file("with/tokenizer.json")});
   EXPECT_EQ(lent.tokenizer->tokens, model.tokenizer->tokens);
   EXPECT_EQ(lent.tokenizer->chat_template, model.tokenizer->chat_template);
   Model small = tiny_model();

@@ -16,10 +16,8 @@ constexpr float kF32Rounding = 2e-6f;   // sums of a few products of numbers bel
 constexpr float kBf16Rounding = 8e-3f;  // half a unit in the 8th bit of numbers below 4
 constexpr float kQ4Rounding = 0.3f;     // half a step of a sixteenth of the range, and its f16 scales
 
-Adapter filled_adapter(const Model& model, bool masked,
-                       std::vector<Proj> targets = {kProjs.begin(), kProjs.end()}) {
-  Adapter adapter =
-      make_adapter(model, {.rank = 3, .alpha = 2, .targets = std::move(targets), .masked = masked}, 1);
+Adapter filled_adapter(const Model& model, bool masked, std::vector<Proj> targets = {kProjs.begin(), kProjs.end()}) {
+  Adapter adapter = make_adapter(model, {.rank = 3, .alpha = 2, .targets = std::move(targets), .masked = masked}, 1);
   randomise(adapter, 2, 0.3);
   return adapter;
 }
@@ -31,16 +29,15 @@ tensor::Matrix expected(const tensor::Matrix& weight, const LoraPair& pair, doub
     for (int64_t c = 0; c < weight.cols(); ++c) {
       if (masked && !weight.sparse_view().mask.kept(r, c)) continue;
       double delta = 0;
-      for (int64_t k = 0; k < pair.a.shape()[0]; ++k)
-        delta += double{pair.b.mat()(r, k)} * double{pair.a.mat()(k, c)};
+      for (int64_t k = 0; k < pair.a.shape()[0]; ++k) delta += double{pair.b.mat()(r, k)} * double{pair.a.mat()(k, c)};
       out.mat()(r, c) = static_cast<float>(double{out.mat()(r, c)} + scale * delta);
     }
   }
   return tensor::Matrix::dense(std::move(out));
 }
 
-void expect_merged(const Model& model, const Adapter& adapter, const std::string& values, DType dtype,
-                   bool sparse, float tolerance) {
+void expect_merged(const Model& model, const Adapter& adapter, const std::string& values, DType dtype, bool sparse,
+                   float tolerance) {
   const Model merged = merge(model, adapter, values);
   check_shapes(merged);
   for_each_pair(adapter, [&](int64_t layer, Proj proj, const LoraPair& pair) {

@@ -28,8 +28,7 @@ TEST(Fingerprint, SeesWhatPruningLeavesAlone) {
   EXPECT_NE(own, fingerprint(tiny_model({.seed = 1})));
   EXPECT_NE(own, fingerprint(tiny_model({.vocab = 97})));
   Model rounded = model;
-  rounded.embedding =
-      tensor::Matrix::dense(tensor::convert(model.embedding.tensor_view(), tensor::DType::kBF16));
+  rounded.embedding = tensor::Matrix::dense(tensor::convert(model.embedding.tensor_view(), tensor::DType::kBF16));
   EXPECT_EQ(own, fingerprint(rounded));
   Model changed = model;
   changed.final_norm[3] += 0.1f;
@@ -42,10 +41,8 @@ TEST(MaskHash, IsOfTheMasksAlone) {
   const Model block = tiny_block(model);
   EXPECT_EQ(mask_hash(block).size(), 64u);
   EXPECT_EQ(mask_hash(block), mask_hash(tiny_block(tiny_model({.seed = 5}))));
-  EXPECT_EQ(mask_hash(block),
-            mask_hash(tiny_block(model, 0.5, tensor::SparseCoding::kValues, tensor::DType::kBF16)));
-  EXPECT_NE(mask_hash(block),
-            mask_hash(tiny_block(model, 0.5, tensor::SparseCoding::kValues, tensor::DType::kF32, 1)));
+  EXPECT_EQ(mask_hash(block), mask_hash(tiny_block(model, 0.5, tensor::SparseCoding::kValues, tensor::DType::kBF16)));
+  EXPECT_NE(mask_hash(block), mask_hash(tiny_block(model, 0.5, tensor::SparseCoding::kValues, tensor::DType::kF32, 1)));
   Model swapped = block;
   std::swap(swapped.layers[0], swapped.layers[1]);
   EXPECT_NE(mask_hash(block), mask_hash(swapped));

@@ -18,9 +18,8 @@ inline std::string real_gguf() {
 inline std::string shared_data(const std::string& name) {
   const char* root = std::getenv("BRICK_DATA");
   const std::filesystem::path path =
-      root != nullptr
-          ? std::filesystem::path(root) / name
-          : std::filesystem::path(BRICK_TEST_SOURCE_DIR).parent_path().parent_path() / "shared/data" / name;
+      root != nullptr ? std::filesystem::path(root) / name
+                      : std::filesystem::path(BRICK_TEST_SOURCE_DIR).parent_path().parent_path() / "shared/data" / name;
   return std::filesystem::exists(path) ? path.string() : "";
 }
 

@@ -31,8 +31,7 @@ struct TinyOptions {
 };
 
 // Entries are normal with standard deviation `deviation`, encoded as `dtype`.
-inline tensor::Tensor random_tensor(int64_t rows, int64_t cols, double deviation, tensor::DType dtype,
-                                    Rng& rng) {
+inline tensor::Tensor random_tensor(int64_t rows, int64_t cols, double deviation, tensor::DType dtype, Rng& rng) {
   tensor::Tensor dense = tensor::matrix(rows, cols);
   for (int64_t i = 0; i < rows * cols; ++i) dense.f32()[i] = static_cast<float>(deviation * rng.normal());
   return tensor::convert(dense.view(), dtype);
@@ -92,13 +91,11 @@ inline Model tiny_model(const TinyOptions& options = {}) {
     return weights;
   };
   const auto embedding = [&] {
-    return tensor::Matrix::dense(
-        random_tensor(options.vocab, options.hidden, 0.5, options.embedding_dtype, rng));
+    return tensor::Matrix::dense(random_tensor(options.vocab, options.hidden, 0.5, options.embedding_dtype, rng));
   };
   model.embedding = embedding();
   if (!options.tied) model.own_head = embedding();
-  const int64_t d = options.hidden, q = options.heads * options.head_dim,
-                kv = options.kv_heads * options.head_dim;
+  const int64_t d = options.hidden, q = options.heads * options.head_dim, kv = options.kv_heads * options.head_dim;
   for (int64_t i = 0; i < options.layers; ++i) {
     Layer layer;
     layer.shape = {options.heads, options.kv_heads, options.head_dim, options.ffn};
@@ -138,9 +135,8 @@ inline Model tiny_block(const Model& parent, double sparsity = 0.5,
       const tensor::Tensor dense = weight.to_f32();
       const tensor::Mask mask = random_mask(weight.rows(), weight.cols(), sparsity, rng);
       const tensor::TensorView encoded = weight.tensor_view();
-      weight = tensor::Matrix::sparse(
-          tensor::SparseMatrix::encode(dense.mat(), mask.view(), coding, dtype,
-                                       coding == tensor::SparseCoding::kParent ? &encoded : nullptr));
+      weight = tensor::Matrix::sparse(tensor::SparseMatrix::encode(
+          dense.mat(), mask.view(), coding, dtype, coding == tensor::SparseCoding::kParent ? &encoded : nullptr));
     }
   }
   block.block.method = "random";
@@ -158,8 +154,7 @@ inline void randomise(Adapter& adapter, uint64_t seed, double deviation = 0.1) {
   Rng rng(seed, stream_id({0x73}));
   for_each_pair(adapter, [&](int64_t, Proj, LoraPair& pair) {
     for (tensor::Tensor* factor : {&pair.a, &pair.b})
-      for (int64_t i = 0; i < factor->size(); ++i)
-        factor->f32()[i] = static_cast<float>(deviation * rng.normal());
+      for (int64_t i = 0; i < factor->size(); ++i) factor->f32()[i] = static_cast<float>(deviation * rng.normal());
   });
 }
 

@@ -60,8 +60,7 @@ TEST_F(FederationFile, NamesWhatIsWrong) {
   EXPECT_NE(with("name = \"a\"", "name = \"../a\"").find("folder"), std::string::npos);
   EXPECT_NE(with("[[client]]", "[client]").find("client"), std::string::npos);
   EXPECT_NE(error_of("model = ").find("line 1"), std::string::npos);
-  EXPECT_NE(error_of(kGood + "[[client]]\nname = \"a\"\ndata = \"b.jsonl\"\n").find("two clients"),
-            std::string::npos);
+  EXPECT_NE(error_of(kGood + "[[client]]\nname = \"a\"\ndata = \"b.jsonl\"\n").find("two clients"), std::string::npos);
 }
 
 }  // namespace

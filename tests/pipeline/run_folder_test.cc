@@ -29,9 +29,7 @@ TEST(RunFolder, DoesAUnitOnce) {
 TEST(RunFolder, AUnitWhoseLineWasCutIsDoneAgain) {
   const brick::io::test::TempFolder temp;
   {
-    RunFolder(temp.path() / "run", "", "id", false, false).once({{"event", "a"}}, [] {
-      return json{{"v", 1}};
-    });
+    RunFolder(temp.path() / "run", "", "id", false, false).once({{"event", "a"}}, [] { return json{{"v", 1}}; });
   }
   std::ofstream(temp.path() / "run" / "metrics.jsonl", std::ios::app) << "{\"event\":\"b\",\"un";
   RunFolder run(temp.path() / "run", "", "id", true, false);

@@ -72,8 +72,7 @@ struct Pruned {
 };
 
 inline Pruned run(const std::string& method_name, const tensor::Tensor& weight, const InputStatistics& known,
-                  double sparsity, const std::string& pattern = "unstructured",
-                  const MethodOptions& options = {}) {
+                  double sparsity, const std::string& pattern = "unstructured", const MethodOptions& options = {}) {
   const Method& method = find_method(method_name);
   InputStatistics inputs = copy_of(known);
   if (method.prepare != nullptr) method.prepare(inputs, options);
@@ -107,15 +106,13 @@ inline int64_t differing(const tensor::Mask& a, const tensor::Mask& b) {
 }
 
 // ||X (W - W')^T||^2 in double.
-inline double squared_output_error(tensor::ConstMatView x, tensor::ConstMatView before,
-                                   tensor::ConstMatView after) {
+inline double squared_output_error(tensor::ConstMatView x, tensor::ConstMatView before, tensor::ConstMatView after) {
   double total = 0;
   for (int64_t t = 0; t < x.rows; ++t) {
     for (int64_t r = 0; r < before.rows; ++r) {
       double sum = 0;
       for (int64_t c = 0; c < x.cols; ++c)
-        sum += static_cast<double>(x(t, c)) *
-               (static_cast<double>(before(r, c)) - static_cast<double>(after(r, c)));
+        sum += static_cast<double>(x(t, c)) * (static_cast<double>(before(r, c)) - static_cast<double>(after(r, c)));
       total += sum * sum;
     }
   }

@@ -19,8 +19,7 @@ using model::Proj;
 
 class CountingSink : public ProgressSink {
  public:
-  void progress(const std::string& task, int64_t done, int64_t total, const std::string&,
-                const std::string&) override {
+  void progress(const std::string& task, int64_t done, int64_t total, const std::string&, const std::string&) override {
     steps.push_back(fmt::format("{} {}/{}", task, done, total));
   }
   void warn(const std::string& line) override { warnings.push_back(line); }
@@ -231,8 +230,7 @@ TEST(PruneValues, CodingsAreAsAsked) {
       for (int64_t c = 0; c < kept.cols(); ++c)
         EXPECT_EQ(got.mat()(r, c), kept.sparse_view().mask.kept(r, c) ? want.mat()(r, c) : 0.0f);
   }
-  EXPECT_NE(failure(parent, Text(), config_of("sparsegpt", 0.5, "keep"), ErrorCode::kUnsupported)
-                .find("--values bf16"),
+  EXPECT_NE(failure(parent, Text(), config_of("sparsegpt", 0.5, "keep"), ErrorCode::kUnsupported).find("--values bf16"),
             std::string::npos);
 }
 
@@ -241,8 +239,7 @@ TEST(PruneValues, KeepOfAFloatParentIsItsOwnType) {
   options.dtype = tensor::DType::kF16;
   const Model parent = model::tiny_model(options);
   for (const char* method : {"magnitude", "sparsegpt"})
-    EXPECT_EQ(run(parent, Text(), config_of(method, 0.5, "keep")).layers[0][Proj::kUp].dtype(),
-              tensor::DType::kF16);
+    EXPECT_EQ(run(parent, Text(), config_of(method, 0.5, "keep")).layers[0][Proj::kUp].dtype(), tensor::DType::kF16);
 }
 
 TEST(PruneValues, ABlockCanBePrunedFurther) {
@@ -316,8 +313,7 @@ TEST(PruneReport, WarnsOfLittleText) {
   PruneReport report;
   run(parent, Text(1, 8), config_of("sparsegpt"), &report, sink);
   ASSERT_EQ(report.notes.size(), 1u);
-  EXPECT_NE(report.notes[0].find("8 calibration tokens are fewer than the widest input, 64"),
-            std::string::npos);
+  EXPECT_NE(report.notes[0].find("8 calibration tokens are fewer than the widest input, 64"), std::string::npos);
   EXPECT_EQ(sink.warnings, report.notes);
   EXPECT_EQ(report.calibration_tokens, 8);
 }

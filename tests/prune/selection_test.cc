@@ -35,8 +35,7 @@ TEST(Pattern, ReadsAndPrints) {
 TEST(Pattern, RefusesNonsense) {
   for (const char* text :
        {"", "2", "2:", ":4", "4:4", "0:4", "5:4", "-1:4", "2:4x", " 2:4", "2:128", "99999999999999999999:4"})
-    EXPECT_NE(message_of([&] { parse_pattern(text); }, ErrorCode::kInvalidInput).find("n:m"),
-              std::string::npos)
+    EXPECT_NE(message_of([&] { parse_pattern(text); }, ErrorCode::kInvalidInput).find("n:m"), std::string::npos)
         << text;
 }
 
@@ -49,8 +48,8 @@ TEST(KthSmallest, AgreesWithSorting) {
   scores.insert(scores.end(), {0.0f, -0.0f, 1e-42f, std::numeric_limits<float>::infinity()});
   std::vector<float> sorted = scores;
   std::sort(sorted.begin(), sorted.end());
-  for (const size_t k : {size_t{0}, size_t{1}, size_t{2}, size_t{100}, sorted.size() / 2, sorted.size() - 2,
-                         sorted.size() - 1})
+  for (const size_t k :
+       {size_t{0}, size_t{1}, size_t{2}, size_t{100}, sorted.size() / 2, sorted.size() - 2, sorted.size() - 1})
     EXPECT_EQ(kth_smallest(scores, static_cast<int64_t>(k)), sorted[k]) << k;
 }
 
@@ -68,8 +67,8 @@ TEST(DropUpTo, AnyColumnsOfARow) {
   for (float& score : scores) score = static_cast<float>(rng.below(5));
   for (const auto& [first, count] : {std::pair{0, 150}, {0, 64}, {16, 16}, {60, 8}, {63, 66}, {149, 1}}) {
     tensor::Mask mask = all_kept(2, 150);
-    drop_up_to(std::span<const float>(scores).subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
-               2.0f, 1, first, mask);
+    drop_up_to(std::span<const float>(scores).subspan(static_cast<size_t>(first), static_cast<size_t>(count)), 2.0f, 1,
+               first, mask);
     for (int64_t c = 0; c < 150; ++c) {
       EXPECT_TRUE(mask.kept(0, c));
       EXPECT_EQ(mask.kept(1, c), c < first || c >= first + count || scores[static_cast<size_t>(c)] > 2.0f);

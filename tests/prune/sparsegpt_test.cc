@@ -19,8 +19,8 @@ struct Reference {
 // Removing w_j from a row whose weights j.. are free: w_F -= w_j Hinv_F[:, 0] / Hinv_F[0, 0] with Hinv_F the
 // inverse of H's rows and columns j.. (Hassibi & Stork 1993, eq. 5); its loss is w_j^2 / (2 Hinv_F[0, 0]).
 // Blocks and thresholds as in method.md.
-Reference slow_sparsegpt(const tensor::Tensor& weight, const std::vector<double>& h, double sparsity,
-                         int64_t block, const Pattern& pattern) {
+Reference slow_sparsegpt(const tensor::Tensor& weight, const std::vector<double>& h, double sparsity, int64_t block,
+                         const Pattern& pattern) {
   const int64_t rows = weight.shape()[0], cols = weight.shape()[1];
   Reference out{std::vector<double>(weight.f32(), weight.f32() + rows * cols), tensor::Mask(rows, cols)};
   for (uint64_t& word : out.mask.words()) word = ~uint64_t{0};
@@ -32,12 +32,8 @@ Reference slow_sparsegpt(const tensor::Tensor& weight, const std::vector<double>
       for (int64_t b = j; b < cols; ++b) free.push_back(h[static_cast<size_t>(a * cols + b)]);
     inverses.push_back(inverse_of(free, static_cast<size_t>(n)));
   }
-  const auto w = [&](int64_t r, int64_t c) -> double& {
-    return out.weight[static_cast<size_t>(r * cols + c)];
-  };
-  const auto loss = [&](int64_t r, int64_t c) {
-    return w(r, c) * w(r, c) / inverses[static_cast<size_t>(c)][0];
-  };
+  const auto w = [&](int64_t r, int64_t c) -> double& { return out.weight[static_cast<size_t>(r * cols + c)]; };
+  const auto loss = [&](int64_t r, int64_t c) { return w(r, c) * w(r, c) / inverses[static_cast<size_t>(c)][0]; };
   for (int64_t begin = 0; begin < cols; begin += block) {
     const int64_t end = std::min(begin + block, cols);
     if (pattern.unstructured()) {
@@ -55,8 +51,7 @@ Reference slow_sparsegpt(const tensor::Tensor& weight, const std::vector<double>
           std::vector<std::pair<double, int64_t>> group;
           for (int64_t c = j; c < j + pattern.group; ++c) group.emplace_back(loss(r, c), c);
           std::sort(group.begin(), group.end());
-          for (int64_t i = 0; i < pattern.drop; ++i)
-            out.mask.set(r, group[static_cast<size_t>(i)].second, false);
+          for (int64_t i = 0; i < pattern.drop; ++i) out.mask.set(r, group[static_cast<size_t>(i)].second, false);
         }
         if (out.mask.kept(r, j)) continue;
         const std::vector<double>& inverse = inverses[static_cast<size_t>(j)];
@@ -83,8 +78,8 @@ std::vector<double> hessian_of(const InputStatistics& inputs, double damping) {
 double largest_difference(const Pruned& got, const Reference& want) {
   double largest = 0;
   for (int64_t i = 0; i < got.weight.size(); ++i)
-    largest = std::max(
-        largest, std::fabs(static_cast<double>(got.weight.f32()[i]) - want.weight[static_cast<size_t>(i)]));
+    largest =
+        std::max(largest, std::fabs(static_cast<double>(got.weight.f32()[i]) - want.weight[static_cast<size_t>(i)]));
   return largest;
 }
 
@@ -96,8 +91,7 @@ TEST(SparseGpt, EqualsSlowOptimalBrainSurgeon) {
                                                  {"unstructured", 0.75, 128},
                                                  {"2:4", 0.5, 16},
                                                  {"1:4", 0.25, 40}}) {
-    const Reference want =
-        slow_sparsegpt(weight, hessian_of(inputs, 0.01), sparsity, block, parse_pattern(pattern));
+    const Reference want = slow_sparsegpt(weight, hessian_of(inputs, 0.01), sparsity, block, parse_pattern(pattern));
     const Pruned got = run("sparsegpt", weight, inputs, sparsity, pattern, {0.01, block});
     EXPECT_EQ(differing(got.outcome.mask, want.mask), 0) << pattern << " " << sparsity;
     EXPECT_LT(largest_difference(got, want), kWeightTolerance) << pattern << " " << sparsity;

@@ -20,8 +20,7 @@ TEST(Statistics, SumsEqualDoubleSumsHoweverTheRowsCome) {
   const tensor::Tensor x = correlated_inputs(rows, cols, 11);
   for (const Needs needs : {Needs::kColumnNorms, Needs::kHessian}) {
     StatisticsBuilder builder(needs, cols, rows);
-    for (const auto& [begin, end] : {std::pair{0, 1}, {1, 130}, {130, 300}})
-      builder.add(x.mat().row_range(begin, end));
+    for (const auto& [begin, end] : {std::pair{0, 1}, {1, 130}, {130, 300}}) builder.add(x.mat().row_range(begin, end));
     const InputStatistics got = builder.take();
     EXPECT_EQ(got.tokens, rows);
     for (int64_t i = 0; i < cols; ++i) {
@@ -48,8 +47,7 @@ TEST(Statistics, SampleIsSpreadOverTheRows) {
   tensor::Tensor x = tensor::matrix(rows, 2);
   for (int64_t t = 0; t < rows; ++t) x.mat()(t, 0) = static_cast<float>(t);
   StatisticsBuilder builder(Needs::kColumnNorms, 2, rows);
-  for (int64_t begin = 0; begin < rows; begin += 37)
-    builder.add(x.mat().row_range(begin, std::min(begin + 37, rows)));
+  for (int64_t begin = 0; begin < rows; begin += 37) builder.add(x.mat().row_range(begin, std::min(begin + 37, rows)));
   const InputStatistics got = builder.take();
   ASSERT_EQ(got.sample.shape()[0], 250);
   for (int64_t i = 0; i < 250; ++i) EXPECT_EQ(got.sample.mat()(i, 0), static_cast<float>(4 * i));
@@ -97,9 +95,7 @@ TEST(InverseFactor, ReproducesTheInverse) {
         double got = 0;
         for (int64_t k = 0; k <= std::min(i, j); ++k)
           got += static_cast<double>(u(k, i)) * static_cast<double>(u(k, j));
-        const auto diagonal = [&](int64_t k) {
-          return want[static_cast<size_t>(k) * size + static_cast<size_t>(k)];
-        };
+        const auto diagonal = [&](int64_t k) { return want[static_cast<size_t>(k) * size + static_cast<size_t>(k)]; };
         ASSERT_NEAR(got, want[static_cast<size_t>(i) * size + static_cast<size_t>(j)],
                     kFactorTolerance * std::sqrt(diagonal(i) * diagonal(j)));
         if (j < i) {

@@ -20,9 +20,7 @@ using nlohmann::json;
 
 constexpr int kTerminal = 100;
 
-json sample() {
-  return io::read_json_file(std::string(BRICK_TEST_SOURCE_DIR) + "/report/simulation_run.json");
-}
+json sample() { return io::read_json_file(std::string(BRICK_TEST_SOURCE_DIR) + "/report/simulation_run.json"); }
 
 bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
@@ -39,8 +37,7 @@ void erase_all(std::string& text, std::string_view part) {
 // The page without the parts that are the program's own, whatever the run says.
 std::string written(const json& run) {
   std::string page = simulation_page(run);
-  for (const std::string_view own : {asset::kChartMinJs, asset::kPageJs, asset::kPageCss})
-    erase_all(page, own);
+  for (const std::string_view own : {asset::kChartMinJs, asset::kPageJs, asset::kPageCss}) erase_all(page, own);
   return page;
 }
 
@@ -163,19 +160,15 @@ TEST(SimulationPage, NumbersFollowTheRun) {
 TEST(SimulationPage, SaysWhereLegoLoses) {
   const std::string text = seen(sample());
   EXPECT_TRUE(contains(text, "LEGO is worse than the same block tuned alone at it (+0.034;"));
+  EXPECT_TRUE(contains(text, "On general text the whole model got worse: perplexity 18.42 before, 19.11 after."));
   EXPECT_TRUE(
-      contains(text, "On general text the whole model got worse: perplexity 18.42 before, 19.11 after."));
-  EXPECT_TRUE(contains(
-      text,
-      "Lower loss than the whole model with LEGO (1.956): centralised (1.920) and fedit-dense (1.947)"));
+      contains(text, "Lower loss than the whole model with LEGO (1.956): centralised (1.920) and fedit-dense (1.947)"));
 }
 
 TEST(SimulationPage, SaysWhenOnlyTheMeanIsWorse) {
   json run = sample();
-  run["clients"][1]["intervals"]["lego_minus_local"] = {
-      {"mean", 0.006}, {"low", -0.017}, {"high", 0.029}, {"n", 30}};
-  EXPECT_TRUE(
-      contains(seen(run), "LEGO is worse on average than the same block tuned alone at law (+0.006;"));
+  run["clients"][1]["intervals"]["lego_minus_local"] = {{"mean", 0.006}, {"low", -0.017}, {"high", 0.029}, {"n", 30}};
+  EXPECT_TRUE(contains(seen(run), "LEGO is worse on average than the same block tuned alone at law (+0.006;"));
   run["clients"][1]["intervals"].erase("lego_minus_local");
   run["clients"][1]["loss"]["block_lego"] = 2.141;  // alone: 2.041
   EXPECT_TRUE(contains(seen(run), "at law (+0.100); no interval was measured."));
@@ -196,8 +189,8 @@ TEST(SimulationPage, SaysNothingOfLosingWhereLegoWins) {
 TEST(SimulationPage, EscapesHostileText) {
   const std::string attack = "</script><img src=x onerror=\"pwned=1\">'<!--<script>{{run}}";
   json run = sample();
-  run["title"] = run["tool_version"] = run["rule"] = run["tau"] = run["compute"] = run["config"] =
-      run["command"] = attack;
+  run["title"] = run["tool_version"] = run["rule"] = run["tau"] = run["compute"] = run["config"] = run["command"] =
+      attack;
   for (const char* key : {"path", "name", "dtype"}) run["model"][key] = attack;
   for (const char* key : {"cpu", "isa"}) run["machine"][key] = attack;
   for (json& client : run["clients"]) {
@@ -215,8 +208,8 @@ TEST(SimulationPage, EscapesHostileText) {
   EXPECT_EQ(occurrences(page, "</script>"), 4);
   EXPECT_EQ(occurrences(page, "<script"), 4);
   EXPECT_EQ(unbalanced(page), "");
-  EXPECT_TRUE(contains(
-      page, "&lt;/script&gt;&lt;img src=x onerror=&quot;pwned=1&quot;&gt;&#39;&lt;!--&lt;script&gt;{{run}}"));
+  EXPECT_TRUE(
+      contains(page, "&lt;/script&gt;&lt;img src=x onerror=&quot;pwned=1&quot;&gt;&#39;&lt;!--&lt;script&gt;{{run}}"));
   EXPECT_EQ(embedded(page, "records"), run);
   EXPECT_EQ(embedded(page, "charts")["quality"]["offices"][0], attack);
 }
@@ -264,8 +257,7 @@ void spoil(json& node, const json& root, int& pages) {
   for (json& child : node) {
     if (node.is_array() && n++ > 0) return;  // an array's elements are alike
     const json kept = child;
-    for (const json& other :
-         {json(), json("text"), json(-1e300), json::array(), json::object(), json{{1, 2}, "x"}}) {
+    for (const json& other : {json(), json("text"), json(-1e300), json::array(), json::object(), json{{1, 2}, "x"}}) {
       child = other;
       check();
     }
@@ -304,8 +296,8 @@ TEST(SummaryTable, IsWhatTheTerminalShows) {
             "it            50 %       30   2.931  2.251  2.288  +0.034 [+0.009, +0.059]  worse\n"
             "permits       75 %       30   4.127  2.969  2.874  -0.097 [-0.148, -0.046]  better\n");
   for (const char* part :
-       {"120   2.443         1.956  -0.487 to before\n", "18.42 -> 19.11", "53.8 MB up, 56.2 MB down",
-        "21 min 03 s", "LEGO is worse than tuning alone at 1 of 4 offices"})
+       {"120   2.443         1.956  -0.487 to before\n", "18.42 -> 19.11", "53.8 MB up, 56.2 MB down", "21 min 03 s",
+        "LEGO is worse than tuning alone at 1 of 4 offices"})
     EXPECT_TRUE(contains(table, part)) << part;
 }
 

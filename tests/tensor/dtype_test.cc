@@ -57,8 +57,7 @@ TEST(Half, RoundsFloatsOfEveryMagnitude) {
   expect_rounds_as_the_compiler(std::numeric_limits<float>::infinity());
   expect_rounds_as_the_compiler(std::numeric_limits<float>::denorm_min());
   EXPECT_TRUE(std::isnan(f16_to_f32(f32_to_f16(std::nanf("")))));
-  EXPECT_TRUE(
-      std::isnan(f16_to_f32(f32_to_f16(std::bit_cast<float>(0x7F800001u)))));  // signalling, payload lost
+  EXPECT_TRUE(std::isnan(f16_to_f32(f32_to_f16(std::bit_cast<float>(0x7F800001u)))));  // signalling, payload lost
 }
 
 TEST(Bfloat, EveryPatternSurvives) {
@@ -90,8 +89,8 @@ TEST(Bfloat, RoundsToNearestEven) {
 }
 
 TEST(DType, NamesAreFoundAgain) {
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
-                      DType::kU8, DType::kI32, DType::kI64})
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kU8,
+                      DType::kI32, DType::kI64})
     EXPECT_EQ(find_dtype(name(dtype)), dtype);
   EXPECT_EQ(find_dtype("q5_k"), std::nullopt);
   EXPECT_EQ(find_dtype(""), std::nullopt);

@@ -69,8 +69,7 @@ TEST(Matrix, SparseOnesDecodeWithZeros) {
   EXPECT_EQ(weight.dtype(), DType::kF32);
   const Tensor decoded = weight.to_f32();
   for (int64_t r = 0; r < 4; ++r)
-    for (int64_t c = 0; c < 70; ++c)
-      EXPECT_EQ(decoded.mat()(r, c), mask.kept(r, c) ? values.mat()(r, c) : 0.0f);
+    for (int64_t c = 0; c < 70; ++c) EXPECT_EQ(decoded.mat()(r, c), mask.kept(r, c) ? values.mat()(r, c) : 0.0f);
 }
 
 TEST(Matrix, CopiesShareTheBytesAndKeepThem) {
@@ -87,16 +86,14 @@ TEST(Matrix, CopiesShareTheBytesAndKeepThem) {
 }
 
 TEST(Matrix, RejectsWhatIsNoMatrix) {
-  const Tensor flat(DType::kF32, {8}), cube(DType::kF32, {2, 2, 2}), integers(DType::kI32, {2, 2}),
-      good = matrix(2, 4);
+  const Tensor flat(DType::kF32, {8}), cube(DType::kF32, {2, 2, 2}), integers(DType::kI32, {2, 2}), good = matrix(2, 4);
   EXPECT_EQ(dense_error(flat.view()), ErrorCode::kCorrupt);
   EXPECT_EQ(dense_error(cube.view()), ErrorCode::kCorrupt);
   EXPECT_EQ(dense_error(integers.view()), ErrorCode::kUnsupported);
   EXPECT_EQ(dense_error({DType::kF32, {2, 4}, good.bytes().first(31)}), ErrorCode::kCorrupt);
   EXPECT_EQ(dense_error({DType::kF32, {2, 3}, good.bytes()}), ErrorCode::kCorrupt);
   EXPECT_EQ(dense_error({DType::kQ8_0, {1, 33}, good.bytes()}), ErrorCode::kCorrupt);
-  EXPECT_EQ(dense_error({DType::kF32, {int64_t{1} << 40, int64_t{1} << 40}, good.bytes()}),
-            ErrorCode::kCorrupt);
+  EXPECT_EQ(dense_error({DType::kF32, {int64_t{1} << 40, int64_t{1} << 40}, good.bytes()}), ErrorCode::kCorrupt);
 }
 
 }  // namespace

@@ -51,8 +51,7 @@ uint16_t half_at(const std::vector<std::byte>& bytes, size_t offset) {
 TEST(Pack, FloatFormatsRoundEachValue) {
   const std::vector<float> values = random_values(77, 1);
   EXPECT_EQ(round_trip(DType::kF32, values), values);
-  const std::vector<float> halves = round_trip(DType::kF16, values),
-                           bfloats = round_trip(DType::kBF16, values);
+  const std::vector<float> halves = round_trip(DType::kF16, values), bfloats = round_trip(DType::kBF16, values);
   for (size_t i = 0; i < values.size(); ++i) {
     EXPECT_EQ(halves[i], f16_to_f32(f32_to_f16(values[i])));
     EXPECT_EQ(bfloats[i], bf16_to_f32(f32_to_bf16(values[i])));
@@ -87,16 +86,14 @@ TEST(Pack, ASecondRoundTripChangesNothing) {
     const std::vector<float> once = round_trip(dtype, random_values(320, 3));
     const std::vector<float> twice = round_trip(dtype, once);
     const float largest = *std::max_element(once.begin(), once.end());
-    for (size_t i = 0; i < once.size(); ++i)
-      EXPECT_NEAR(twice[i], once[i], 2 * kHalfRounding * largest) << name(dtype);
+    for (size_t i = 0; i < once.size(); ++i) EXPECT_NEAR(twice[i], once[i], 2 * kHalfRounding * largest) << name(dtype);
   }
 }
 
 TEST(Pack, ZeroBlocksStayZero) {
   for (DType dtype : kBlockFormats)
     for (float zero : {0.0f, -0.0f})
-      for (float value : round_trip(dtype, std::vector<float>(64, zero)))
-        EXPECT_EQ(value, 0.0f) << name(dtype);
+      for (float value : round_trip(dtype, std::vector<float>(64, zero))) EXPECT_EQ(value, 0.0f) << name(dtype);
 }
 
 TEST(Pack, ConstantBlocksKeepTheirValue) {

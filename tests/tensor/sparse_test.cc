@@ -63,8 +63,7 @@ TEST_P(SparseSizes, ValuesKeepTheKeptNumbersInEachFloatFormat) {
     const SparseMatrix sparse = SparseMatrix::encode(dense.mat(), mask.view(), SparseCoding::kValues, dtype);
     const Tensor rounded = to_f32(convert(dense.view(), dtype).view());
     EXPECT_EQ(sparse.nonzeros(), mask.view().count());
-    EXPECT_EQ(static_cast<int64_t>(sparse.value_bytes().size()),
-              mask.view().count() * info(dtype).block_bytes);
+    EXPECT_EQ(static_cast<int64_t>(sparse.value_bytes().size()), mask.view().count() * info(dtype).block_bytes);
     for (int64_t r = 0; r < rows; ++r) {
       const std::vector<float> row = unpacked_row(sparse, r);
       EXPECT_EQ(row, unpacked_row(wrapped(sparse), r));
@@ -92,8 +91,7 @@ TEST_P(SparseSizes, Q4PacksTheKeptValuesInConsecutiveBlocks) {
     const std::vector<float> row = unpacked_row(sparse, r);
     EXPECT_EQ(row, unpacked_row(wrapped(sparse), r));
     size_t n = 0;
-    for (int64_t c = 0; c < cols; ++c)
-      EXPECT_EQ(row[static_cast<size_t>(c)], mask.kept(r, c) ? kept[n++] : 0.0f);
+    for (int64_t c = 0; c < cols; ++c) EXPECT_EQ(row[static_cast<size_t>(c)], mask.kept(r, c) ? kept[n++] : 0.0f);
   }
 }
 
@@ -142,15 +140,13 @@ TEST(SparseMatrix, EmptyAndFullMasks) {
   for (int64_t r = 0; r < 4; ++r)
     EXPECT_EQ(unpacked_row(full, r), std::vector<float>(dense.mat().row(r), dense.mat().row(r) + 65));
   const Mask no_rows(0, 65);
-  EXPECT_EQ(SparseMatrix::wrap(no_rows.view(), SparseCoding::kValues, DType::kF32, {}, nullptr).nonzeros(),
-            0);
+  EXPECT_EQ(SparseMatrix::wrap(no_rows.view(), SparseCoding::kValues, DType::kF32, {}, nullptr).nonzeros(), 0);
 }
 
 TEST(SparseMatrix, WrapRejectsAWrongNumberOfBytes) {
   const Tensor dense = random_matrix(5, 96, 5);
   const Mask mask = random_mask(5, 96, 5);
-  const SparseMatrix sparse =
-      SparseMatrix::encode(dense.mat(), mask.view(), SparseCoding::kValues, DType::kF16);
+  const SparseMatrix sparse = SparseMatrix::encode(dense.mat(), mask.view(), SparseCoding::kValues, DType::kF16);
   const std::span<const std::byte> bytes = sparse.value_bytes();
   EXPECT_EQ(wrap_error(mask.view(), SparseCoding::kValues, DType::kF16, bytes.first(bytes.size() - 1)),
             ErrorCode::kCorrupt);
@@ -164,8 +160,7 @@ TEST(SparseMatrix, WrapRejectsAWrongNumberOfBytes) {
 TEST(SparseMatrix, SetPaddingBitsAreRejected) {
   const Tensor dense = random_matrix(3, 70, 6);
   Mask mask = random_mask(3, 70, 6);
-  const SparseMatrix sparse =
-      SparseMatrix::encode(dense.mat(), mask.view(), SparseCoding::kValues, DType::kF32);
+  const SparseMatrix sparse = SparseMatrix::encode(dense.mat(), mask.view(), SparseCoding::kValues, DType::kF32);
   mask.words()[5] |= uint64_t{1} << 6;  // column 70 of the last row
   try {
     SparseMatrix::wrap(mask.view(), SparseCoding::kValues, DType::kF32, sparse.value_bytes(), nullptr);
@@ -190,11 +185,9 @@ TEST(SparseMatrix, CodingsRejectTheTypesThatTheyLack) {
 TEST(SparseMatrix, EncodeAsksForTheParentOfAParentCoding) {
   const Tensor dense = matrix(2, 64);
   const Mask mask(2, 64);
-  EXPECT_THROW(SparseMatrix::encode(dense.mat(), mask.view(), SparseCoding::kParent, DType::kQ8_0),
-               std::logic_error);
+  EXPECT_THROW(SparseMatrix::encode(dense.mat(), mask.view(), SparseCoding::kParent, DType::kQ8_0), std::logic_error);
   const Mask other(3, 64);
-  EXPECT_THROW(SparseMatrix::encode(dense.mat(), other.view(), SparseCoding::kValues, DType::kF32),
-               std::logic_error);
+  EXPECT_THROW(SparseMatrix::encode(dense.mat(), other.view(), SparseCoding::kValues, DType::kF32), std::logic_error);
 }
 
 TEST(SparseMatrix, KeepsItsStorageAlive) {
@@ -202,8 +195,7 @@ TEST(SparseMatrix, KeepsItsStorageAlive) {
   {
     const Tensor dense = random_matrix(3, 64, 7);
     const Mask mask = random_mask(3, 64, 7);
-    const SparseMatrix original =
-        SparseMatrix::encode(dense.mat(), mask.view(), SparseCoding::kValues, DType::kF32);
+    const SparseMatrix original = SparseMatrix::encode(dense.mat(), mask.view(), SparseCoding::kValues, DType::kF32);
     copy = original;
     EXPECT_EQ(unpacked_row(copy, 1), unpacked_row(original, 1));
   }

@@ -88,8 +88,7 @@ TEST(Merger, LongHostileWordsTakeLinearlyManyOperations) {
   std::mt19937 random(2);
   for (const std::string_view letters : {"a", "hello", "hel", "z"}) {
     std::vector<int32_t> symbols(kLength);
-    for (int32_t& symbol : symbols)
-      symbol = kFirstByte + static_cast<uint8_t>(letters[random() % letters.size()]);
+    for (int32_t& symbol : symbols) symbol = kFirstByte + static_cast<uint8_t>(letters[random() % letters.size()]);
     Merger merger(table);
     merger.run(symbols);
     EXPECT_LE(merger.operations(), kOperationsPerSymbol * static_cast<int64_t>(kLength)) << letters;

@@ -18,8 +18,7 @@ TokenizerSpec read(const json& file, const json& config = json()) {
   return spec_from_hf_json(file.dump(), config.is_null() ? "" : config.dump());
 }
 
-void refuse(ErrorCode code, const std::vector<std::string>& words, const json& file,
-            const json& config = json()) {
+void refuse(ErrorCode code, const std::vector<std::string>& words, const json& file, const json& config = json()) {
   expect_error(code, words, [&] { read(file, config); });
 }
 
@@ -34,8 +33,7 @@ json sequence(const char* key, const json& steps) { return {{"type", "Sequence"}
 void expect_same_ids(const TokenizerSpec& a, const TokenizerSpec& b) {
   const Tokenizer first(a), second(b);
   for (const std::string& text : sample_texts())
-    for (const bool special : {false, true})
-      EXPECT_EQ(first.encode(text, special), second.encode(text, special));
+    for (const bool special : {false, true}) EXPECT_EQ(first.encode(text, special), second.encode(text, special));
 }
 
 TEST(HfJson, ByteLevelRoundTrip) {
@@ -45,15 +43,13 @@ TEST(HfJson, ByteLevelRoundTrip) {
     spec.unk = 0;
     spec.chat_template = "{% for message in messages %}\n{{ 'x' }}{% endfor %}";
     add_token(spec, "<tool>", TokenType::kUserDefined);
-    const TokenizerSpec back =
-        spec_from_hf_json(to_hf_tokenizer_json(spec), to_hf_tokenizer_config_json(spec));
+    const TokenizerSpec back = spec_from_hf_json(to_hf_tokenizer_json(spec), to_hf_tokenizer_config_json(spec));
     EXPECT_EQ(back.kind, spec.kind);
     EXPECT_EQ(back.pre_split, spec.pre_split);
     EXPECT_EQ(back.tokens, spec.tokens);
     EXPECT_EQ(back.types, spec.types);
     EXPECT_EQ(back.merges, spec.merges);
-    EXPECT_EQ(std::tie(back.bos, back.eos, back.unk, back.pad),
-              std::tie(spec.bos, spec.eos, spec.unk, spec.pad));
+    EXPECT_EQ(std::tie(back.bos, back.eos, back.unk, back.pad), std::tie(spec.bos, spec.eos, spec.unk, spec.pad));
     EXPECT_EQ(back.add_bos, spec.add_bos);
     EXPECT_EQ(back.chat_template, spec.chat_template);
     expect_same_ids(spec, back);
@@ -61,14 +57,12 @@ TEST(HfJson, ByteLevelRoundTrip) {
 }
 
 TEST(HfJson, SentencePieceRoundTrip) {
-  for (const PrefixStyle style :
-       {PrefixStyle::kPlain, PrefixStyle::kMetaspaceAlways, PrefixStyle::kMetaspaceFirst}) {
+  for (const PrefixStyle style : {PrefixStyle::kPlain, PrefixStyle::kMetaspaceAlways, PrefixStyle::kMetaspaceFirst}) {
     for (const bool prefix : {true, false}) {
       TokenizerSpec spec = sentence_piece_spec();
       spec.add_space_prefix = prefix;
       spec.prefix_style = style;
-      const TokenizerSpec back =
-          spec_from_hf_json(to_hf_tokenizer_json(spec), to_hf_tokenizer_config_json(spec));
+      const TokenizerSpec back = spec_from_hf_json(to_hf_tokenizer_json(spec), to_hf_tokenizer_config_json(spec));
       EXPECT_EQ(back.kind, spec.kind);
       EXPECT_EQ(back.tokens, spec.tokens);
       EXPECT_EQ(back.types, spec.types);
@@ -105,23 +99,20 @@ TEST(HfJson, FormsOfThePreTokenizer) {
   };
   EXPECT_EQ(pre_split(byte_level_step()), "gpt-2");
   EXPECT_EQ(pre_split(sequence("pretokenizers", json::array({digits, byte_level_step()}))), "smollm");
-  EXPECT_EQ(pre_split(sequence("pretokenizers", json::array({split_step(R"(\p{N})"), byte_level_step()}))),
-            "smollm");
-  EXPECT_EQ(
-      pre_split(sequence("pretokenizers", json::array({split_step(words.c_str()), byte_level_step(false)}))),
-      "gpt-2");
-  EXPECT_EQ(pre_split(sequence("pretokenizers", json::array({split_step(words.c_str(), "Removed", true),
-                                                             byte_level_step(false)}))),
+  EXPECT_EQ(pre_split(sequence("pretokenizers", json::array({split_step(R"(\p{N})"), byte_level_step()}))), "smollm");
+  EXPECT_EQ(pre_split(sequence("pretokenizers", json::array({split_step(words.c_str()), byte_level_step(false)}))),
             "gpt-2");
   EXPECT_EQ(pre_split(sequence("pretokenizers",
-                               json::array({digits, split_step(words.c_str()), byte_level_step(false)}))),
-            "smollm");
+                               json::array({split_step(words.c_str(), "Removed", true), byte_level_step(false)}))),
+            "gpt-2");
+  EXPECT_EQ(
+      pre_split(sequence("pretokenizers", json::array({digits, split_step(words.c_str()), byte_level_step(false)}))),
+      "smollm");
 }
 
 TEST(HfJson, MergesAsStrings) {
   json file = byte_level_json();
-  for (json& merge : file["model"]["merges"])
-    merge = merge[0].get<std::string>() + " " + merge[1].get<std::string>();
+  for (json& merge : file["model"]["merges"]) merge = merge[0].get<std::string>() + " " + merge[1].get<std::string>();
   expect_same_ids(read(file), byte_level_spec());
 }
 
@@ -141,8 +132,7 @@ TEST(HfJson, RefusesOtherPreTokenizersByName) {
   refuse_step(byte_level_step(false), {"without a regex"});
   refuse_steps(json::array({split_step(R"(\p{N}{1,3})"), byte_level_step()}), {R"(\p{N}{1,3})"});
   refuse_steps(json::array({split_step(R"(\p{N})", "Removed"), byte_level_step()}), {"Removed"});
-  refuse_steps(json::array({{{"type", "Digits"}, {"individual_digits", false}}, byte_level_step()}),
-               {"Digits"});
+  refuse_steps(json::array({{{"type", "Digits"}, {"individual_digits", false}}, byte_level_step()}), {"Digits"});
   refuse_steps(json::array({byte_level_step(), {{"type", "Digits"}, {"individual_digits", true}}}),
                {"\"Digits\" after ByteLevel"});
   json nested = byte_level_step();
@@ -210,8 +200,7 @@ TEST(HfJson, RefusesInconsistentVocabularies) {
   corrupt({"\"<|im_start|>\"", "missing"}, [&](json& f, json&) { f["added_tokens"][1].erase("id"); });
   corrupt({"in added_tokens and 1"}, [&](json& f, json&) { f["added_tokens"][1]["id"] = 5; });
   corrupt({"both have the id"}, [&](json& f, json&) { f["added_tokens"][1]["content"] = "<new>"; });
-  corrupt({"special", "expected true or false"},
-          [&](json& f, json&) { f["added_tokens"][1]["special"] = "yes"; });
+  corrupt({"special", "expected true or false"}, [&](json& f, json&) { f["added_tokens"][1]["special"] = "yes"; });
   corrupt({"unk_token"}, [&](json& f, json&) { f["model"]["unk_token"] = 5; });
   corrupt({"<none>", "not in the vocabulary"}, [&](json& f, json&) { f["model"]["unk_token"] = "<none>"; });
 }
@@ -244,8 +233,7 @@ TEST(HfJson, RefusesBrokenText) {
   expect_error(ErrorCode::kCorrupt, {"not JSON"}, [&] { spec_from_hf_json(good + "x", ""); });
   expect_error(ErrorCode::kCorrupt, {"byte 1 is not valid UTF-8"}, [&] { spec_from_hf_json("{\xFF}", ""); });
   expect_error(ErrorCode::kCorrupt, {"expected an object"}, [&] { spec_from_hf_json("[]", ""); });
-  expect_error(ErrorCode::kCorrupt, {"tokenizer_config.json", "not JSON"},
-               [&] { spec_from_hf_json(good, "{"); });
+  expect_error(ErrorCode::kCorrupt, {"tokenizer_config.json", "not JSON"}, [&] { spec_from_hf_json(good, "{"); });
   const std::string deep(1 << 20, '[');
   expect_error(ErrorCode::kCorrupt, {"not JSON"}, [&] { spec_from_hf_json(deep, ""); });
   expect_error(ErrorCode::kCorrupt, {"expected an object"},
@@ -272,12 +260,11 @@ TEST(HfJson, PostProcessorSaysWhatIsAdded) {
 
 TEST(HfJson, ConfigFields) {
   const json file = byte_level_json();
-  const TokenizerSpec spec =
-      read(file, {{"bos_token", {{"content", "<|im_start|>"}, {"lstrip", false}}},
-                  {"eos_token", "<|im_end|>"},
-                  {"pad_token", nullptr},
-                  {"chat_template", json::array({{{"name", "tool_use"}, {"template", "t"}},
-                                                 {{"name", "default"}, {"template", "d"}}})}});
+  const TokenizerSpec spec = read(file, {{"bos_token", {{"content", "<|im_start|>"}, {"lstrip", false}}},
+                                         {"eos_token", "<|im_end|>"},
+                                         {"pad_token", nullptr},
+                                         {"chat_template", json::array({{{"name", "tool_use"}, {"template", "t"}},
+                                                                        {{"name", "default"}, {"template", "d"}}})}});
   EXPECT_EQ(spec.bos, 1);
   EXPECT_EQ(spec.eos, 2);
   EXPECT_EQ(spec.pad, std::nullopt);

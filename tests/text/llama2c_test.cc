@@ -99,8 +99,7 @@ TEST_F(Stories, PromptAndStoryHaveTheReferenceIds) {
 }
 
 TEST_F(Stories, SameIdsAfterExport) {
-  const Tokenizer tokenizer(
-      spec_from_hf_json(to_hf_tokenizer_json(spec_), to_hf_tokenizer_config_json(spec_)));
+  const Tokenizer tokenizer(spec_from_hf_json(to_hf_tokenizer_json(spec_), to_hf_tokenizer_config_json(spec_)));
   EXPECT_EQ(with_bos(tokenizer, reference_.at("story").get<std::string>()), ids("story_ids"));
   EXPECT_EQ(tokenizer.decode(ids("greedy_from_bos_ids")), reference_.at("greedy_text"));
 }

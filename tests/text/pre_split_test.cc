@@ -64,8 +64,7 @@ TEST(PreSplitter, LongTextsOfOneKind) {
 }
 
 TEST(PreSplitter, RefusesUnknownNames) {
-  expect_error(ErrorCode::kUnsupported, {"llama-bpe", "supported: gpt-2, smollm"},
-               [] { PreSplitter("llama-bpe"); });
+  expect_error(ErrorCode::kUnsupported, {"llama-bpe", "supported: gpt-2, smollm"}, [] { PreSplitter("llama-bpe"); });
 }
 
 TEST(Utf8, CharacterLengthIsStrict) {
@@ -91,8 +90,7 @@ TEST(Utf8, IncompleteCharacters) {
   for (const char* tail :
        {"\xC3", "\xE2", "\xE2\x82", "\xE0\xA0", "\xED\x9F", "\xF0", "\xF0\x9F", "\xF0\x9F\x9A", "\xF4\x8F"})
     EXPECT_TRUE(is_incomplete_character(tail));
-  for (const char* tail :
-       {"a", "\x80", "\xC1", "\xFF", "\xED\xA0", "\xE0\x80", "\xF4\x90", "\xF5", "\xC3\xA9"})
+  for (const char* tail : {"a", "\x80", "\xC1", "\xFF", "\xED\xA0", "\xE0\x80", "\xF4\x90", "\xF5", "\xC3\xA9"})
     EXPECT_FALSE(is_incomplete_character(tail));
 }
 

@@ -33,8 +33,7 @@ std::string piece(const std::string& text, float score, TokenType type) {
 
 std::string pieces_of(const TokenizerSpec& spec) {
   std::string file;
-  for (size_t id = 0; id < spec.tokens.size(); ++id)
-    file += piece(spec.tokens[id], spec.scores[id], spec.types[id]);
+  for (size_t id = 0; id < spec.tokens.size(); ++id) file += piece(spec.tokens[id], spec.scores[id], spec.types[id]);
   return file;
 }
 
@@ -67,8 +66,8 @@ TEST(SentencePieceModel, ReadsSpecialIdsAndPrefix) {
                                               minus_one + number_field(42, 1) + number_field(43, 2)) +
                            bytes_field(3, number_field(3, 0)) +
                            // Fields that we do not know, of each wire type.
-                           number_field(99, 5) + bytes_field(98, "x") + float_field(97, 1) +
-                           varint(96 << 3 | 1) + "12345678";
+                           number_field(99, 5) + bytes_field(98, "x") + float_field(97, 1) + varint(96 << 3 | 1) +
+                           "12345678";
   const TokenizerSpec read = spec_from_sentencepiece_model(bytes_of(file));
   EXPECT_EQ(read.bos, std::nullopt);
   EXPECT_FALSE(read.add_bos);
@@ -87,15 +86,13 @@ TEST(SentencePieceModel, RefusesEveryTruncation) {
 TEST(SentencePieceModel, RefusesOtherKinds) {
   const std::string pieces = pieces_of(sentence_piece_spec());
   const auto refuse = [&](const std::string& rest, const std::vector<std::string>& words) {
-    expect_error(ErrorCode::kUnsupported, words,
-                 [&] { spec_from_sentencepiece_model(bytes_of(pieces + rest)); });
+    expect_error(ErrorCode::kUnsupported, words, [&] { spec_from_sentencepiece_model(bytes_of(pieces + rest)); });
   };
   refuse(trainer(1) + normalizer(), {"Unigram", "supported: BPE"});
   refuse(bytes_field(2, "") + normalizer(), {"Unigram"});  // the default
   refuse(trainer(3) + normalizer(), {"type is 3"});
   refuse(bytes_field(2, number_field(3, kBpeType) + number_field(24, 1)), {"treat_whitespace_as_suffix"});
-  refuse(trainer() + bytes_field(3, bytes_field(1, "nmt_nfkc") + bytes_field(2, "map")),
-         {"nmt_nfkc", "identity"});
+  refuse(trainer() + bytes_field(3, bytes_field(1, "nmt_nfkc") + bytes_field(2, "map")), {"nmt_nfkc", "identity"});
   refuse(trainer() + bytes_field(3, number_field(5, 0)), {"escape_whitespaces"});
 }
 

@@ -29,8 +29,7 @@ class SmolLm2 : public ::testing::Test {
   size_t equal_cases(const Tokenizer& tokenizer, const nlohmann::json& cases) {
     size_t equal = 0;
     for (const auto& item : cases)
-      equal += tokenizer.encode(item.at("text").get<std::string>(), true) ==
-               item.at("ids").get<std::vector<int32_t>>();
+      equal += tokenizer.encode(item.at("text").get<std::string>(), true) == item.at("ids").get<std::vector<int32_t>>();
     return equal;
   }
   TokenizerSpec spec_;

@@ -19,16 +19,14 @@
 namespace brick::text::test {
 
 // Runs `action`, which must throw a brick::Error of `code` whose message has each of `words`.
-inline void expect_error(ErrorCode code, const std::vector<std::string>& words,
-                         const std::function<void()>& action) {
+inline void expect_error(ErrorCode code, const std::vector<std::string>& words, const std::function<void()>& action) {
   try {
     action();
     ADD_FAILURE() << "no error; expected one that says: " << (words.empty() ? "anything" : words[0]);
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), code) << error.what();
     for (const std::string& word : words)
-      EXPECT_NE(std::string(error.what()).find(word), std::string::npos)
-          << error.what() << "\nlacks: " << word;
+      EXPECT_NE(std::string(error.what()).find(word), std::string::npos) << error.what() << "\nlacks: " << word;
   }
 }
 
@@ -44,8 +42,7 @@ inline constexpr int32_t kFirstByte = 3, kFirstMerge = 259;
 
 inline TokenizerSpec byte_level_spec() {
   TokenizerSpec spec;
-  for (const char* token : {"<|endoftext|>", "<|im_start|>", "<|im_end|>"})
-    add_token(spec, token, TokenType::kControl);
+  for (const char* token : {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}) add_token(spec, token, TokenType::kControl);
   for (int byte = 0; byte < 256; ++byte)
     add_token(spec, byte_to_alphabet(static_cast<uint8_t>(byte)), TokenType::kNormal);
   const std::string space = byte_to_alphabet(' ');
@@ -68,11 +65,9 @@ inline TokenizerSpec sentence_piece_spec() {
   add_token(spec, "<unk>", TokenType::kUnknown);
   add_token(spec, "<s>", TokenType::kControl);
   add_token(spec, "</s>", TokenType::kControl);
-  for (int byte = 0; byte < 256; ++byte)
-    add_token(spec, byte_token(static_cast<uint8_t>(byte)), TokenType::kByte);
+  for (int byte = 0; byte < 256; ++byte) add_token(spec, byte_token(static_cast<uint8_t>(byte)), TokenType::kByte);
   float score = 0;
-  for (const char* word :
-       {"th", "\u2581a", "the", "\u2581the", "ca", "cat", "\u2581cat", "\u2581\u2581", "aa"})
+  for (const char* word : {"th", "\u2581a", "the", "\u2581the", "ca", "cat", "\u2581cat", "\u2581\u2581", "aa"})
     add_token(spec, word, TokenType::kNormal, score -= 1);
   for (const char* character : {"\u2581", "t", "h", "e", "a", "c", "s", "\u00E9"})
     add_token(spec, character, TokenType::kNormal, score -= 1);
@@ -85,8 +80,7 @@ inline TokenizerSpec sentence_piece_spec() {
 }
 
 // The pieces that a text is cut into, for readable expectations.
-inline std::vector<std::string> pieces(const Tokenizer& tokenizer, std::string_view text,
-                                       bool parse_special = false) {
+inline std::vector<std::string> pieces(const Tokenizer& tokenizer, std::string_view text, bool parse_special = false) {
   std::vector<std::string> all;
   for (const int32_t id : tokenizer.encode(text, parse_special)) all.push_back(tokenizer.piece(id));
   return all;
@@ -104,8 +98,8 @@ inline std::vector<std::string> sample_texts() {
                                     "<|im_start|>user\nhi<|im_end|>\n<s> </s> <unk> <0x0A>",
                                     "the cat  a\u00E9a\u00E9 aaaaaaa"};
   texts.push_back(std::string("\0\x01\x04\x7F", 4));
-  for (const char* broken : {"\x80", "a\xFFz", "\xC3", "\xE2\x96", "ok \xF0\x9F\x9A", "\xED\xA0\x80",
-                             "\xC0\x80", "\xF4\x90\x80\x80", "hello\xE2\x82world\xF1"})
+  for (const char* broken : {"\x80", "a\xFFz", "\xC3", "\xE2\x96", "ok \xF0\x9F\x9A", "\xED\xA0\x80", "\xC0\x80",
+                             "\xF4\x90\x80\x80", "hello\xE2\x82world\xF1"})
     texts.emplace_back(broken);
   return texts;
 }

@@ -14,8 +14,7 @@ namespace {
 TEST(TuneConfig, DefaultsAreValid) { EXPECT_NO_THROW(TuneConfig().validate()); }
 
 TEST(TuneConfig, ErrorsNameTheField) {
-  constexpr double kNan = std::numeric_limits<double>::quiet_NaN(),
-                   kInfinity = std::numeric_limits<double>::infinity();
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN(), kInfinity = std::numeric_limits<double>::infinity();
   const std::vector<std::pair<std::string, std::function<void(TuneConfig&)>>> bad{
       {"rank = 0", [](TuneConfig& c) { c.rank = 0; }},
       {"rank = 4097", [](TuneConfig& c) { c.rank = 4097; }},

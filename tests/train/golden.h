@@ -17,8 +17,8 @@ namespace brick::train {
 
 // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 inline std::string peft_name(int64_t layer, model::Proj proj, char factor) {
-  return "base_model.model.model.layers." + std::to_string(layer) + "." +
-         std::string(model::module_path(proj)) + ".lora_" + factor + ".weight";
+  return "base_model.model.model.layers." + std::to_string(layer) + "." + std::string(model::module_path(proj)) +
+         ".lora_" + factor + ".weight";
 }
 
 struct Golden {

@@ -95,8 +95,7 @@ inline bool same_bits(const model::Adapter& a, const model::Adapter& b) {
   for_each_pair(a, [&](int64_t layer, model::Proj proj, const model::LoraPair& pair) {
     for (auto part : {&model::LoraPair::a, &model::LoraPair::b}) {
       const tensor::Tensor &x = pair.*part, &y = b.at(layer, proj).*part;
-      same = same && x.shape() == y.shape() &&
-             std::memcmp(x.bytes().data(), y.bytes().data(), x.bytes().size()) == 0;
+      same = same && x.shape() == y.shape() && std::memcmp(x.bytes().data(), y.bytes().data(), x.bytes().size()) == 0;
     }
   });
   return same;

@@ -24,8 +24,7 @@ constexpr double kRoundedProduct = 0.3;        // sums of up to 70 normal number
 constexpr double kLoss = 1e-5;                 // float32, of about 5
 constexpr double kAngle = 1e-6, kNorm = 1e-4;  // float32 backward against the same in another order
 constexpr double kStep = 0.02;                 // of central differences, along a unit vector
-constexpr double kCentral =
-    0.02;  // relative: the loss is float32 and kStep^2 of the third derivative remains
+constexpr double kCentral = 0.02;      // relative: the loss is float32 and kStep^2 of the third derivative remains
 constexpr float kPerturbation = 0.1f;  // for the negative controls
 
 Grid zeros(int64_t rows, int64_t cols) { return Grid(size_t(rows), std::vector<double>(size_t(cols))); }
@@ -91,8 +90,8 @@ struct Layer {
 
   explicit Layer(double dropout) {
     branch.dropout = dropout;
-    weight = Matrix::sparse(tensor::SparseMatrix::encode(
-        dense.mat(), mask.view(), tensor::SparseCoding::kValues, tensor::DType::kF32, nullptr));
+    weight = Matrix::sparse(tensor::SparseMatrix::encode(dense.mat(), mask.view(), tensor::SparseCoding::kValues,
+                                                         tensor::DType::kF32, nullptr));
   }
 
   // drop(x) as the plain branch shows it where W is 0 and A and B are the identity.
@@ -130,8 +129,7 @@ void expect_as_written_out(kernels::Compute compute, double tolerance) {
     const Grid x = grid(layer.x), dy = grid(layer.dy), a = grid(layer.pair.a), b = grid(layer.pair.b);
     const Grid drop = dropout > 0 ? grid(layer.dropped(exact, layer.branch)) : x;
     const double c = layer.branch.scale;
-    const Grid w = keep(layer.mask.view(), 1, grid(layer.dense)),
-               delta = keep(layer.mask.view(), c, times(b, a));
+    const Grid w = keep(layer.mask.view(), 1, grid(layer.dense)), delta = keep(layer.mask.view(), c, times(b, a));
 
     const auto run = [&](const Matrix& weight) {
       Tensor y = tensor::matrix(Layer::kTokens, Layer::kOut);
@@ -142,24 +140,20 @@ void expect_as_written_out(kernels::Compute compute, double tolerance) {
     // Negative control: a weight more.
     tensor::Mask more = layer.mask;
     for (int64_t i = 0; i < Layer::kIn; ++i) more.set(3, i, true);
-    EXPECT_GT(
-        run(Matrix::sparse(tensor::SparseMatrix::encode(
-            layer.dense.mat(), more.view(), tensor::SparseCoding::kValues, tensor::DType::kF32, nullptr))),
-        kPerturbation);
+    EXPECT_GT(run(Matrix::sparse(tensor::SparseMatrix::encode(
+                  layer.dense.mat(), more.view(), tensor::SparseCoding::kValues, tensor::DType::kF32, nullptr))),
+              kPerturbation);
 
     // dL/d(effective weight) = dy^T drop(x) on the mask; gradients and dx add to what is there.
     const Grid g = keep(layer.mask.view(), c, times(transpose(dy), drop));
-    LoraPair gradient{normal(Layer::kRank, Layer::kIn, 1, layer.rng),
-                      normal(Layer::kOut, Layer::kRank, 1, layer.rng)};
+    LoraPair gradient{normal(Layer::kRank, Layer::kIn, 1, layer.rng), normal(Layer::kOut, Layer::kRank, 1, layer.rng)};
     Tensor dx = normal(Layer::kTokens, Layer::kIn, 1, layer.rng);
-    const Grid da = plus(grid(gradient.a), times(transpose(b), g)),
-               db = plus(grid(gradient.b), times(g, transpose(a)));
+    const Grid da = plus(grid(gradient.a), times(transpose(b), g)), db = plus(grid(gradient.b), times(g, transpose(a)));
     Grid through = times(dy, delta);  // then as drop() treats x
     for (size_t t = 0; t < through.size(); ++t)
       for (size_t i = 0; i < through[t].size(); ++i) through[t][i] *= drop[t][i] / x[t][i];
     const Grid wanted_dx = plus(plus(grid(dx), times(dy, w)), through);
-    project_backward(context, layer.weight, layer.branch, layer.x.mat(), {}, layer.dy.mat(), 1.0f, dx.mat(),
-                     &gradient);
+    project_backward(context, layer.weight, layer.branch, layer.x.mat(), {}, layer.dy.mat(), 1.0f, dx.mat(), &gradient);
     EXPECT_LE(largest_difference(gradient.a, da), tolerance) << dropout;
     EXPECT_LE(largest_difference(gradient.b, db), tolerance) << dropout;
     EXPECT_LE(largest_difference(dx, wanted_dx), tolerance) << dropout;
@@ -185,7 +179,8 @@ TEST(MaskedBranch, SmallDeltasAreNotRoundedAway) {
     return y;
   };
   const Grid delta = keep(layer.mask.view(), layer.branch.scale, times(grid(layer.pair.b), grid(layer.pair.a)));
-  const Grid moved = plus(grid(output(layer.branch)), grid(output({})), -1), wanted = times(grid(layer.x), transpose(delta));
+  const Grid moved = plus(grid(output(layer.branch)), grid(output({})), -1),
+             wanted = times(grid(layer.x), transpose(delta));
   double product = 0, got = 0, want = 0;
   for (size_t t = 0; t < moved.size(); ++t)
     for (size_t i = 0; i < moved[t].size(); ++i) {
@@ -199,8 +194,8 @@ TEST(MaskedBranch, SmallDeltasAreNotRoundedAway) {
 // A block with a masked adapter, and what it should amount to.
 struct Masked {
   model::Model block = model::tiny_block(model::tiny_model());
-  Adapter adapter = model::make_adapter(
-      block, {.rank = 3, .alpha = 5, .targets = model::parse_targets("all"), .masked = true}, 1);
+  Adapter adapter =
+      model::make_adapter(block, {.rank = 3, .alpha = 5, .targets = model::parse_targets("all"), .masked = true}, 1);
   std::vector<data::TokenSequence> sequences = random_sequences(3, block.config.vocab, 2);
 
   Masked() { model::randomise(adapter, 3, 0.2); }
@@ -212,8 +207,7 @@ struct Masked {
       for (Proj proj : model::kProjs) {
         Matrix& weight = dense.layers[l][proj];
         const LoraPair& pair = adapter.at(int64_t(l), proj);
-        const Grid delta =
-            keep(weight.sparse_view().mask, adapter.config.scale(), times(grid(pair.b), grid(pair.a)));
+        const Grid delta = keep(weight.sparse_view().mask, adapter.config.scale(), times(grid(pair.b), grid(pair.a)));
         Tensor sum = weight.to_f32();
         for (int64_t r = 0; r < weight.rows(); ++r)
           for (int64_t i = 0; i < weight.cols(); ++i)
@@ -227,8 +221,8 @@ struct Masked {
 // dL/dW of all linear weights of a dense model: the gradient of B where A is the identity, B is 0 and c is 1.
 Adapter weight_gradients(const model::Model& dense, std::span<const data::TokenSequence> sequences) {
   const int64_t rank = std::max(dense.config.ffn, dense.config.hidden);
-  Adapter probe = model::make_adapter(
-      dense, {.rank = rank, .alpha = double(rank), .targets = model::parse_targets("all")}, 0);
+  Adapter probe =
+      model::make_adapter(dense, {.rank = rank, .alpha = double(rank), .targets = model::parse_targets("all")}, 0);
   for_each_pair(probe, [&](int64_t, Proj, LoraPair& pair) {
     for (int64_t r = 0; r < rank; ++r)
       for (int64_t i = 0; i < pair.a.shape()[1]; ++i) pair.a.mat()(r, i) = r == i ? 1 : 0;
@@ -244,8 +238,7 @@ TEST(MaskedModel, LossOfTheWeightsWrittenOut) {
   // Negative control: the delta outside the mask matters.
   Adapter unmasked = masked.adapter.clone();
   unmasked.config.masked = false;
-  EXPECT_GT(std::abs(loss - loss_and_gradients(masked.block, {&unmasked, true}, masked.sequences).loss),
-            100 * kLoss);
+  EXPECT_GT(std::abs(loss - loss_and_gradients(masked.block, {&unmasked, true}, masked.sequences).loss), 100 * kLoss);
 }
 
 TEST(MaskedModel, GradientsOfTheWeightsWrittenOut) {
@@ -263,8 +256,8 @@ TEST(MaskedModel, GradientsOfTheWeightsWrittenOut) {
     for (size_t r = 0; r < b.size(); ++r) std::copy(b[r].begin(), b[r].end(), out.b.mat().row(int64_t(r)));
   });
   const auto same = [&](const Adapter& adapter) {
-    const Difference worst = worst_difference(
-        loss_and_gradients(masked.block, {&adapter, true}, masked.sequences).gradients, wanted);
+    const Difference worst =
+        worst_difference(loss_and_gradients(masked.block, {&adapter, true}, masked.sequences).gradients, wanted);
     return worst.angle <= kAngle && worst.norm <= kNorm;
   };
   EXPECT_TRUE(same(masked.adapter));
@@ -299,8 +292,7 @@ double worst_central_difference(const model::Model& model, Adapter& adapter, con
           values.f32()[i] = old.f32()[i] + static_cast<float>(step * direction[i] / std::sqrt(square));
         return loss();
       };
-      for (size_t i = 0; i < direction.size(); ++i)
-        slope += gradient.f32()[i] * direction[i] / std::sqrt(square);
+      for (size_t i = 0; i < direction.size(); ++i) slope += gradient.f32()[i] * direction[i] / std::sqrt(square);
       const double measured = (loss_at(kStep) - loss_at(-kStep)) / (2 * kStep);
       worst = std::max(worst, std::abs(measured - slope) / std::abs(slope));
       loss_at(0);
@@ -314,12 +306,10 @@ TEST(Dropout, GradientsAreThoseOfTheDroppedModel) {
     Masked made;
     made.adapter.config.masked = masked;
     made.adapter.config.dropout = 0.25;
-    const Adapter gradients =
-        loss_and_gradients(made.block, {&made.adapter, true, 7, 3}, made.sequences).gradients;
+    const Adapter gradients = loss_and_gradients(made.block, {&made.adapter, true, 7, 3}, made.sequences).gradients;
     EXPECT_LE(worst_central_difference(made.block, made.adapter, gradients, made.sequences), kCentral);
     // Negative control: the gradients of another step's dropout.
-    const Adapter others =
-        loss_and_gradients(made.block, {&made.adapter, true, 7, 4}, made.sequences).gradients;
+    const Adapter others = loss_and_gradients(made.block, {&made.adapter, true, 7, 4}, made.sequences).gradients;
     EXPECT_GT(worst_central_difference(made.block, made.adapter, others, made.sequences), kCentral);
   }
 }

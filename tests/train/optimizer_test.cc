@@ -18,8 +18,8 @@ constexpr double kRate = 1e-12;     // doubles
 constexpr int kSteps = 5;
 
 Adapter random_adapter(uint64_t seed) {
-  Adapter adapter = model::make_adapter(model::tiny_model(),
-                                        {.rank = 3, .targets = model::parse_targets("q_proj,down_proj")}, 0);
+  Adapter adapter =
+      model::make_adapter(model::tiny_model(), {.rank = 3, .targets = model::parse_targets("q_proj,down_proj")}, 0);
   model::randomise(adapter, seed);
   return adapter;
 }
@@ -62,8 +62,8 @@ double worst_excess(const AdamWConfig& config, const AdamWConfig& reference) {
   for_each_pair(parameters, [&](int64_t, Proj, const LoraPair& pair) {
     for (auto part : {&LoraPair::a, &LoraPair::b})
       for (int64_t i = 0; i < (pair.*part).size(); ++i, ++n)
-        worst = std::max(worst, std::abs((pair.*part).f32()[i] - wanted[n].p) /
-                                    (kAbsolute + kRelative * std::abs(wanted[n].p)));
+        worst = std::max(
+            worst, std::abs((pair.*part).f32()[i] - wanted[n].p) / (kAbsolute + kRelative * std::abs(wanted[n].p)));
   });
   return worst;
 }

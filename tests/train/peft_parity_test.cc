@@ -58,8 +58,7 @@ double worst_step_loss(const TuneConfig& config, model::Adapter* trained = nullp
   TuneOptions options;
   options.init = &golden().adapter;
   options.on_step = [&](const StepRecord& step) {
-    worst =
-        std::max(worst, std::abs(step.loss - golden().step_losses.at(static_cast<size_t>(step.step - 1))));
+    worst = std::max(worst, std::abs(step.loss - golden().step_losses.at(static_cast<size_t>(step.step - 1))));
   };
   kernels::Context context;
   TuneResult result = tune(golden().model, golden().sequences, config, options, context, silent_sink());
@@ -107,8 +106,8 @@ TEST(PeftParity, TwentySteps) {
   const Difference after = worst_difference(trained, golden().after);
   EXPECT_LE(after.angle, kAngle);
   EXPECT_LE(after.norm, kNorm);
-  std::printf("worst loss difference %.1e; adapter after: 1 - cosine %.1e, relative norm %.1e\n", worst,
-              after.angle, after.norm);
+  std::printf("worst loss difference %.1e; adapter after: 1 - cosine %.1e, relative norm %.1e\n", worst, after.angle,
+              after.norm);
 }
 
 // Negative controls: what must be seen.
@@ -126,15 +125,13 @@ TEST(PeftParity, SeesOneChangedWeight) {
 TEST(PeftParity, SeesOneChangedFactor) {
   model::Adapter changed = golden().adapter.clone();
   changed.at(0, Proj::kGate).a.f32()[7] += kPerturbation;
-  EXPECT_FALSE(
-      same_gradients(loss_and_gradients(golden().model, {&changed, true}, golden().sequences).gradients));
+  EXPECT_FALSE(same_gradients(loss_and_gradients(golden().model, {&changed, true}, golden().sequences).gradients));
 }
 
 TEST(PeftParity, SeesAnotherSupervision) {
   std::vector<data::TokenSequence> changed = golden().sequences;
   changed[1].supervised[15] = 1;
-  EXPECT_FALSE(
-      same_gradients(loss_and_gradients(golden().model, {&golden().adapter, true}, changed).gradients));
+  EXPECT_FALSE(same_gradients(loss_and_gradients(golden().model, {&golden().adapter, true}, changed).gradients));
 }
 
 TEST(PeftParity, SeesAnotherOptimizer) {

@@ -344,8 +344,7 @@ TEST(Transformer, LayersOfUnequalWidths) {
   const tensor::MatView whole = plain.forward({first.ids, offsets}, {&adapter});
   model::KvCache cache(model, count);
   for (int64_t t = 0; t < count; ++t) {
-    const tensor::MatView one =
-        stepwise.extend(std::span(first.ids).subspan(size_t(t), 1), {&adapter}, cache);
+    const tensor::MatView one = stepwise.extend(std::span(first.ids).subspan(size_t(t), 1), {&adapter}, cache);
     for (int64_t i = 0; i < wanted.cols; ++i) {
       ASSERT_EQ(whole(t, i), wanted(t, i)) << t;
       ASSERT_NEAR(one(0, i), wanted(t, i), 1e-4) << t;  // float32; other kernels for one row

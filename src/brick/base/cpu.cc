@@ -29,11 +29,16 @@ bool bit(unsigned word, int index) { return (word >> index & 1u) != 0; }
 
 const char* name(Isa isa) {
   switch (isa) {
-    case Isa::kSse4: return "sse4";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvx512: return "avx512";
-    case Isa::kAvx512Bf16: return "avx512_bf16";
-    case Isa::kAmx: return "amx";
+    case Isa::kSse4:
+      return "sse4";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512_bf16";
+    case Isa::kAmx:
+      return "amx";
   }
   return "unknown";
 }

@@ -11,8 +11,8 @@ class ProgressSink {
  public:
   virtual ~ProgressSink() = default;
   // A unit of work moved to `done` of `total` (in `unit`, e.g. "tokens"); `detail` may be empty.
-  virtual void progress(const std::string& /*task*/, int64_t /*done*/, int64_t /*total*/,
-                        const std::string& /*unit*/, const std::string& /*detail*/) {}
+  virtual void progress(const std::string& /*task*/, int64_t /*done*/, int64_t /*total*/, const std::string& /*unit*/,
+                        const std::string& /*detail*/) {}
   // One line that a person should see.
   virtual void note(const std::string& /*line*/) {}
   // Something went wrong that the work survives.

@@ -24,7 +24,8 @@ template <class Body>
 void parallel_ranges(int64_t count, int64_t grain, Body&& body) {
   const int64_t pieces = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, threads());
   if (pieces == 1 || omp_in_parallel()) return body(int64_t{0}, count);
-#pragma omp parallel for schedule(static, 1) num_threads(static_cast<int>(pieces))
+  const int team = static_cast<int>(pieces);
+#pragma omp parallel for schedule(static, 1) num_threads(team)
   for (int64_t p = 0; p < pieces; ++p) body(count * p / pieces, count * (p + 1) / pieces);
 }
 

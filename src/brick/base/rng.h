@@ -17,8 +17,8 @@ class Rng {
 
   uint32_t next_u32();
   uint64_t next_u64();
-  double uniform();               // [0, 1), 53 bits
-  double normal();                // standard normal, Box-Muller, two draws a value
+  double uniform();                // [0, 1), 53 bits
+  double normal();                 // standard normal, Box-Muller, two draws a value
   uint64_t below(uint64_t bound);  // unbiased in [0, bound); bound > 0
 
   uint64_t seed() const { return seed_; }

@@ -10,20 +10,23 @@ void add_aggregate(CLI::App& app, Globals& globals) {
   };
   const auto options = std::make_shared<Options>();
   pipeline::AggregateJob& job = options->job;
-  CLI::App* command = add_command(app, globals, "aggregate", "one round's aggregation of client adapters",
-                                  "brick aggregate --base model.gguf --client a,block-50,90 --client b,block-75,60 --rule hete-tau "
-                                  "--tau 0.3 --out global");
+  CLI::App* command =
+      add_command(app, globals, "aggregate", "one round's aggregation of client adapters",
+                  "brick aggregate --base model.gguf --client a,block-50,90 --client b,block-75,60 --rule hete-tau "
+                  "--tau 0.3 --out global");
   command->add_option("--base", job.base, "the whole model")->required();
   command->add_option("--global", job.global, "global adapter that the clients started from");
   command->add_option("--client", options->clients, "ADAPTER,BLOCK,RECORDS; BLOCK empty for the whole model")
       ->required()
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--rule", job.config.rule, "fedit, zero-pad, flexlora, hete-h0, hete-h1, hete-h2 or hete-tau")->required();
+  command->add_option("--rule", job.config.rule, "fedit, zero-pad, flexlora, hete-h0, hete-h1, hete-h2 or hete-tau")
+      ->required();
   command->add_option("--rank", job.config.rank, "rank of the result (0: the largest client's)")->capture_default_str();
   command->add_option("--tau", job.tau, "hete-tau: 0 to 1, or auto")->capture_default_str();
   command->add_option("--em-iterations", job.config.em_iterations, "steps of the low-rank fit")->capture_default_str();
-  command->add_option("--anchor", job.config.anchor, "hete-h2: pull of the global adapter on uncovered entries")->capture_default_str();
+  command->add_option("--anchor", job.config.anchor, "hete-h2: pull of the global adapter on uncovered entries")
+      ->capture_default_str();
   command->add_flag("--coverage", job.config.coverage, "hete-h0: average over the clients that have an entry");
   command->add_option("--validation", job.validation, "the server's records, for tau auto");
   command->add_option("--length", job.length, "most tokens a validation record")->capture_default_str();

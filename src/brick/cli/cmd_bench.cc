@@ -13,8 +13,11 @@ void add_bench(CLI::App& app, Globals& globals) {
   command->add_option("--length", job->length, "tokens of each of its sequences")->capture_default_str();
   command->add_option("--rank", job->rank, "rank of the adapter, on all linear layers")->capture_default_str();
   command->add_option("--decode-tokens", job->decode_tokens, "tokens to decode")->capture_default_str();
-  command->add_option("--repeats", job->repeats, "timed repetitions after a warm-up; the median counts")->capture_default_str();
-  command->add_option("--memory", job->memory, "low or fast")->check(CLI::IsMember({"auto", "low", "fast"}))->capture_default_str();
+  command->add_option("--repeats", job->repeats, "timed repetitions after a warm-up; the median counts")
+      ->capture_default_str();
+  command->add_option("--memory", job->memory, "low or fast")
+      ->check(CLI::IsMember({"auto", "low", "fast"}))
+      ->capture_default_str();
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
       const auto sink = make_terminal_sink(globals.json);

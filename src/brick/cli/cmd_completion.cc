@@ -55,13 +55,15 @@ std::string fish_script(const std::vector<Verb>& verbs) {
 
 void add_completion(CLI::App& app, Globals& globals) {
   const auto shell = std::make_shared<std::string>();
-  CLI::App* command = add_command(app, globals, "completion", "completion script for a shell",
-                                  "source <(brick completion bash)");
+  CLI::App* command =
+      add_command(app, globals, "completion", "completion script for a shell", "source <(brick completion bash)");
   command->add_option("shell", *shell, "bash, zsh or fish")->check(CLI::IsMember({"bash", "zsh", "fish"}))->required();
   command->callback([shell, &app, &globals] {
     globals.run = [shell, &app] {
       const std::vector<Verb> verbs = verbs_of(app);
-      fmt::print("{}", *shell == "fish" ? fish_script(verbs) : *shell == "zsh" ? zsh_script(verbs) : bash_script(verbs));
+      fmt::print("{}", *shell == "fish"  ? fish_script(verbs)
+                       : *shell == "zsh" ? zsh_script(verbs)
+                                         : bash_script(verbs));
     };
   });
 }

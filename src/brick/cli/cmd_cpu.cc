@@ -5,8 +5,9 @@
 namespace brick::cli {
 
 void add_cpu(CLI::App& app, Globals& globals) {
-  CLI::App* command = add_command(app, globals, "cpu", "instruction sets found and chosen (BRICK_ISA forces a lower one)",
-                                  "BRICK_ISA=avx2 brick cpu");
+  CLI::App* command =
+      add_command(app, globals, "cpu", "instruction sets found and chosen (BRICK_ISA forces a lower one)",
+                  "BRICK_ISA=avx2 brick cpu");
   command->callback([&globals] {
     globals.run = [&globals] {
       nlohmann::json available = nlohmann::json::array();

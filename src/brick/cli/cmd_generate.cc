@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+
 #include <iostream>
 #include <iterator>
 
@@ -62,7 +63,9 @@ void add_generate(CLI::App& app, Globals& globals) {
   CLI::Option* prompt = command->add_option("--prompt", options->prompt, "what to continue");
   CLI::Option* file = command->add_option("--file", options->file, "file with the prompt")->excludes(prompt);
   CLI::Option* dash = command->add_option("source", options->dash, "-: the prompt from standard input")
-                          ->check(CLI::IsMember({"-"}))->excludes(prompt)->excludes(file);
+                          ->check(CLI::IsMember({"-"}))
+                          ->excludes(prompt)
+                          ->excludes(file);
   command->add_flag("--chat", options->chat, "the prompt is a user's message");
   command->callback([=, &globals] {
     if (prompt->count() + file->count() + dash->count() == 0) throw CLI::RequiredError("--prompt, --file or -");

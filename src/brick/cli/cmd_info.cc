@@ -15,13 +15,21 @@ void add_info(CLI::App& app, Globals& globals) {
   command->callback([options, &globals] {
     globals.run = [options, &globals] {
       const model::ModelSummary s = model::summarise(options->model, options->scan);
-      nlohmann::json out{{"architecture", s.architecture}, {"parameters", s.parameters}, {"nonzeros", s.nonzeros},
-                         {"bytes", s.bytes},   {"layers", s.layers}, {"hidden", s.hidden}, {"heads", s.heads},
-                         {"kv_heads", s.kv_heads}, {"ffn", s.ffn}, {"vocab", s.vocab}, {"dtype", s.dtype},
+      nlohmann::json out{{"architecture", s.architecture},
+                         {"parameters", s.parameters},
+                         {"nonzeros", s.nonzeros},
+                         {"bytes", s.bytes},
+                         {"layers", s.layers},
+                         {"hidden", s.hidden},
+                         {"heads", s.heads},
+                         {"kv_heads", s.kv_heads},
+                         {"ffn", s.ffn},
+                         {"vocab", s.vocab},
+                         {"dtype", s.dtype},
                          {"tensors", s.tensors_by_dtype}};
       if (s.block.is_block())
         out["block"] = {{"method", s.block.method}, {"sparsity", s.block.sparsity}, {"pattern", s.block.pattern},
-                        {"values", s.block.values}, {"parent", s.block.parent}, {"mask_hash", s.block.mask_hash}};
+                        {"values", s.block.values}, {"parent", s.block.parent},     {"mask_hash", s.block.mask_hash}};
       print_result(globals, out);
     };
   });

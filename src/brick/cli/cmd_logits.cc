@@ -44,9 +44,8 @@ void add_logits(CLI::App& app, Globals& globals) {
   command->add_option("--ids", options->ids, "token ids, separated by commas")->delimiter(',')->required();
   command->add_option("--out", options->out, "file to write")->required();
   add_force(command, globals);
-  command->callback([=, &globals] {
-    globals.run = [=, &globals] { print_result(globals, write_logits(*options, globals)); };
-  });
+  command->callback(
+      [=, &globals] { globals.run = [=, &globals] { print_result(globals, write_logits(*options, globals)); }; });
 }
 
 }  // namespace brick::cli

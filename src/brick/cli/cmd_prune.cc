@@ -15,12 +15,14 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
   CLI::App* command = add_command(app, globals, verb, purpose, example);
   command->add_option("model", o.job.model, "GGUF file or Hugging Face folder")->required();
   command->add_option("--method", o.job.config.method, "magnitude, wanda or sparsegpt")->required();
-  command->add_option("--pattern", o.job.config.pattern, "unstructured, or n:m (n of every m removed)")->capture_default_str();
+  command->add_option("--pattern", o.job.config.pattern, "unstructured, or n:m (n of every m removed)")
+      ->capture_default_str();
   command->add_option("--calibration", o.job.calibration, "plain text, or .npy of ids [N, L]");
   command->add_option("--samples", o.job.samples, "windows of calibration text")->capture_default_str();
   command->add_option("--length", o.job.length, "tokens a window")->capture_default_str();
   command->add_option("--calibration-seed", o.calibration_seed, "take random windows instead of the first");
-  command->add_option("--values", o.job.config.values, "how kept values are stored: f32, bf16, q4 or keep")->capture_default_str();
+  command->add_option("--values", o.job.config.values, "how kept values are stored: f32, bf16, q4 or keep")
+      ->capture_default_str();
   command->add_option("--out", o.job.out, "folder to write")->required();
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   add_force(command, globals);
@@ -37,9 +39,9 @@ void finish(const CLI::App* command, PruneOptions& o, const Globals& globals) {
 
 void add_prune(CLI::App& app, Globals& globals) {
   const auto options = std::make_shared<PruneOptions>();
-  CLI::App* command = add_pruning(app, globals, "prune", "a smaller block of a model",
-                                  "brick prune model.gguf --method sparsegpt --sparsity 0.5 --calibration text.txt --out block-50",
-                                  *options);
+  CLI::App* command = add_pruning(
+      app, globals, "prune", "a smaller block of a model",
+      "brick prune model.gguf --method sparsegpt --sparsity 0.5 --calibration text.txt --out block-50", *options);
   command->add_option("--sparsity", options->sparsity, "share of the layers' linear weights to remove")->required();
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
@@ -53,10 +55,13 @@ void add_prune(CLI::App& app, Globals& globals) {
 
 void add_blocks(CLI::App& app, Globals& globals) {
   const auto options = std::make_shared<PruneOptions>();
-  CLI::App* command = add_pruning(app, globals, "blocks", "a family of blocks from one calibration",
-                                  "brick blocks model.gguf --method sparsegpt --sparsities 0,.25,.5,.75 --calibration text.txt --out blocks",
-                                  *options);
-  command->add_option("--sparsities", options->job.sparsities, "shares to remove, separated by commas")->delimiter(',')->required();
+  CLI::App* command = add_pruning(
+      app, globals, "blocks", "a family of blocks from one calibration",
+      "brick blocks model.gguf --method sparsegpt --sparsities 0,.25,.5,.75 --calibration text.txt --out blocks",
+      *options);
+  command->add_option("--sparsities", options->job.sparsities, "shares to remove, separated by commas")
+      ->delimiter(',')
+      ->required();
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
       finish(command, *options, globals);

@@ -11,8 +11,9 @@ void add_simulate(CLI::App& app, Globals& globals) {
     bool resume = false;
   };
   const auto options = std::make_shared<Options>();
-  CLI::App* command = add_command(app, globals, "simulate", "all of LEGO in one process: prune, tune, aggregate, evaluate",
-                                  "brick simulate federation.toml --out run");
+  CLI::App* command =
+      add_command(app, globals, "simulate", "all of LEGO in one process: prune, tune, aggregate, evaluate",
+                  "brick simulate federation.toml --out run");
   command->add_option("config", options->config, "the federation's TOML file")->required();
   command->add_option("--out", options->out, "run folder")->required();
   command->add_flag("--resume", options->resume, "continue an interrupted run");

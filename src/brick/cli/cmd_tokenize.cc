@@ -14,12 +14,15 @@ void add_tokenize(CLI::App& app, Globals& globals) {
     bool special = false;
   };
   const auto options = std::make_shared<Options>();
-  CLI::App* command = add_command(app, globals, "tokenize", "text to ids and back",
-                                  "brick tokenize model.gguf --text \"Hello world\"");
+  CLI::App* command =
+      add_command(app, globals, "tokenize", "text to ids and back", "brick tokenize model.gguf --text \"Hello world\"");
   command->add_option("model", options->model, "model whose tokenizer to use")->required();
   CLI::Option* text = command->add_option("--text", options->text, "text to encode");
   CLI::Option* file = command->add_option("--file", options->file, "file to encode")->excludes(text);
-  command->add_option("--decode", options->decode, "ids, separated by commas")->delimiter(',')->excludes(text)->excludes(file);
+  command->add_option("--decode", options->decode, "ids, separated by commas")
+      ->delimiter(',')
+      ->excludes(text)
+      ->excludes(file);
   command->add_flag("--special", options->special, "parse special tokens in the text (show them, when decoding)");
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   command->callback([=, &globals] {
@@ -32,8 +35,7 @@ void add_tokenize(CLI::App& app, Globals& globals) {
           if (id < 0 || id >= bench.tokenizer().vocab_size())
             fail(ErrorCode::kInvalidInput, "token id {}: the vocabulary has {}", id, bench.tokenizer().vocab_size());
         const std::string decoded = bench.tokenizer().decode(options->decode, options->special);
-        if (globals.json)
-          return print_result(globals, {{"text", decoded}});
+        if (globals.json) return print_result(globals, {{"text", decoded}});
         return fmt::print("{}\n", decoded);
       }
       const std::vector<int32_t> ids = bench.tokenizer().encode(

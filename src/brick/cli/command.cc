@@ -44,7 +44,8 @@ class TerminalSink : public ProgressSink {
     std::string bar(static_cast<size_t>(filled), '#');
     bar.resize(kBarWidth, '.');
     const std::string left = rate > 0 ? duration(static_cast<double>(total - done) / rate) : "?";
-    fmt::print(stderr, "\r\x1b[K{} [{}] {}/{} {}  {:.1f}/s  {} left  {}", task, bar, done, total, unit, rate, left, detail);
+    fmt::print(stderr, "\r\x1b[K{} [{}] {}/{} {}  {:.1f}/s  {} left  {}", task, bar, done, total, unit, rate, left,
+               detail);
     std::fflush(stderr);
     drawn_ = true;
     if (done >= total) clear();

@@ -17,7 +17,7 @@ namespace brick::cli {
 struct Globals {
   pipeline::RunSettings settings;
   bool json = false;
-  int threads = 0;  // 0: physical cores
+  int threads = 0;            // 0: physical cores
   std::function<void()> run;  // what the chosen command does
 };
 
@@ -37,7 +37,8 @@ void add_fields(CLI::App* command, Config& config) {
       if (c == '_') c = '-';
     if constexpr (std::is_same_v<std::decay_t<decltype(value)>, bool>) {
       if (value)
-        command->add_flag_callback(fmt::format("--no-{}", flag), [&value] { value = false; }, fmt::format("do not {}", help));
+        command->add_flag_callback(
+            fmt::format("--no-{}", flag), [&value] { value = false; }, fmt::format("do not {}", help));
       else
         command->add_flag(fmt::format("--{}", flag), value, std::string(help));
     } else {
@@ -46,7 +47,8 @@ void add_fields(CLI::App* command, Config& config) {
   });
 }
 
-// Draws a bar with rate and time left on a terminal, for work over two seconds; notes and warnings go to standard error.
+// Draws a bar with rate and time left on a terminal, for work over two seconds; notes and warnings go to standard
+// error.
 std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet);
 
 // With --json the object alone on standard output, else its entries as a two-column table.

@@ -20,11 +20,17 @@ void add_generation_flags(CLI::App* command, Globals& globals, GenerationOptions
   command->add_option("--max-tokens", o.max_tokens, "most tokens to generate")->capture_default_str();
   command->add_option("--context", o.context, "most tokens, prompt included")->capture_default_str();
   command->add_option("--stop", o.stop, "end before this text")->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--temperature", o.sampling.temperature, "0 for greedy")->check(CLI::Range(0.0, 100.0))->capture_default_str();
+  command->add_option("--temperature", o.sampling.temperature, "0 for greedy")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
   command->add_option("--top-k", o.sampling.top_k, "0 for all")->check(CLI::Range(0, 1 << 30))->capture_default_str();
   command->add_option("--top-p", o.sampling.top_p, "nucleus")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  command->add_option("--min-p", o.sampling.min_p, "least probability, relative to the likeliest")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  command->add_option("--repeat-penalty", o.sampling.repeat_penalty, "1 for none")->check(CLI::Range(0.1, 10.0))->capture_default_str();
+  command->add_option("--min-p", o.sampling.min_p, "least probability, relative to the likeliest")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command->add_option("--repeat-penalty", o.sampling.repeat_penalty, "1 for none")
+      ->check(CLI::Range(0.1, 10.0))
+      ->capture_default_str();
   command->add_option("--template", o.chat_template, "chat template (default: the model's own)");
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
 }

@@ -1,7 +1,6 @@
 // brick: one command, a verb for each job (docs/commands.md). Exit status 0 on success, 1 on an error of input or
 // environment, 2 on wrong usage.
 #include <fmt/format.h>
-
 #include <unistd.h>
 
 #include <cstdio>
@@ -32,14 +31,15 @@ void limit_spinning(char** argv) {
 int run(int argc, char** argv) {
   using namespace brick;
   cli::Globals globals;
-  CLI::App app("Brickwork: prune one language model into blocks, tune each where its data lives, recombine them.", "brick");
+  CLI::App app("Brickwork: prune one language model into blocks, tune each where its data lives, recombine them.",
+               "brick");
   app.set_version_flag("--version", "brick " + pipeline::tool_version());
   app.require_subcommand(1);
   app.footer("brick COMMAND --help shows a command's flags and an example.");
-  for (const auto add : {cli::add_info, cli::add_tokenize, cli::add_logits, cli::add_prune, cli::add_blocks,
-                         cli::add_tune, cli::add_aggregate, cli::add_merge, cli::add_eval, cli::add_generate,
-                         cli::add_chat, cli::add_simulate, cli::add_export, cli::add_bench, cli::add_cpu,
-                         cli::add_completion})
+  for (const auto add :
+       {cli::add_info, cli::add_tokenize, cli::add_logits, cli::add_prune, cli::add_blocks, cli::add_tune,
+        cli::add_aggregate, cli::add_merge, cli::add_eval, cli::add_generate, cli::add_chat, cli::add_simulate,
+        cli::add_export, cli::add_bench, cli::add_cpu, cli::add_completion})
     add(app, globals);
   try {
     app.parse(argc, argv);

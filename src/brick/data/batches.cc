@@ -21,12 +21,11 @@ struct Bin {
 
 // First-fit decreasing. Ties keep their shuffled order, so that equal lengths are still mixed.
 std::vector<Bin> pack(std::vector<int64_t> window, std::span<const int64_t> lengths, int64_t limit) {
-  std::stable_sort(window.begin(), window.end(),
-                   [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+  std::stable_sort(window.begin(), window.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
   std::vector<Bin> bins;
   for (const int64_t record : window) {
-    auto bin = std::find_if(bins.begin(), bins.end(),
-                            [&](const Bin& b) { return b.tokens + lengths[record] <= limit; });
+    auto bin =
+        std::find_if(bins.begin(), bins.end(), [&](const Bin& b) { return b.tokens + lengths[record] <= limit; });
     if (bin == bins.end()) bin = bins.emplace(bins.end());
     bin->records.push_back(record);
     bin->tokens += lengths[record];
@@ -34,8 +33,7 @@ std::vector<Bin> pack(std::vector<int64_t> window, std::span<const int64_t> leng
   return bins;
 }
 
-Plan packed_in_windows(std::span<const int64_t> order, std::span<const int64_t> lengths, int64_t limit,
-                       Rng& rng) {
+Plan packed_in_windows(std::span<const int64_t> order, std::span<const int64_t> lengths, int64_t limit, Rng& rng) {
   Plan plan;
   std::vector<int64_t> window;
   size_t next = 0;
@@ -53,8 +51,8 @@ Plan packed_in_windows(std::span<const int64_t> order, std::span<const int64_t> 
     std::vector<Bin> bins = pack(std::move(window), lengths, limit);
     window.clear();
     if (next < order.size() && bins.size() > 1) {
-      const auto emptiest = std::min_element(bins.begin(), bins.end(),
-                                             [](const Bin& a, const Bin& b) { return a.tokens < b.tokens; });
+      const auto emptiest =
+          std::min_element(bins.begin(), bins.end(), [](const Bin& a, const Bin& b) { return a.tokens < b.tokens; });
       window = std::move(emptiest->records);
       bins.erase(emptiest);
     }
@@ -94,8 +92,7 @@ Plan counted(std::span<const int64_t> order, int64_t records) {
 std::vector<std::vector<int64_t>> plan_epoch(std::span<const int64_t> lengths, const BatchOptions& options,
                                              int64_t epoch) {
   if (options.batch_records < 0)
-    fail(ErrorCode::kInvalidInput, "batch records is {}; it must be 0 (count tokens) or more",
-         options.batch_records);
+    fail(ErrorCode::kInvalidInput, "batch records is {}; it must be 0 (count tokens) or more", options.batch_records);
   if (options.batch_records == 0 && options.batch_tokens < 1)
     fail(ErrorCode::kInvalidInput, "batch tokens is {}; it must be at least 1", options.batch_tokens);
   BRICK_ASSERT(std::all_of(lengths.begin(), lengths.end(), [](int64_t length) { return length > 0; }));
@@ -110,9 +107,7 @@ std::vector<std::vector<int64_t>> plan_epoch(std::span<const int64_t> lengths, c
   return packed_in_order(order, lengths, options.batch_tokens);
 }
 
-int64_t Batch::supervised_tokens() const {
-  return std::count(supervised.begin(), supervised.end(), uint8_t{1});
-}
+int64_t Batch::supervised_tokens() const { return std::count(supervised.begin(), supervised.end(), uint8_t{1}); }
 
 Batch make_batch(std::span<const TokenSequence> sequences, std::span<const int64_t> indices) {
   Batch batch;

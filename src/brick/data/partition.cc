@@ -45,22 +45,21 @@ std::vector<double> shares(const std::vector<bool>& open, double alpha, Rng& rng
   return share;
 }
 
-Partition draw(const std::map<std::string_view, std::vector<int64_t>>& categories, int64_t records,
-               int64_t clients, double alpha, Rng& rng) {
+Partition draw(const std::map<std::string_view, std::vector<int64_t>>& categories, int64_t records, int64_t clients,
+               double alpha, Rng& rng) {
   Partition partition(clients);
   for (const auto& category : categories) {
     std::vector<int64_t> members = category.second;
     shuffle(std::span(members), rng);
     std::vector<bool> open(clients);
-    for (int64_t k = 0; k < clients; ++k)
-      open[k] = static_cast<int64_t>(partition[k].size()) * clients < records;
+    for (int64_t k = 0; k < clients; ++k) open[k] = static_cast<int64_t>(partition[k].size()) * clients < records;
     const std::vector<double> share = shares(open, alpha, rng);
     double cumulated = 0;
     size_t begin = 0;
     for (int64_t k = 0; k < clients; ++k) {
       cumulated += share[k];
-      const auto end = std::min(
-          members.size(), static_cast<size_t>(std::llround(cumulated * static_cast<double>(members.size()))));
+      const auto end =
+          std::min(members.size(), static_cast<size_t>(std::llround(cumulated * static_cast<double>(members.size()))));
       partition[k].insert(partition[k].end(), members.begin() + begin, members.begin() + end);
       begin = end;
     }
@@ -73,8 +72,8 @@ Partition draw(const std::map<std::string_view, std::vector<int64_t>>& categorie
 void check_clients(int64_t records, int64_t clients) {
   if (clients < 1) fail(ErrorCode::kInvalidInput, "number of clients is {}; it must be at least 1", clients);
   if (clients > records)
-    fail(ErrorCode::kInvalidInput, "{} records cannot be dealt to {} clients; lower the number of clients",
-         records, clients);
+    fail(ErrorCode::kInvalidInput, "{} records cannot be dealt to {} clients; lower the number of clients", records,
+         clients);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ Partition iid_partition(int64_t records, int64_t clients, uint64_t seed);
 // alpha > 0: the smaller, the more a client's records are of few categories.
 // Errors: kInvalidInput for clients below 1, alpha not above 0, a negative minimum, and where no draw of
 // 1,000 gave each client its minimum.
-Partition dirichlet_partition(std::span<const Record> records, int64_t clients, double alpha = 0.5,
-                              uint64_t seed = 0, int64_t min_records = 40);
+Partition dirichlet_partition(std::span<const Record> records, int64_t clients, double alpha = 0.5, uint64_t seed = 0,
+                              int64_t min_records = 40);
 
 }  // namespace brick::data

@@ -48,14 +48,13 @@ const json* find(const json& object, const char* key) {
 }
 
 [[noreturn]] void missing(const json& object, std::string_view key, std::string_view where) {
-  fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is missing or null (keys found: {})", where, key,
-       keys_of(object));
+  fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is missing or null (keys found: {})", where, key, keys_of(object));
 }
 
 std::string as_string(const json& value, std::string_view key, std::string_view where) {
   if (!value.is_string())
-    fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is {} {}; it must be a string", where, key,
-         value.type_name(), shown(value));
+    fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is {} {}; it must be a string", where, key, value.type_name(),
+         shown(value));
   return value.get<std::string>();
 }
 
@@ -71,8 +70,8 @@ std::pair<const char*, const json*> either(const json& object, const char* name,
   const json* value = find(object, name);
   const json* other = find(object, alias);
   if (value != nullptr && other != nullptr)
-    fail(ErrorCode::kInvalidInput, "{}: has both \"{}\" and \"{}\", which mean the same; remove one", where,
-         name, alias);
+    fail(ErrorCode::kInvalidInput, "{}: has both \"{}\" and \"{}\", which mean the same; remove one", where, name,
+         alias);
   return other == nullptr ? std::pair(name, value) : std::pair(alias, other);
 }
 
@@ -85,15 +84,14 @@ text::Message read_message(const json& value, bool first, std::string_view where
     fail(ErrorCode::kInvalidInput, "{}: key \"role\" is {}; it must be system, user or assistant", where,
          shown(message.role));
   if (message.role == "system" && !first)
-    fail(ErrorCode::kInvalidInput, "{}: key \"role\" is \"system\", which only the first message may be",
-         where);
+    fail(ErrorCode::kInvalidInput, "{}: key \"role\" is \"system\", which only the first message may be", where);
   return message;
 }
 
 std::vector<text::Message> read_messages(const json& list, std::string_view where) {
   if (!list.is_array())
-    fail(ErrorCode::kInvalidInput, "{}: key \"messages\" is {} {}; it must be an array", where,
-         list.type_name(), shown(list));
+    fail(ErrorCode::kInvalidInput, "{}: key \"messages\" is {} {}; it must be an array", where, list.type_name(),
+         shown(list));
   if (list.empty()) fail(ErrorCode::kInvalidInput, "{}: key \"messages\" is an empty array", where);
   std::vector<text::Message> messages;
   for (const json& value : list) {
@@ -101,9 +99,8 @@ std::vector<text::Message> read_messages(const json& list, std::string_view wher
     messages.push_back(read_message(value, messages.empty(), place));
   }
   if (messages.back().role != "assistant")
-    fail(ErrorCode::kInvalidInput,
-         "{}: the last message's role is \"{}\"; a record must end with an assistant message", where,
-         messages.back().role);
+    fail(ErrorCode::kInvalidInput, "{}: the last message's role is \"{}\"; a record must end with an assistant message",
+         where, messages.back().role);
   return messages;
 }
 
@@ -113,8 +110,7 @@ std::vector<text::Message> read_instruction(const json& object, std::string_view
   const auto [response_key, response] = either(object, "response", "output", where);
   if (response == nullptr) missing(object, response_key, where);
   if (context != nullptr)
-    if (const std::string text = as_string(*context, context_key, where); !text.empty())
-      instruction += "\n\n" + text;
+    if (const std::string text = as_string(*context, context_key, where); !text.empty()) instruction += "\n\n" + text;
   return {{"user", std::move(instruction)}, {"assistant", as_string(*response, response_key, where)}};
 }
 
@@ -131,8 +127,7 @@ Record read_record(const json& value, std::string_view where) {
   else
     fail(ErrorCode::kInvalidInput, "{}: has neither \"messages\" nor \"instruction\" (keys found: {})", where,
          keys_of(value));
-  if (const json* category = find(value, "category"))
-    record.category = as_string(*category, "category", where);
+  if (const json* category = find(value, "category")) record.category = as_string(*category, "category", where);
   return record;
 }
 
@@ -143,8 +138,7 @@ json parse_line(std::string_view line, const std::string& where) {
   } catch (const Error& error) {
     std::string message = error.what();
     constexpr std::string_view kLine = "line 1, ";
-    if (const size_t at = message.find(kLine, where.size()); at != std::string::npos)
-      message.erase(at, kLine.size());
+    if (const size_t at = message.find(kLine, where.size()); at != std::string::npos) message.erase(at, kLine.size());
     throw Error(error.code(), message + " (JSONL has one whole record a line)");
   }
 }
@@ -152,8 +146,8 @@ json parse_line(std::string_view line, const std::string& where) {
 void check_utf8(int64_t number, std::string_view line, const std::string& file) {
   const size_t end = text::valid_end(line, 0);
   if (end < line.size())
-    fail(ErrorCode::kCorrupt, "line {} of {}: byte {} (0x{:02X}) is not valid UTF-8; save the file as UTF-8",
-         number, file, end + 1, static_cast<uint8_t>(line[end]));
+    fail(ErrorCode::kCorrupt, "line {} of {}: byte {} (0x{:02X}) is not valid UTF-8; save the file as UTF-8", number,
+         file, end + 1, static_cast<uint8_t>(line[end]));
 }
 
 }  // namespace

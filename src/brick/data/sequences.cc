@@ -40,16 +40,14 @@ int64_t count_supervised(std::span<const TokenSequence> sequences) {
 
 std::vector<int64_t> lengths_of(std::span<const TokenSequence> sequences) {
   std::vector<int64_t> lengths;
-  for (const TokenSequence& sequence : sequences)
-    lengths.push_back(static_cast<int64_t>(sequence.ids.size()));
+  for (const TokenSequence& sequence : sequences) lengths.push_back(static_cast<int64_t>(sequence.ids.size()));
   return lengths;
 }
 
 EncodedRecords encode_records(std::span<const Record> records, const text::Tokenizer& tokenizer,
                               const text::ChatTemplate& style, int64_t max_length, LossOn loss_on) {
   if (max_length < 2)
-    fail(ErrorCode::kInvalidInput, "length is {}; it must be at least 2, a token and the one it predicts",
-         max_length);
+    fail(ErrorCode::kInvalidInput, "length is {}; it must be at least 2, a token and the one it predicts", max_length);
   EncodedRecords encoded;
   for (size_t i = 0; i < records.size(); ++i) {
     TokenSequence sequence = encode(records[i], static_cast<int64_t>(i) + 1, tokenizer, style, loss_on);

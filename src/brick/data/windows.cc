@@ -33,19 +33,17 @@ std::vector<std::span<const int32_t>> consecutive_windows(std::span<const int32_
   int64_t count = tokens / length;
   if (count == 0)
     fail(ErrorCode::kInvalidInput,
-         "the text has {} tokens, too few for a window of {}; lower --length or give a longer text", tokens,
-         length);
+         "the text has {} tokens, too few for a window of {}; lower --length or give a longer text", tokens, length);
   if (max_windows > 0) count = std::min(count, max_windows);
   std::vector<std::span<const int32_t>> windows;
   for (int64_t i = 0; i < count; ++i) windows.push_back(ids.subspan(i * length, length));
   return windows;
 }
 
-std::vector<std::span<const int32_t>> calibration_windows(std::span<const int32_t> ids, int64_t length,
-                                                          int64_t samples, std::optional<uint64_t> seed) {
+std::vector<std::span<const int32_t>> calibration_windows(std::span<const int32_t> ids, int64_t length, int64_t samples,
+                                                          std::optional<uint64_t> seed) {
   if (length < 1) fail(ErrorCode::kInvalidInput, "calibration length is {}; it must be at least 1", length);
-  if (samples < 1)
-    fail(ErrorCode::kInvalidInput, "calibration samples is {}; it must be at least 1", samples);
+  if (samples < 1) fail(ErrorCode::kInvalidInput, "calibration samples is {}; it must be at least 1", samples);
   const auto tokens = static_cast<int64_t>(ids.size());
   const int64_t needed = checked_mul(samples, length, "calibration samples x length");
   if (tokens < needed)

@@ -20,7 +20,7 @@ std::vector<std::span<const int32_t>> consecutive_windows(std::span<const int32_
 // first ones; with a seed they begin at random places, every such choice being equally likely. Our choice:
 // independent starts, as in SparseGPT's and Wanda's code, may repeat text and so waste calibration.
 // Errors: kInvalidInput for length or samples below 1, and for fewer than samples * length ids.
-std::vector<std::span<const int32_t>> calibration_windows(std::span<const int32_t> ids, int64_t length,
-                                                          int64_t samples, std::optional<uint64_t> seed);
+std::vector<std::span<const int32_t>> calibration_windows(std::span<const int32_t> ids, int64_t length, int64_t samples,
+                                                          std::optional<uint64_t> seed);
 
 }  // namespace brick::data

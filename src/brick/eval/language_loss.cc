@@ -1,9 +1,9 @@
 #include "brick/eval/language_loss.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-
-#include <fmt/format.h>
 
 #include "brick/base/process.h"
 #include "brick/data/batches.h"
@@ -45,7 +45,8 @@ std::vector<RecordScore> score_records(const model::Model& model, const model::A
   const Stopwatch watch;
   int64_t done = 0;
   const int64_t all = data::count_tokens(sequences);
-  for (const std::vector<int64_t>& indices : data::plan_epoch(lengths, {.batch_tokens = kBatchTokens, .shuffle = false}, 0)) {
+  for (const std::vector<int64_t>& indices :
+       data::plan_epoch(lengths, {.batch_tokens = kBatchTokens, .shuffle = false}, 0)) {
     const data::Batch batch = data::make_batch(sequences, indices);
     const auto scored = model::scored_tokens(batch.ids, batch.supervised, batch.offsets);
     std::vector<float> losses(scored.size());
@@ -59,7 +60,8 @@ std::vector<RecordScore> score_records(const model::Model& model, const model::A
       ++score.tokens;
     }
     done += batch.tokens();
-    sink.progress("evaluate", done, all, "tokens", fmt::format("{:.0f} tokens/s", static_cast<double>(done) / watch.seconds()));
+    sink.progress("evaluate", done, all, "tokens",
+                  fmt::format("{:.0f} tokens/s", static_cast<double>(done) / watch.seconds()));
   }
   return scores;
 }

@@ -18,7 +18,8 @@ struct TextScore {
 
 // Each window [L] predicts its last L - 1 tokens from those before them in the window.
 TextScore score_windows(const model::Model& model, const model::AdapterUse& use,
-                        std::span<const std::span<const int32_t>> windows, kernels::Context& context, ProgressSink& sink);
+                        std::span<const std::span<const int32_t>> windows, kernels::Context& context,
+                        ProgressSink& sink);
 
 struct RecordScore {
   double sum = 0;  // of the negative log-likelihoods of the record's supervised tokens

@@ -51,9 +51,7 @@ SquaredNorms squared_norms(const ClientUpdate& update, int64_t layer, Proj proj)
   return norms;
 }
 
-std::string shape_text(const tensor::Tensor& tensor) {
-  return fmt::format("[{}]", fmt::join(tensor.shape(), ", "));
-}
+std::string shape_text(const tensor::Tensor& tensor) { return fmt::format("[{}]", fmt::join(tensor.shape(), ", ")); }
 
 bool is_matrix(const tensor::Tensor& tensor, int64_t rows, int64_t cols) {
   return tensor.dtype() == tensor::DType::kF32 && tensor.shape() == tensor::Shape{rows, cols};
@@ -61,16 +59,14 @@ bool is_matrix(const tensor::Tensor& tensor, int64_t rows, int64_t cols) {
 
 Reason check_weight(const ClientUpdate& update) {
   if (!std::isfinite(update.records)) return "its number of records is not finite";
-  if (update.records <= 0)
-    return fmt::format("its number of records is {}, so it has no weight", update.records);
+  if (update.records <= 0) return fmt::format("its number of records is {}, so it has no weight", update.records);
   return std::nullopt;
 }
 
 Reason check_base(const ClientUpdate& update, const Reference& reference) {
   for (const std::string* base : {&update.adapter->config.base_fingerprint, &update.base_fingerprint})
     if (!reference.fingerprint.empty() && !base->empty() && *base != reference.fingerprint)
-      return fmt::format("it was made on another base model ({:.12} instead of {:.12})", *base,
-                         reference.fingerprint);
+      return fmt::format("it was made on another base model ({:.12} instead of {:.12})", *base, reference.fingerprint);
   return std::nullopt;
 }
 
@@ -91,8 +87,8 @@ Reason check_mask(const ClientUpdate& update, const Reference& reference) {
       const Reference::Weight& weight = reference.weights[layer][static_cast<size_t>(proj)];
       if (mask && (mask->rows != weight.rows || mask->cols != weight.cols))
         return fmt::format("its block's mask of {} is [{}, {}], the weight [{}, {}]",
-                           matrix_path(static_cast<int64_t>(layer), proj), mask->rows, mask->cols,
-                           weight.rows, weight.cols);
+                           matrix_path(static_cast<int64_t>(layer), proj), mask->rows, mask->cols, weight.rows,
+                           weight.cols);
     }
   return std::nullopt;
 }
@@ -102,8 +98,7 @@ Reason check_shapes(const model::Adapter& adapter, const Reference& reference, s
   const int64_t rank = adapter.config.rank;
   if (rank < 1) return fmt::format("{} rank is {}", whose, rank);
   if (const float scale = adapter.config.scale(); !std::isfinite(scale) || scale <= 0)
-    return fmt::format("{} scale (alpha {} at rank {}) is no positive number", whose, adapter.config.alpha,
-                       rank);
+    return fmt::format("{} scale (alpha {} at rank {}) is no positive number", whose, adapter.config.alpha, rank);
   if (adapter.layers.size() != reference.weights.size())
     return fmt::format("{} adapter has {} layers, the model {}", whose, adapter.layers.size(),
                        reference.weights.size());
@@ -112,8 +107,7 @@ Reason check_shapes(const model::Adapter& adapter, const Reference& reference, s
     for (Proj proj : model::kProjs) {
       const int64_t layer = static_cast<int64_t>(l);
       const LoraPair& pair = adapter.at(layer, proj);
-      const bool wanted =
-          reference.targets.empty() ? pair.present() : reference.targets[l][static_cast<size_t>(proj)];
+      const bool wanted = reference.targets.empty() ? pair.present() : reference.targets[l][static_cast<size_t>(proj)];
       if (pair.present() != wanted)
         return fmt::format("{} targets differ from the federation's: {} {}", whose, matrix_path(layer, proj),
                            wanted ? "is missing" : "is not among them");
@@ -121,13 +115,11 @@ Reason check_shapes(const model::Adapter& adapter, const Reference& reference, s
       any = true;
       const Reference::Weight& weight = reference.weights[l][static_cast<size_t>(proj)];
       if (!is_matrix(pair.a, rank, weight.cols))
-        return fmt::format("{} {}.lora_A.weight is {} {}, expected f32 [{}, {}]", whose,
-                           matrix_path(layer, proj), tensor::name(pair.a.dtype()), shape_text(pair.a), rank,
-                           weight.cols);
+        return fmt::format("{} {}.lora_A.weight is {} {}, expected f32 [{}, {}]", whose, matrix_path(layer, proj),
+                           tensor::name(pair.a.dtype()), shape_text(pair.a), rank, weight.cols);
       if (!is_matrix(pair.b, weight.rows, rank))
-        return fmt::format("{} {}.lora_B.weight is {} {}, expected f32 [{}, {}]", whose,
-                           matrix_path(layer, proj), tensor::name(pair.b.dtype()), shape_text(pair.b),
-                           weight.rows, rank);
+        return fmt::format("{} {}.lora_B.weight is {} {}, expected f32 [{}, {}]", whose, matrix_path(layer, proj),
+                           tensor::name(pair.b.dtype()), shape_text(pair.b), weight.rows, rank);
     }
   if (!any) return fmt::format("{} adapter has no matrices", whose);
   return std::nullopt;
@@ -142,8 +134,7 @@ Reason check_finite(const model::Adapter& adapter) {
     if (reason) return;
     for (const auto& [name, factor] : {std::pair{"A", &pair.a}, std::pair{"B", &pair.b}})
       if (!reason && !finite(*factor))
-        reason =
-            fmt::format("{}.lora_{}.weight has values that are not finite", matrix_path(layer, proj), name);
+        reason = fmt::format("{}.lora_{}.weight has values that are not finite", matrix_path(layer, proj), name);
   });
   return reason;
 }
@@ -177,15 +168,14 @@ Targets commonest_targets(std::span<const ClientUpdate> updates) {
   for (const ClientUpdate& update : updates) {
     if (update.adapter == nullptr) continue;
     Targets targets = targets_of(*update.adapter);
-    const auto found =
-        std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return c.first == targets; });
+    const auto found = std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return c.first == targets; });
     if (found != counts.end())
       ++found->second;
     else
       counts.emplace_back(std::move(targets), 1);
   }
-  const auto most = std::max_element(counts.begin(), counts.end(),
-                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto most =
+      std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   return most == counts.end() ? Targets{} : most->first;
 }
 
@@ -218,8 +208,7 @@ Reference reference_of(const model::Model& parent, const model::Adapter* like) {
         for (int64_t i = 0; i < (end - begin) * weight.cols(); ++i)
           squares += static_cast<double>(rows[static_cast<size_t>(i)]) * rows[static_cast<size_t>(i)];
       }
-      reference.weights[layer][static_cast<size_t>(proj)] = {weight.rows(), weight.cols(),
-                                                             std::sqrt(squares)};
+      reference.weights[layer][static_cast<size_t>(proj)] = {weight.rows(), weight.cols(), std::sqrt(squares)};
     }
   if (like != nullptr) reference.targets = targets_of(*like);
   return reference;
@@ -261,9 +250,8 @@ Review review(std::span<const ClientUpdate> updates, const Reference& reference,
   if (const std::optional<double> median = median_norm(result, limits))
     for (size_t k = 0; k < updates.size(); ++k)
       if (!result.reasons[k] && result.norms[k] > limits.of_median * *median)
-        result.reasons[k] =
-            fmt::format("its update has norm {:.3g}, more than {:g} times the clients' median {:.3g}",
-                        result.norms[k], limits.of_median, *median);
+        result.reasons[k] = fmt::format("its update has norm {:.3g}, more than {:g} times the clients' median {:.3g}",
+                                        result.norms[k], limits.of_median, *median);
   std::string all;
   for (size_t k = 0; k < updates.size(); ++k) {
     if (!result.reasons[k])

@@ -54,7 +54,6 @@ struct Review {
 // reject_reason for each, then the limit of the median among those that passed. Where `reference` leaves the
 // targets open, they are those that most clients have. Error(kInvalidInput) with every reason if no client is
 // acceptable.
-Review review(std::span<const ClientUpdate> updates, const Reference& reference,
-              const UpdateLimits& limits = {});
+Review review(std::span<const ClientUpdate> updates, const Reference& reference, const UpdateLimits& limits = {});
 
 }  // namespace brick::federate

@@ -22,8 +22,7 @@ TauChoice choose_tau(std::span<const double> candidates,
     choice.adapter = std::move(adapter);
   }
   if (!std::isfinite(best))
-    fail(ErrorCode::kNumeric, "no candidate for tau ({} tried) has a finite validation loss",
-         candidates.size());
+    fail(ErrorCode::kNumeric, "no candidate for tau ({} tried) has a finite validation loss", candidates.size());
   return choice;
 }
 

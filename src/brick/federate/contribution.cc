@@ -78,8 +78,7 @@ bool same_bits(const Factor& a, const Factor& b) {
 }
 
 bool MatrixRound::all_dense() const {
-  return std::none_of(clients.begin(), clients.end(),
-                      [](const Contribution& c) { return c.mask.has_value(); });
+  return std::none_of(clients.begin(), clients.end(), [](const Contribution& c) { return c.mask.has_value(); });
 }
 
 bool MatrixRound::unchanged() const {
@@ -121,8 +120,7 @@ int64_t result_rank(const model::Adapter* global, std::span<const ClientUpdate> 
   return rank;
 }
 
-model::LoraConfig result_config(const model::Adapter* global, std::span<const ClientUpdate> updates,
-                                int64_t rank) {
+model::LoraConfig result_config(const model::Adapter* global, std::span<const ClientUpdate> updates, int64_t rank) {
   const model::LoraConfig* like = global != nullptr ? &global->config : nullptr;
   if (like == nullptr) {
     const auto largest = std::max_element(updates.begin(), updates.end(), [](const auto& a, const auto& b) {
@@ -164,8 +162,7 @@ model::Adapter solve_each(const model::Adapter* global, std::span<const ClientUp
     const Place place{layer, proj, seed};
     const MatrixRound round = matrix_round(global, updates, weights, layer, proj);
     const ThreadLimit limit(round.rows * round.cols < kOneThreadEntries);
-    out.at(layer, proj) =
-        balanced_pair(solve(round, rank, place.seed_of(kSvdUse)), rank, out.config.scale(), place);
+    out.at(layer, proj) = balanced_pair(solve(round, rank, place.seed_of(kSvdUse)), rank, out.config.scale(), place);
   });
   return out;
 }

@@ -37,10 +37,8 @@ MatrixRound matrix_round(const model::Adapter* global, std::span<const ClientUpd
 bool same_bits(const Factor& a, const Factor& b);
 
 // Rank and configuration of the result (rules.h).
-int64_t result_rank(const model::Adapter* global, std::span<const ClientUpdate> updates,
-                    const AggregateConfig& config);
-model::LoraConfig result_config(const model::Adapter* global, std::span<const ClientUpdate> updates,
-                                int64_t rank);
+int64_t result_rank(const model::Adapter* global, std::span<const ClientUpdate> updates, const AggregateConfig& config);
+model::LoraConfig result_config(const model::Adapter* global, std::span<const ClientUpdate> updates, int64_t rank);
 
 // SVD_r(P_g + sum_k w_k D_k): thin factors where they are thin enough, else the sum in float32.
 LowRank average_svd(const MatrixRound& round, int64_t rank, uint64_t seed);

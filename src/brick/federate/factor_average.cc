@@ -34,17 +34,16 @@ model::Adapter average_factors(const model::Adapter* global, std::span<const Cli
   out.config = result_config(global, updates, rank);
   out.layers.resize(updates[0].adapter->layers.size());
   const double scale = out.config.scale();
-  model::for_each_pair(
-      *updates[0].adapter, [&](int64_t layer, model::Proj proj, const model::LoraPair& first) {
-        const int64_t rows = first.b.shape()[0], cols = first.a.shape()[1];
-        std::vector<double> a(static_cast<size_t>(rank * cols)), b(static_cast<size_t>(rows * rank));
-        for (size_t k = 0; k < updates.size(); ++k) {
-          const model::LoraPair& pair = updates[k].adapter->at(layer, proj);
-          add(weights[k], pair.a.mat(), a, cols);
-          add(weights[k] * (updates[k].adapter->config.scale() / scale), pair.b.mat(), b, rank);
-        }
-        out.at(layer, proj) = {to_tensor(a, rank, cols), to_tensor(b, rows, rank)};
-      });
+  model::for_each_pair(*updates[0].adapter, [&](int64_t layer, model::Proj proj, const model::LoraPair& first) {
+    const int64_t rows = first.b.shape()[0], cols = first.a.shape()[1];
+    std::vector<double> a(static_cast<size_t>(rank * cols)), b(static_cast<size_t>(rows * rank));
+    for (size_t k = 0; k < updates.size(); ++k) {
+      const model::LoraPair& pair = updates[k].adapter->at(layer, proj);
+      add(weights[k], pair.a.mat(), a, cols);
+      add(weights[k] * (updates[k].adapter->config.scale() / scale), pair.b.mat(), b, rank);
+    }
+    out.at(layer, proj) = {to_tensor(a, rank, cols), to_tensor(b, rows, rank)};
+  });
   return out;
 }
 

@@ -19,10 +19,8 @@ model::LoraPair balanced_pair(const LowRank& low_rank, int64_t rank, float scale
     const double s = low_rank.s[static_cast<size_t>(used)];
     if (s <= kNegligible * low_rank.s[0]) break;
     const double half = std::sqrt(s / static_cast<double>(scale));
-    for (int64_t c = 0; c < cols; ++c)
-      pair.a.mat()(used, c) = static_cast<float>(half * low_rank.vt.mat()(used, c));
-    for (int64_t r = 0; r < rows; ++r)
-      pair.b.mat()(r, used) = static_cast<float>(half * low_rank.u.mat()(r, used));
+    for (int64_t c = 0; c < cols; ++c) pair.a.mat()(used, c) = static_cast<float>(half * low_rank.vt.mat()(used, c));
+    for (int64_t r = 0; r < rows; ++r) pair.b.mat()(r, used) = static_cast<float>(half * low_rank.u.mat()(r, used));
   }
   free_directions(pair, used, place);
   return pair;

@@ -6,8 +6,8 @@
 
 namespace brick::federate {
 
-model::Adapter fedit(const model::Adapter* global, std::span<const ClientUpdate> updates,
-                     const AggregateConfig& config, uint64_t seed) {
+model::Adapter fedit(const model::Adapter* global, std::span<const ClientUpdate> updates, const AggregateConfig& config,
+                     uint64_t seed) {
   model::Adapter average = average_factors(global, updates);
   if (config.rank == 0 || config.rank == average.config.rank) return average;
   return truncate(average, config.rank, seed);

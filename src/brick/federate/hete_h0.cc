@@ -77,15 +77,13 @@ Adapter common_start(const Adapter* global, std::span<const ClientUpdate> update
     zero.config = result_config(global, updates, rank);
     zero.layers.resize(updates[0].adapter->layers.size());
     model::for_each_pair(*updates[0].adapter, [&](int64_t layer, Proj proj, const LoraPair& pair) {
-      zero.at(layer, proj) = {tensor::matrix(rank, pair.a.shape()[1]),
-                              tensor::matrix(pair.b.shape()[0], rank)};
+      zero.at(layer, proj) = {tensor::matrix(rank, pair.a.shape()[1]), tensor::matrix(pair.b.shape()[0], rank)};
     });
     return zero;
   }
   const ClientUpdate* largest = nullptr;
   for (const ClientUpdate& update : updates)
-    if (update.sent != nullptr &&
-        (largest == nullptr || update.sent->config.rank > largest->sent->config.rank))
+    if (update.sent != nullptr && (largest == nullptr || update.sent->config.rank > largest->sent->config.rank))
       largest = &update;
   const ClientUpdate* stranger = nullptr;
   for (const bool as_it_is : {true, false}) {

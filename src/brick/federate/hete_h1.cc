@@ -7,13 +7,12 @@ namespace brick::federate {
 
 model::Adapter hete_h1(const model::Adapter* global, std::span<const ClientUpdate> updates,
                        const AggregateConfig& config, uint64_t seed) {
-  return solve_each(global, updates, config, seed,
-                    [](const MatrixRound& round, int64_t rank, uint64_t svd_seed) {
-                      if (round.all_dense() || round.unchanged()) return average_svd(round, rank, svd_seed);
-                      tensor::Tensor t = tensor::matrix(round.rows, round.cols);
-                      masked_mean(round, {}, t.mat(), {});
-                      return truncated_svd(t.mat(), rank, svd_seed);
-                    });
+  return solve_each(global, updates, config, seed, [](const MatrixRound& round, int64_t rank, uint64_t svd_seed) {
+    if (round.all_dense() || round.unchanged()) return average_svd(round, rank, svd_seed);
+    tensor::Tensor t = tensor::matrix(round.rows, round.cols);
+    masked_mean(round, {}, t.mat(), {});
+    return truncated_svd(t.mat(), rank, svd_seed);
+  });
 }
 
 }  // namespace brick::federate

@@ -7,10 +7,9 @@ namespace brick::federate {
 
 model::Adapter hete_h2(const model::Adapter* global, std::span<const ClientUpdate> updates,
                        const AggregateConfig& config, uint64_t seed) {
-  return solve_each(
-      global, updates, config, seed, [&](const MatrixRound& round, int64_t rank, uint64_t svd_seed) {
-        return masked_fit(round, {.tau = 0, .anchor = config.anchor}, rank, config.em_iterations, svd_seed);
-      });
+  return solve_each(global, updates, config, seed, [&](const MatrixRound& round, int64_t rank, uint64_t svd_seed) {
+    return masked_fit(round, {.tau = 0, .anchor = config.anchor}, rank, config.em_iterations, svd_seed);
+  });
 }
 
 }  // namespace brick::federate

@@ -26,8 +26,7 @@ class FilledMap final : public LinearMap {
         pieces_(std::clamp<int64_t>(t.rows / kChunk, 1, threads())),
         buffers_(tensor::matrix(pieces_, kChunk * t.cols)) {
     for (int64_t r = 0; r < t.rows; ++r)
-      for (int64_t i = 0; i < x.rank(); ++i)
-        us_.mat()(r, i) *= static_cast<float>(x.s[static_cast<size_t>(i)]);
+      for (int64_t i = 0; i < x.rank(); ++i) us_.mat()(r, i) *= static_cast<float>(x.s[static_cast<size_t>(i)]);
   }
 
   int64_t rows() const override { return t_.rows; }
@@ -78,8 +77,7 @@ class FilledMap final : public LinearMap {
 
 }  // namespace
 
-LowRank masked_fit(const MatrixRound& round, const Trust& trust, int64_t rank, int64_t iterations,
-                   uint64_t seed) {
+LowRank masked_fit(const MatrixRound& round, const Trust& trust, int64_t rank, int64_t iterations, uint64_t seed) {
   if (round.all_dense() || round.unchanged() || trust.tau == 1.0) return average_svd(round, rank, seed);
   tensor::Tensor t = tensor::matrix(round.rows, round.cols), omega = tensor::matrix(round.rows, round.cols);
   masked_mean(round, trust, t.mat(), omega.mat());

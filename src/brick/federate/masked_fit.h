@@ -14,7 +14,6 @@ namespace brick::federate {
 // Each SVD_r is one step of subspace iteration whose basis holds the last X's rows, so the objective never
 // rises (a generalised EM); small matrices are decomposed directly. The filled matrix is made a few rows at a
 // time.
-LowRank masked_fit(const MatrixRound& round, const Trust& trust, int64_t rank, int64_t iterations,
-                   uint64_t seed);
+LowRank masked_fit(const MatrixRound& round, const Trust& trust, int64_t rank, int64_t iterations, uint64_t seed);
 
 }  // namespace brick::federate

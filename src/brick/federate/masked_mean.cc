@@ -15,8 +15,8 @@ using tensor::MatView;
 constexpr int64_t kChunk = 64;  // rows at a time: a few hundred kB a buffer
 
 void product_rows(const Factor& factor, int64_t begin, int64_t end, MatView out) {
-  kernels::gemm(Trans::kNo, Trans::kNo, static_cast<float>(factor.scale), factor.b.row_range(begin, end),
-                factor.a, 0.0f, out);
+  kernels::gemm(Trans::kNo, Trans::kNo, static_cast<float>(factor.scale), factor.b.row_range(begin, end), factor.a,
+                0.0f, out);
 }
 
 // covered += w M, sum += w M~ d; one row. `d` null: zero.
@@ -61,8 +61,7 @@ void masked_mean(const MatrixRound& round, const Trust& trust, MatView t, MatVie
   parallel_for(pieces, [&](int64_t p) {
     float* trained = buffers.mat().row(p);
     float *sent = trained + piece, *sum = sent + piece, *covered = sum + piece;
-    for (int64_t begin = round.rows * p / pieces, last = round.rows * (p + 1) / pieces; begin < last;
-         begin += kChunk) {
+    for (int64_t begin = round.rows * p / pieces, last = round.rows * (p + 1) / pieces; begin < last; begin += kChunk) {
       const int64_t end = std::min(begin + kChunk, last), count = (end - begin) * cols;
       std::fill_n(sum, count, 0.0f);
       std::fill_n(covered, count, 0.0f);

@@ -25,8 +25,8 @@ double entry_cost(const MatrixRound& round, const Trust& trust, const Factor& x,
 
 }  // namespace
 
-double masked_objective(const model::Adapter* global, std::span<const ClientUpdate> updates,
-                        const Trust& trust, const model::Adapter& x) {
+double masked_objective(const model::Adapter* global, std::span<const ClientUpdate> updates, const Trust& trust,
+                        const model::Adapter& x) {
   const std::vector<double> weights = client_weights(updates);
   double total = 0;
   model::for_each_pair(x, [&](int64_t layer, model::Proj proj, const model::LoraPair& pair) {

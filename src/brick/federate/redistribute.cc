@@ -46,8 +46,7 @@ bool in_singular_form(const LoraPair& pair) {
     if (s > last * (1 + kDescending) || std::abs(of_a - of_b) > kDescending * of_b) return false;
     last = s;
     for (int64_t j = 0; j < used; ++j) {
-      const double norm_a = std::sqrt(of_a * row_product(a, j, j)),
-                   norm_b = std::sqrt(of_b * column_product(b, j, j));
+      const double norm_a = std::sqrt(of_a * row_product(a, j, j)), norm_b = std::sqrt(of_b * column_product(b, j, j));
       if (std::abs(row_product(a, used, j)) > kOrthogonal * norm_a) return false;
       if (std::abs(column_product(b, used, j)) > kOrthogonal * norm_b) return false;
     }
@@ -97,8 +96,7 @@ Adapter truncate(const Adapter& global, int64_t rank, uint64_t seed) {
 }
 
 std::vector<Adapter> redistribute(const Adapter& global, std::span<const int64_t> ranks, uint64_t seed) {
-  const bool smaller =
-      std::any_of(ranks.begin(), ranks.end(), [&](int64_t r) { return r < global.config.rank; });
+  const bool smaller = std::any_of(ranks.begin(), ranks.end(), [&](int64_t r) { return r < global.config.rank; });
   std::optional<Adapter> form;
   if (smaller) form = canonical(global, seed);
   std::vector<Adapter> out;

@@ -13,23 +13,19 @@ constexpr std::array kRules{
     Rule{"fedit", "average of A and of B (FedIT)", fedit, true},
     Rule{"zero-pad", "fedit of factors padded with zeros to the largest rank", zero_pad, false},
     Rule{"flexlora", "SVD of the average of BA (FlexLoRA)", flexlora, false},
-    Rule{"hete-h0", "HeteAgg in adapter space: updates masked by magnitude to the block's density", hete_h0,
-         false},
-    Rule{"hete-h1",
-         "HeteAgg in weight space: entry-wise average over the blocks that keep a weight, then SVD", hete_h1,
+    Rule{"hete-h0", "HeteAgg in adapter space: updates masked by magnitude to the block's density", hete_h0, false},
+    Rule{"hete-h1", "HeteAgg in weight space: entry-wise average over the blocks that keep a weight, then SVD", hete_h1,
          false},
     Rule{"hete-h2", "HeteAgg as a masked low-rank fit, anchored where blocks lack a weight", hete_h2, false},
     Rule{"hete-tau", "the masked low-rank fit with trust tau in removed weights", hete_tau, false},
 };
 
 void check(const AggregateConfig& config) {
-  if (config.rank < 0)
-    fail(ErrorCode::kInvalidInput, "aggregate: rank is {}; 0 or more makes sense", config.rank);
+  if (config.rank < 0) fail(ErrorCode::kInvalidInput, "aggregate: rank is {}; 0 or more makes sense", config.rank);
   if (!(config.tau >= 0 && config.tau <= 1))
     fail(ErrorCode::kInvalidInput, "aggregate: tau is {}; it lies between 0 and 1", config.tau);
   if (config.em_iterations < 0)
-    fail(ErrorCode::kInvalidInput, "aggregate: em_iterations is {}; 0 or more makes sense",
-         config.em_iterations);
+    fail(ErrorCode::kInvalidInput, "aggregate: em_iterations is {}; 0 or more makes sense", config.em_iterations);
   if (!(config.anchor >= 0 && std::isfinite(config.anchor)))
     fail(ErrorCode::kInvalidInput, "aggregate: anchor is {}; it is a weight of at least 0", config.anchor);
 }
@@ -39,8 +35,7 @@ void check(const AggregateConfig& config) {
 std::span<const Rule> all_rules() { return kRules; }
 
 const Rule* find_rule(std::string_view name) {
-  const auto found =
-      std::find_if(kRules.begin(), kRules.end(), [&](const Rule& rule) { return rule.name == name; });
+  const auto found = std::find_if(kRules.begin(), kRules.end(), [&](const Rule& rule) { return rule.name == name; });
   return found == kRules.end() ? nullptr : &*found;
 }
 

@@ -25,9 +25,9 @@ namespace brick::federate {
 
 struct AggregateConfig {
   std::string rule = "hete-tau";
-  int64_t rank = 0;  // of the result; 0: the largest of the accepted clients' and the global adapter's
-                     // (fedit: the clients')
-  double tau = 0.1;  // hete-tau: trust in what a client says of weights that its block lacks, [0, 1]
+  int64_t rank = 0;            // of the result; 0: the largest of the accepted clients' and the global adapter's
+                               // (fedit: the clients')
+  double tau = 0.1;            // hete-tau: trust in what a client says of weights that its block lacks, [0, 1]
   int64_t em_iterations = 20;  // hete-h2, hete-tau
   double anchor = 0.01;        // hete-h2: pull of P_g on an entry, times the share of clients that lack it
   bool coverage = false;       // hete-h0: divide by the weight of the clients whose mask has the entry
@@ -63,19 +63,12 @@ model::Adapter aggregate(const model::Adapter* global, std::span<const ClientUpd
                          const AggregateConfig& config, uint64_t seed);
 
 // The rules themselves, each in its own file with its formula.
-model::Adapter fedit(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&,
-                     uint64_t seed);
-model::Adapter zero_pad(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&,
-                        uint64_t seed);
-model::Adapter flexlora(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&,
-                        uint64_t seed);
-model::Adapter hete_h0(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&,
-                       uint64_t seed);
-model::Adapter hete_h1(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&,
-                       uint64_t seed);
-model::Adapter hete_h2(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&,
-                       uint64_t seed);
-model::Adapter hete_tau(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&,
-                        uint64_t seed);
+model::Adapter fedit(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
+model::Adapter zero_pad(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
+model::Adapter flexlora(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
+model::Adapter hete_h0(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
+model::Adapter hete_h1(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
+model::Adapter hete_h2(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
+model::Adapter hete_tau(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
 
 }  // namespace brick::federate

@@ -54,8 +54,8 @@ struct Svd {
   VectorXd s;
 };
 
-// Beyond kJacobi by the eigenvectors of the smaller Gram matrix: QR of the rotated matrix gives an R that is diagonal up
-// to what squaring lost, 1e-8 of the largest singular value, which float32 results don't see. (Eigen's BDCSVD is as
+// Beyond kJacobi by the eigenvectors of the smaller Gram matrix: QR of the rotated matrix gives an R that is diagonal
+// up to what squaring lost, 1e-8 of the largest singular value, which float32 results don't see. (Eigen's BDCSVD is as
 // fast and takes 20 s to compile.)
 Svd small_svd(const MatrixXd& matrix) {
   if (matrix.rows() < matrix.cols()) {
@@ -93,8 +93,7 @@ LowRank leading(MatrixXd u, MatrixXd v, const VectorXd& s, int64_t rank) {
 }
 
 void require_finite(const MatrixXd& matrix) {
-  if (!matrix.allFinite())
-    fail(ErrorCode::kNumeric, "the matrix to decompose is not finite; are the updates checked?");
+  if (!matrix.allFinite()) fail(ErrorCode::kNumeric, "the matrix to decompose is not finite; are the updates checked?");
 }
 
 MatrixXd whole(const LinearMap& y) {
@@ -162,9 +161,7 @@ MatrixXd random_columns(int64_t rows, int64_t cols, uint64_t seed) {
 
 }  // namespace
 
-bool thin_enough(int64_t rows, int64_t cols, int64_t stacked_rank) {
-  return 2 * stacked_rank <= std::min(rows, cols);
-}
+bool thin_enough(int64_t rows, int64_t cols, int64_t stacked_rank) { return 2 * stacked_rank <= std::min(rows, cols); }
 
 bool svd_is_direct(int64_t rows, int64_t cols, int64_t l) {
   return std::min(rows, cols) <= kDirect || 2 * l > std::min(rows, cols);
@@ -219,8 +216,7 @@ LowRank truncated_svd(ConstMatView y, int64_t rank, uint64_t seed, const SvdOpti
   return truncated_svd(DenseMap(y), rank, seed, options);
 }
 
-tensor::Tensor start_basis(const LowRank& start, int64_t cols, int64_t rank, int64_t oversample,
-                           uint64_t seed) {
+tensor::Tensor start_basis(const LowRank& start, int64_t cols, int64_t rank, int64_t oversample, uint64_t seed) {
   MatrixXd columns = random_columns(cols, std::min(cols, rank + oversample), seed);
   if (start.rank() > 0) columns.leftCols(start.rank()) = to_double(start.vt.mat()).transpose();
   return to_float(orthonormal(columns));

@@ -59,8 +59,7 @@ class DenseMap final : public LinearMap {
 struct SvdOptions {
   int64_t oversample = 8;
   int64_t max_steps = 40;
-  double tolerance =
-      1e-3;  // of LowRank::residual; the captured energy is then within about its square of the best
+  double tolerance = 1e-3;  // of LowRank::residual; the captured energy is then within about its square of the best
 };
 
 // Randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4, both halves orthonormalised),
@@ -74,8 +73,7 @@ bool svd_is_direct(int64_t rows, int64_t cols, int64_t l);
 
 // Orthonormal columns [cols, l] to start from: the row space of `start` and random directions up to rank +
 // oversample.
-tensor::Tensor start_basis(const LowRank& start, int64_t cols, int64_t rank, int64_t oversample,
-                           uint64_t seed);
+tensor::Tensor start_basis(const LowRank& start, int64_t cols, int64_t rank, int64_t oversample, uint64_t seed);
 
 // One step of that iteration from `basis`, which it replaces by the l right singular vectors it found. The
 // result is the best approximation of Y with columns in Y span(basis): no further from Y than any matrix of

@@ -18,9 +18,8 @@ double sparsity(const ClientUpdate& update) {
   model::for_each_pair(*update.adapter, [&](int64_t layer, model::Proj proj, const model::LoraPair& pair) {
     const int64_t size = pair.b.shape()[0] * pair.a.shape()[1];
     total += size;
-    const auto& mask = update.masks.empty()
-                           ? std::nullopt
-                           : update.masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
+    const auto& mask =
+        update.masks.empty() ? std::nullopt : update.masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
     kept += mask ? mask->count() : size;
   });
   return total == 0 ? 0.0 : 1.0 - static_cast<double>(kept) / static_cast<double>(total);

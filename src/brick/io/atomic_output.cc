@@ -24,9 +24,7 @@ namespace fs = std::filesystem;
 
 constexpr size_t kBuffer = size_t{1} << 18;
 
-fs::path parent_of(const fs::path& path) {
-  return path.has_parent_path() ? path.parent_path() : fs::path(".");
-}
+fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
 fs::path tidy(const fs::path& path) {
   fs::path tidied = path.lexically_normal();
@@ -68,8 +66,7 @@ fs::path temporary_for(const fs::path& path) {
 bool abandoned(const fs::path& leftover, std::string_view suffix) {
   pid_t owner = 0;
   const auto [rest, error] = std::from_chars(suffix.data(), suffix.data() + suffix.size(), owner);
-  if (error != std::errc() || owner <= 0 || rest == suffix.data() + suffix.size() || *rest != '.')
-    return false;
+  if (error != std::errc() || owner <= 0 || rest == suffix.data() + suffix.size() || *rest != '.') return false;
   const bool ours = owner == ::getpid();
   if (!ours && (::kill(owner, 0) == 0 || errno != ESRCH)) return false;
   const Descriptor file(::open(leftover.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
@@ -82,11 +79,9 @@ void remove_leftovers(const fs::path& path) {
   const std::string temporary = hidden_prefix(path, "tmp"), old = hidden_prefix(path, "old");
   std::vector<fs::path> abandoned_temporaries, displaced;
   std::error_code error;
-  for (fs::directory_iterator entry(parent_of(path), error), end; !error && entry != end;
-       entry.increment(error)) {
+  for (fs::directory_iterator entry(parent_of(path), error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (name.starts_with(temporary) &&
-        abandoned(entry->path(), std::string_view(name).substr(temporary.size())))
+    if (name.starts_with(temporary) && abandoned(entry->path(), std::string_view(name).substr(temporary.size())))
       abandoned_temporaries.push_back(entry->path());
     if (name.starts_with(old) && abandoned(entry->path(), std::string_view(name).substr(old.size())))
       displaced.push_back(entry->path());
@@ -176,13 +171,11 @@ void check_output(const fs::path& path, bool force) {
   std::error_code error;
   const fs::file_type type = fs::status(path, error).type();
   if (type != fs::file_type::regular && type != fs::file_type::directory && type != fs::file_type::not_found)
-    fail(ErrorCode::kInvalidInput, "{}: is a pipe or device; give the name of a file or folder",
-         path.string());
+    fail(ErrorCode::kInvalidInput, "{}: is a pipe or device; give the name of a file or folder", path.string());
   if (!force) fail(ErrorCode::kExists, "{}: exists; pass --force to replace it", path.string());
   const char* home = std::getenv("HOME");
   if (holds(path, fs::current_path(error)) || (home != nullptr && *home != '\0' && holds(path, home)))
-    fail(ErrorCode::kInvalidInput, "{}: holds the working or home folder and will not be replaced",
-         path.string());
+    fail(ErrorCode::kInvalidInput, "{}: holds the working or home folder and will not be replaced", path.string());
 }
 
 AtomicFile::AtomicFile(const fs::path& path, bool force) : path_(tidy(path)), force_(force) {
@@ -227,8 +220,7 @@ void AtomicFile::commit() {
 AtomicFolder::AtomicFolder(const fs::path& path, bool force) : path_(tidy(path)), force_(force) {
   prepare(path_, force);
   temporary_ = temporary_for(path_);
-  if (::mkdir(temporary_.c_str(), 0777) != 0)
-    fail(ErrorCode::kIo, "{}: cannot create: {}", path_.string(), os_error());
+  if (::mkdir(temporary_.c_str(), 0777) != 0) fail(ErrorCode::kIo, "{}: cannot create: {}", path_.string(), os_error());
   lock_ = ::open(temporary_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (lock_ >= 0) ::flock(lock_, LOCK_EX | LOCK_NB);
 }
@@ -244,8 +236,7 @@ AtomicFolder::~AtomicFolder() {
 void AtomicFolder::commit() {
   BRICK_ASSERT(!temporary_.empty());
   std::error_code error;
-  for (fs::recursive_directory_iterator entry(temporary_, error), end; !error && entry != end;
-       entry.increment(error))
+  for (fs::recursive_directory_iterator entry(temporary_, error), end; !error && entry != end; entry.increment(error))
     if (!entry->is_symlink()) sync_path(entry->path());
   if (error) fail(ErrorCode::kIo, "{}: cannot list: {}", temporary_.string(), error.message());
   sync_path(temporary_);

@@ -22,11 +22,10 @@ namespace brick::io {
 // A metadata value: the 12 scalar types of GGUF, and arrays of them. Arrays of strings are views: of the file
 // in a GgufFile (valid as long as it), of the caller's strings in GgufWriter::add (copied at once).
 using GgufValue =
-    std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool, std::string, uint64_t,
-                 int64_t, double, std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>,
-                 std::vector<int16_t>, std::vector<uint32_t>, std::vector<int32_t>, std::vector<float>,
-                 std::vector<bool>, std::vector<std::string_view>, std::vector<uint64_t>,
-                 std::vector<int64_t>, std::vector<double>>;
+    std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool, std::string, uint64_t, int64_t,
+                 double, std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>, std::vector<int16_t>,
+                 std::vector<uint32_t>, std::vector<int32_t>, std::vector<float>, std::vector<bool>,
+                 std::vector<std::string_view>, std::vector<uint64_t>, std::vector<int64_t>, std::vector<double>>;
 
 // "u32", "string", "array of f32", ... for messages.
 std::string type_name(const GgufValue& value);

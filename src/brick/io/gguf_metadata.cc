@@ -15,8 +15,8 @@ constexpr bool kIsInteger = std::integral<T> && !std::same_as<T, bool>;
 
 [[noreturn]] void wrong_type(const GgufFile& file, std::string_view key, const GgufValue& value,
                              std::string_view wanted) {
-  fail(ErrorCode::kInvalidInput, "{}: metadata {} is {}, expected {}", file.name(), shown(key),
-       type_name(value), wanted);
+  fail(ErrorCode::kInvalidInput, "{}: metadata {} is {}, expected {}", file.name(), shown(key), type_name(value),
+       wanted);
 }
 
 [[noreturn]] void absent(const GgufFile& file, std::string_view key) {
@@ -31,8 +31,8 @@ std::optional<T> get_integer(const GgufFile& file, std::string_view key, std::st
       [&]<class V>(const V& number) -> T {
         if constexpr (kIsInteger<V>) {
           if (!std::in_range<T>(number))
-            fail(ErrorCode::kInvalidInput, "{}: metadata {} is {}, which is no {}", file.name(), shown(key),
-                 number, wanted);
+            fail(ErrorCode::kInvalidInput, "{}: metadata {} is {}, which is no {}", file.name(), shown(key), number,
+                 wanted);
           return static_cast<T>(number);
         } else {
           wrong_type(file, key, *value, wanted);
@@ -76,9 +76,7 @@ std::optional<uint32_t> GgufFile::get_u32(std::string_view key) const {
 std::optional<uint64_t> GgufFile::get_u64(std::string_view key) const {
   return get_integer<uint64_t>(*this, key, "u64");
 }
-std::optional<int64_t> GgufFile::get_i64(std::string_view key) const {
-  return get_integer<int64_t>(*this, key, "i64");
-}
+std::optional<int64_t> GgufFile::get_i64(std::string_view key) const { return get_integer<int64_t>(*this, key, "i64"); }
 
 std::optional<float> GgufFile::get_f32(std::string_view key) const {
   const GgufValue* value = find(key);
@@ -107,9 +105,7 @@ uint64_t GgufFile::require_u64(std::string_view key) const { return require_valu
 int64_t GgufFile::require_i64(std::string_view key) const { return require_value(*this, key, get_i64(key)); }
 float GgufFile::require_f32(std::string_view key) const { return require_value(*this, key, get_f32(key)); }
 bool GgufFile::require_bool(std::string_view key) const { return require_value(*this, key, get_bool(key)); }
-std::string GgufFile::require_str(std::string_view key) const {
-  return require_value(*this, key, get_str(key));
-}
+std::string GgufFile::require_str(std::string_view key) const { return require_value(*this, key, get_str(key)); }
 
 const std::vector<std::string_view>* GgufFile::find_strings(std::string_view key) const {
   return find_as<std::vector<std::string_view>>(*this, key, "array of string");
@@ -127,8 +123,7 @@ std::optional<std::vector<int64_t>> GgufFile::get_ints(std::string_view key) con
           if constexpr (kIsInteger<typename V::value_type>) {
             for (const auto number : array)
               if (!std::in_range<int64_t>(number))
-                fail(ErrorCode::kInvalidInput, "{}: metadata {} holds {}, which is no i64", name(),
-                     shown(key), number);
+                fail(ErrorCode::kInvalidInput, "{}: metadata {} holds {}, which is no i64", name(), shown(key), number);
             return {array.begin(), array.end()};
           }
         }

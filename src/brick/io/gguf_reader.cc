@@ -22,16 +22,12 @@ constexpr uint64_t kMaxAlignment = uint64_t{1} << 20;
 
 class GgufParser {
  public:
-  explicit GgufParser(std::shared_ptr<const MappedFile> file) : bytes_(file->bytes()) {
-    gguf_.file_ = std::move(file);
-  }
+  explicit GgufParser(std::shared_ptr<const MappedFile> file) : bytes_(file->bytes()) { gguf_.file_ = std::move(file); }
 
   GgufFile run() {
-    if (take(4, "the magic") != std::string_view("GGUF"))
-      bad("is no GGUF file (it does not begin with GGUF)");
+    if (take(4, "the magic") != std::string_view("GGUF")) bad("is no GGUF file (it does not begin with GGUF)");
     gguf_.version_ = read<uint32_t>("the version");
-    if (gguf_.version_ == 1)
-      unsupported("GGUF version 1 is not read; convert it again with a current llama.cpp");
+    if (gguf_.version_ == 1) unsupported("GGUF version 1 is not read; convert it again with a current llama.cpp");
     if (gguf_.version_ != 2 && gguf_.version_ != 3) {
       const uint32_t swapped = __builtin_bswap32(gguf_.version_);
       if (swapped >= 1 && swapped <= 3)
@@ -51,9 +47,7 @@ class GgufParser {
   }
 
  private:
-  [[noreturn]] void bad(const std::string& what) const {
-    fail(ErrorCode::kCorrupt, "{}: {}", gguf_.name(), what);
-  }
+  [[noreturn]] void bad(const std::string& what) const { fail(ErrorCode::kCorrupt, "{}: {}", gguf_.name(), what); }
   [[noreturn]] void unsupported(const std::string& what) const {
     fail(ErrorCode::kUnsupported, "{}: {}", gguf_.name(), what);
   }
@@ -62,8 +56,8 @@ class GgufParser {
 
   std::string_view take(uint64_t count, std::string_view what) {
     if (count > left())
-      bad(fmt::format("truncated at byte {} in {}: {} bytes expected, {} left (an incomplete download?)",
-                      position_, what, count, left()));
+      bad(fmt::format("truncated at byte {} in {}: {} bytes expected, {} left (an incomplete download?)", position_,
+                      what, count, left()));
     const std::string_view piece(reinterpret_cast<const char*>(bytes_.data()) + position_, count);
     position_ += count;
     return piece;
@@ -205,8 +199,7 @@ class GgufParser {
     if (dimensions > kMaxDimensions)
       bad(fmt::format("tensor {} has {} dimensions, at most 4 are allowed", shown(info.name), dimensions));
     info.shape.resize(dimensions);
-    for (uint32_t i = dimensions; i-- > 0;)
-      info.shape[i] = dimension(info.name);  // innermost first in the file
+    for (uint32_t i = dimensions; i-- > 0;) info.shape[i] = dimension(info.name);  // innermost first in the file
     info.ggml_type = read<uint32_t>("a tensor's type");
     info.offset = read<uint64_t>("a tensor's offset");
     info.bytes = size_of(info);
@@ -225,8 +218,8 @@ class GgufParser {
     if (type == nullptr) return 0;
     const int64_t columns = info.shape.empty() ? 1 : info.shape.back();
     if (columns % type->block_values != 0)
-      bad(fmt::format("tensor {} has rows of {} values, no whole number of {} blocks of {}", shown(info.name),
-                      columns, type->name, type->block_values));
+      bad(fmt::format("tensor {} has rows of {} values, no whole number of {} blocks of {}", shown(info.name), columns,
+                      type->name, type->block_values));
     int64_t bytes = columns / type->block_values;
     bool overflow = __builtin_mul_overflow(bytes, int64_t{type->block_bytes}, &bytes);
     for (size_t i = 0; i + 1 < info.shape.size(); ++i)
@@ -243,12 +236,11 @@ class GgufParser {
     const uint64_t room = start < bytes_.size() ? bytes_.size() - start : 0;
     for (GgufTensorInfo& info : gguf_.tensors_) {
       if (info.offset % gguf_.alignment_ != 0)
-        bad(fmt::format("tensor {} begins at {}, no multiple of the alignment {}", shown(info.name),
-                        info.offset, gguf_.alignment_));
+        bad(fmt::format("tensor {} begins at {}, no multiple of the alignment {}", shown(info.name), info.offset,
+                        gguf_.alignment_));
       if (info.offset > room || info.bytes > room - info.offset)
-        bad(fmt::format("tensor {} ends at byte {} of a file of {} (an incomplete download?)",
-                        shown(info.name), fmt::format("{}+{}+{}", start, info.offset, info.bytes),
-                        bytes_.size()));
+        bad(fmt::format("tensor {} ends at byte {} of a file of {} (an incomplete download?)", shown(info.name),
+                        fmt::format("{}+{}+{}", start, info.offset, info.bytes), bytes_.size()));
       info.offset += start;
     }
     std::vector<const GgufTensorInfo*> order;

@@ -39,8 +39,7 @@ constexpr std::array<Pair, 8> kComputable{{{0, DType::kF32},
 }  // namespace
 
 const GgmlType* find_ggml_type(uint32_t id) {
-  const auto* type =
-      std::find_if(kTypes.begin(), kTypes.end(), [&](const GgmlType& t) { return t.id == id; });
+  const auto* type = std::find_if(kTypes.begin(), kTypes.end(), [&](const GgmlType& t) { return t.id == id; });
   return type == kTypes.end() ? nullptr : type;
 }
 

@@ -42,8 +42,7 @@ uint64_t padding(uint64_t size) { return (kAlignment - size % kAlignment) % kAli
 void GgufWriter::add(std::string_view key, const GgufValue& value) {
   if (key == "general.alignment" && value != GgufValue(static_cast<uint32_t>(kAlignment)))
     fail(ErrorCode::kInvalidInput, "GGUF files are written with alignment {}", kAlignment);
-  if (!keys_.emplace(key, true).second)
-    fail(ErrorCode::kInvalidInput, "metadata key {} is added twice", shown(key));
+  if (!keys_.emplace(key, true).second) fail(ErrorCode::kInvalidInput, "metadata key {} is added twice", shown(key));
   put_string(metadata_, key);
   std::visit(
       [&]<class V>(const V& typed) {
@@ -67,8 +66,7 @@ void GgufWriter::add(std::string_view key, const std::vector<std::string>& value
 void GgufWriter::add_tensor(std::string name, tensor::DType dtype, tensor::Shape shape, TensorSource source) {
   const GgmlType* type = find_ggml_type(dtype);
   if (type == nullptr)
-    fail(ErrorCode::kInvalidInput, "tensor {}: {} cannot be written to GGUF", shown(name),
-         tensor::name(dtype));
+    fail(ErrorCode::kInvalidInput, "tensor {}: {} cannot be written to GGUF", shown(name), tensor::name(dtype));
   add_ggml_tensor(std::move(name), type->id, std::move(shape), std::move(source));
 }
 
@@ -76,19 +74,16 @@ void GgufWriter::add_tensor(std::string name, const tensor::TensorView& view) {
   add_tensor(std::move(name), view.dtype, view.shape, source_of(view.bytes));
 }
 
-void GgufWriter::add_ggml_tensor(std::string name, uint32_t ggml_type, tensor::Shape shape,
-                                 TensorSource source) {
+void GgufWriter::add_ggml_tensor(std::string name, uint32_t ggml_type, tensor::Shape shape, TensorSource source) {
   const GgmlType* type = find_ggml_type(ggml_type);
-  if (type == nullptr)
-    fail(ErrorCode::kInvalidInput, "tensor {}: unknown ggml type {}", shown(name), ggml_type);
+  if (type == nullptr) fail(ErrorCode::kInvalidInput, "tensor {}: unknown ggml type {}", shown(name), ggml_type);
   if (shape.size() > 4)
     fail(ErrorCode::kInvalidInput, "tensor {}: {} dimensions, GGUF has at most 4", shown(name), shape.size());
-  if (!names_.emplace(name, true).second)
-    fail(ErrorCode::kInvalidInput, "tensor {} is added twice", shown(name));
+  if (!names_.emplace(name, true).second) fail(ErrorCode::kInvalidInput, "tensor {} is added twice", shown(name));
   const int64_t columns = shape.empty() ? 1 : shape.back();
   if (columns % type->block_values != 0)
-    fail(ErrorCode::kInvalidInput, "tensor {}: rows of {} values are no whole number of {} blocks of {}",
-         shown(name), columns, type->name, type->block_values);
+    fail(ErrorCode::kInvalidInput, "tensor {}: rows of {} values are no whole number of {} blocks of {}", shown(name),
+         columns, type->name, type->block_values);
   const int64_t blocks = tensor::element_count(shape) / type->block_values;
   const auto bytes = static_cast<uint64_t>(blocks) * static_cast<uint64_t>(type->block_bytes);
   tensors_.push_back({std::move(name), ggml_type, std::move(shape), bytes, std::move(source)});

@@ -77,8 +77,8 @@ class Builder : public JsonEvents {
 
 void JsonEvents::malformed(const std::string& problem) const {
   const std::string_view read(cursor_.begin, cursor_.next);
-  fail(ErrorCode::kCorrupt, "{}: line {}, byte {}: {}", cursor_.what,
-       1 + std::count(read.begin(), read.end(), '\n'), read.size(), problem);
+  fail(ErrorCode::kCorrupt, "{}: line {}, byte {}: {}", cursor_.what, 1 + std::count(read.begin(), read.end(), '\n'),
+       read.size(), problem);
 }
 
 bool JsonEvents::parse_error(std::size_t /*position*/, const std::string& /*token*/,
@@ -86,8 +86,7 @@ bool JsonEvents::parse_error(std::size_t /*position*/, const std::string& /*toke
   // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ...": keep the last part.
   std::string_view text = error.what();
   if (const size_t column = text.find("column "); column != std::string_view::npos)
-    if (const size_t colon = text.find(": ", column); colon != std::string_view::npos)
-      text.remove_prefix(colon + 2);
+    if (const size_t colon = text.find(": ", column); colon != std::string_view::npos) text.remove_prefix(colon + 2);
   constexpr size_t kLongest = 160;
   std::string problem(text.substr(0, kLongest));
   std::replace_if(
@@ -110,13 +109,9 @@ json read_json_file(const std::filesystem::path& path, const JsonLimits& limits)
   return parse_json(read_text(path), path.string(), limits);
 }
 
-std::string json_text(const json& value) {
-  return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
-}
+std::string json_text(const json& value) { return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n"; }
 
-std::string compact_json(const json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
+std::string compact_json(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 void write_json_file(const std::filesystem::path& path, const json& value, bool force) {
   write_file_atomic(path, json_text(value), force);

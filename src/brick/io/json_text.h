@@ -52,8 +52,7 @@ class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
   [[noreturn]] void malformed(const std::string& problem) const;
 
   bool binary(binary_t& /*value*/) override { return false; }  // no text has one
-  bool parse_error(std::size_t position, const std::string& token,
-                   const nlohmann::detail::exception& error) override;
+  bool parse_error(std::size_t position, const std::string& token, const nlohmann::detail::exception& error) override;
 
  private:
   const JsonCursor& cursor_;

@@ -40,8 +40,7 @@ std::shared_ptr<const MappedFile> map_file(const std::filesystem::path& path) {
   if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
     fail(ErrorCode::kInvalidInput, "{}: is a pipe or device, expected a file on disk", path.string());
   const Descriptor descriptor(open_for_reading(path));
-  if (::fstat(descriptor.get(), &status) != 0)
-    fail(ErrorCode::kIo, "{}: cannot read: {}", path.string(), os_error());
+  if (::fstat(descriptor.get(), &status) != 0) fail(ErrorCode::kIo, "{}: cannot read: {}", path.string(), os_error());
   if (status.st_size == 0) fail(ErrorCode::kCorrupt, "{}: is empty", path.string());
   const auto size = static_cast<size_t>(status.st_size);
   void* const address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);

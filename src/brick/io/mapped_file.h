@@ -20,8 +20,7 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   // Takes ownership of `bytes`, for tests, fuzzing and data that came over a wire. `name` is for messages.
-  static std::shared_ptr<const MappedFile> from_bytes(std::vector<std::byte> bytes,
-                                                      std::string name = "memory");
+  static std::shared_ptr<const MappedFile> from_bytes(std::vector<std::byte> bytes, std::string name = "memory");
 
   std::span<const std::byte> bytes() const { return bytes_; }
   const std::string& name() const { return name_; }  // the path as given

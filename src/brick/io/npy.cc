@@ -112,8 +112,7 @@ Header parse_header(const MappedFile& file) {
   if (all.size() < 10 || !all.starts_with(kMagic))
     fail(ErrorCode::kCorrupt, "{}: is no NumPy file (it does not begin with \\x93NUMPY)", name);
   const int major = static_cast<unsigned char>(all[6]);
-  if (major < 1 || major > 3)
-    fail(ErrorCode::kUnsupported, "{}: NumPy format version {} is not known", name, major);
+  if (major < 1 || major > 3) fail(ErrorCode::kUnsupported, "{}: NumPy format version {} is not known", name, major);
   const size_t width = major == 1 ? 2 : 4;
   if (all.size() < 8 + width) fail(ErrorCode::kCorrupt, "{}: truncated in its header", name);
   uint32_t length = 0;
@@ -121,8 +120,7 @@ Header parse_header(const MappedFile& file) {
   if (length > kLongestHeader || length > all.size() - 8 - width)
     fail(ErrorCode::kCorrupt, "{}: claims a header of {} bytes in a file of {}", name, length, all.size());
   Header header = HeaderParser(all.substr(8 + width, length), name).run();
-  if (header.fortran)
-    fail(ErrorCode::kUnsupported, "{}: is in Fortran order; save it with np.ascontiguousarray", name);
+  if (header.fortran) fail(ErrorCode::kUnsupported, "{}: is in Fortran order; save it with np.ascontiguousarray", name);
   header.data = file.bytes().subspan(8 + width + length);
   return header;
 }
@@ -130,8 +128,7 @@ Header parse_header(const MappedFile& file) {
 // Checks the size of the data and gives the number of values.
 size_t count_values(const Header& header, size_t width, const std::string& name) {
   const int64_t count = tensor::element_count(header.shape);
-  if (checked_mul(count, static_cast<int64_t>(width), "NumPy array") !=
-      static_cast<int64_t>(header.data.size()))
+  if (checked_mul(count, static_cast<int64_t>(width), "NumPy array") != static_cast<int64_t>(header.data.size()))
     fail(ErrorCode::kCorrupt, "{}: shape ({}) of {} does not fit its {} bytes of data", name,
          fmt::join(header.shape, ", "), header.descr, header.data.size());
   return static_cast<size_t>(count);
@@ -144,8 +141,7 @@ std::vector<int64_t> widen(const Header& header, const std::string& name) {
   for (size_t i = 0; i < count; ++i) {
     T value;
     std::memcpy(&value, header.data.data() + i * sizeof(T), sizeof(T));
-    if (!std::in_range<int64_t>(value))
-      fail(ErrorCode::kUnsupported, "{}: holds {}, which is no int64", name, value);
+    if (!std::in_range<int64_t>(value)) fail(ErrorCode::kUnsupported, "{}: holds {}, which is no int64", name, value);
     values[i] = static_cast<int64_t>(value);
   }
   return values;
@@ -185,8 +181,7 @@ NpyFloats read_npy_floats(const std::filesystem::path& path) { return parse_npy_
 NpyWriter::NpyWriter(const std::filesystem::path& path, int64_t rows, int64_t cols, bool force)
     : out_(path, force), rows_(rows), cols_(cols) {
   checked_mul(checked_mul(rows, cols, "NumPy array"), int64_t{sizeof(float)}, "NumPy array");
-  std::string header =
-      fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, cols);
+  std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, cols);
   // Magic, version and length take 10 bytes; the data begins at a multiple of 64.
   header.append((64 - (10 + header.size() + 1) % 64) % 64, ' ');
   header += '\n';

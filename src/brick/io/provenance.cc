@@ -27,8 +27,8 @@ T get(const nlohmann::json& json, const char* key, bool (nlohmann::json::*is_typ
 }  // namespace
 
 void to_json(nlohmann::json& json, const Provenance& provenance) {
-  json = {{"config", provenance.config.empty() ? nlohmann::json::object()
-                                               : parse_json(provenance.config, "provenance: config")},
+  json = {{"config",
+           provenance.config.empty() ? nlohmann::json::object() : parse_json(provenance.config, "provenance: config")},
           {"parent_hash", provenance.parent_hash},
           {"seed", provenance.seed},
           {"tool_version", provenance.tool_version}};

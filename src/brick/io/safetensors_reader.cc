@@ -46,8 +46,7 @@ constexpr std::array<DTypeEntry, 16> kDTypes{{
 }};
 
 const DTypeEntry* find_entry(std::string_view name) {
-  const auto* entry =
-      std::find_if(kDTypes.begin(), kDTypes.end(), [&](const DTypeEntry& e) { return e.name == name; });
+  const auto* entry = std::find_if(kDTypes.begin(), kDTypes.end(), [&](const DTypeEntry& e) { return e.name == name; });
   return entry == kDTypes.end() ? nullptr : entry;
 }
 
@@ -131,13 +130,9 @@ class HeaderEvents : public JsonEvents {
       if (metadata.contains(value)) malformed(fmt::format("metadata {} stands there twice", shown(value)));
       key_ = std::move(value);
     } else {
-      field_ = value == "dtype"          ? kDType
-               : value == "shape"        ? kShapeField
-               : value == "data_offsets" ? kOffsetsField
-                                         : 0;
+      field_ = value == "dtype" ? kDType : value == "shape" ? kShapeField : value == "data_offsets" ? kOffsetsField : 0;
       if (field_ == 0 || (fields_ & field_) != 0)
-        malformed(
-            fmt::format("unknown or repeated key {} in tensor {}", shown(value), shown(tensors.back().name)));
+        malformed(fmt::format("unknown or repeated key {} in tensor {}", shown(value), shown(tensors.back().name)));
       fields_ |= field_;
     }
     return true;
@@ -162,8 +157,8 @@ class HeaderEvents : public JsonEvents {
 void place(SafetensorInfo& info, uint64_t data_start, uint64_t data_size, const std::string& file) {
   const uint64_t begin = info.offset, end = info.bytes;
   if (begin > end || end > data_size)
-    fail(ErrorCode::kCorrupt, "{}: tensor {} lies at [{}, {}) of {} data bytes (an incomplete download?)",
-         file, shown(info.name), begin, end, data_size);
+    fail(ErrorCode::kCorrupt, "{}: tensor {} lies at [{}, {}) of {} data bytes (an incomplete download?)", file,
+         shown(info.name), begin, end, data_size);
   info.offset = data_start + begin;
   info.bytes = end - begin;
   const DTypeEntry* entry = find_entry(info.dtype);
@@ -173,8 +168,8 @@ void place(SafetensorInfo& info, uint64_t data_start, uint64_t data_size, const 
   for (const int64_t dimension : info.shape)
     overflow = __builtin_mul_overflow(expected, static_cast<uint64_t>(dimension), &expected) || overflow;
   if (overflow || expected != info.bytes)
-    fail(ErrorCode::kCorrupt, "{}: tensor {} has {} bytes, but {} of shape [{}] takes {}", file,
-         shown(info.name), info.bytes, info.dtype, fmt::join(info.shape, ", "),
+    fail(ErrorCode::kCorrupt, "{}: tensor {} has {} bytes, but {} of shape [{}] takes {}", file, shown(info.name),
+         info.bytes, info.dtype, fmt::join(info.shape, ", "),
          overflow ? std::string("more than any memory") : std::to_string(expected));
 }
 
@@ -212,8 +207,7 @@ SafetensorsFile SafetensorsFile::parse(std::shared_ptr<const MappedFile> file) {
   if (length > kLongestHeader)
     fail(ErrorCode::kCorrupt, "{}: claims a header of {} bytes; is it a safetensors file?", name, length);
   if (length > bytes.size() - sizeof(length))
-    fail(ErrorCode::kCorrupt, "{}: truncated in its header of {} bytes (an incomplete download?)", name,
-         length);
+    fail(ErrorCode::kCorrupt, "{}: truncated in its header of {} bytes (an incomplete download?)", name, length);
 
   const char* const text = reinterpret_cast<const char*>(bytes.data()) + sizeof(length);
   if (length == 0 || *text != '{')
@@ -225,10 +219,9 @@ SafetensorsFile SafetensorsFile::parse(std::shared_ptr<const MappedFile> file) {
 
   const uint64_t start = sizeof(length) + length;
   for (SafetensorInfo& info : events.tensors) place(info, start, bytes.size() - start, name);
-  std::sort(events.tensors.begin(), events.tensors.end(),
-            [](const SafetensorInfo& a, const SafetensorInfo& b) {
-              return a.offset != b.offset ? a.offset < b.offset : a.name < b.name;
-            });
+  std::sort(events.tensors.begin(), events.tensors.end(), [](const SafetensorInfo& a, const SafetensorInfo& b) {
+    return a.offset != b.offset ? a.offset < b.offset : a.name < b.name;
+  });
   refuse_overlap(events.tensors, name);
 
   SafetensorsFile result;
@@ -253,11 +246,10 @@ tensor::TensorView SafetensorsFile::tensor(std::string_view name) const {
 tensor::TensorView SafetensorsFile::tensor(const SafetensorInfo& info) const {
   const DTypeEntry* entry = find_entry(info.dtype);
   if (entry == nullptr || !entry->dtype)
-    fail(ErrorCode::kUnsupported, "{}: tensor {} is {}; supported are F32, F16, BF16, U8, I32 and I64",
-         name(), shown(info.name), shown(info.dtype));
+    fail(ErrorCode::kUnsupported, "{}: tensor {} is {}; supported are F32, F16, BF16, U8, I32 and I64", name(),
+         shown(info.name), shown(info.dtype));
   const std::span<const std::byte> bytes = file_->bytes().subspan(info.offset, info.bytes);
-  if (reinterpret_cast<uintptr_t>(bytes.data()) % entry->bytes == 0)
-    return {*entry->dtype, info.shape, bytes};
+  if (reinterpret_cast<uintptr_t>(bytes.data()) % entry->bytes == 0) return {*entry->dtype, info.shape, bytes};
   const std::lock_guard lock(copies_->mutex);
   const auto [copy, added] = copies_->by_offset.try_emplace(info.offset);
   if (added) {

@@ -54,16 +54,14 @@ SafetensorsSet SafetensorsSet::open(const fs::path& folder) {
   for (const auto& [tensor, shard] : shard_of) number.emplace(shard, 0);
   for (auto& [shard, position] : number) {
     if (!fs::exists(folder / shard, error))
-      fail(ErrorCode::kNotFound, "{}: the shard {} is missing (an incomplete download?)", index.string(),
-           shown(shard));
+      fail(ErrorCode::kNotFound, "{}: the shard {} is missing (an incomplete download?)", index.string(), shown(shard));
     position = set.files_.size();
     set.files_.push_back(SafetensorsFile::open(folder / shard));
   }
   for (const auto& [tensor, shard] : shard_of) {
     const size_t file = number.at(shard);
     if (set.files_[file].find_tensor(tensor) == nullptr)
-      fail(ErrorCode::kCorrupt, "{}: places {} in {}, which lacks it", index.string(), shown(tensor),
-           shown(shard));
+      fail(ErrorCode::kCorrupt, "{}: places {} in {}, which lacks it", index.string(), shown(tensor), shown(shard));
     set.file_of_.emplace(tensor, file);
   }
   return set;

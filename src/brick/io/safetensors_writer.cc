@@ -39,8 +39,7 @@ void SafetensorsWriter::set_metadata(std::string key, std::string value) {
 
 void SafetensorsWriter::add_tensor(std::string name, DType dtype, tensor::Shape shape, TensorSource source) {
   if (file_name_of(dtype).empty())
-    fail(ErrorCode::kInvalidInput, "tensor {}: {} cannot be written to safetensors", shown(name),
-         tensor::name(dtype));
+    fail(ErrorCode::kInvalidInput, "tensor {}: {} cannot be written to safetensors", shown(name), tensor::name(dtype));
   if (name == "__metadata__" || !names_.emplace(name, true).second)
     fail(ErrorCode::kInvalidInput, "tensor {} is added twice or has a reserved name", shown(name));
   const auto bytes = static_cast<uint64_t>(tensor::byte_count(dtype, shape));

@@ -20,8 +20,7 @@ class LineSplitter {
   // how many bytes were used.
   size_t feed(std::string_view text, size_t searched) {
     size_t begin = 0;
-    for (size_t end; (end = text.find('\n', std::max(begin, searched))) != std::string_view::npos;
-         begin = end + 1)
+    for (size_t end; (end = text.find('\n', std::max(begin, searched))) != std::string_view::npos; begin = end + 1)
       emit(text.substr(begin, end - begin));
     return begin;
   }
@@ -48,8 +47,7 @@ std::string read_text(const std::filesystem::path& path) {
   std::string text;
   for (size_t size = 0;;) {
     text.resize(size + kChunk);
-    const size_t got =
-        read_some(file.get(), std::as_writable_bytes(std::span(text).subspan(size)), path.string());
+    const size_t got = read_some(file.get(), std::as_writable_bytes(std::span(text).subspan(size)), path.string());
     size += got;
     if (got == 0) {
       text.resize(size);

@@ -56,9 +56,9 @@ void attention(Context& context, const AttentionShape& shape, std::span<const At
     const int64_t h = task % shape.heads;
     const AttentionSpan& span = spans[static_cast<size_t>(block.span)];
     const ConstMatView vh = v.col_range(h / group * d, (h / group + 1) * d);
-    const MatView scores = block_scores(span, block, q.col_range(h * d, (h + 1) * d),
-                                        k.col_range(h / group * d, (h / group + 1) * d),
-                                        memory + memory_each * omp_get_thread_num());
+    const MatView scores =
+        block_scores(span, block, q.col_range(h * d, (h + 1) * d), k.col_range(h / group * d, (h / group + 1) * d),
+                     memory + memory_each * omp_get_thread_num());
     for (int64_t i = 0; i < block.count; ++i) {
       const int64_t visible = visible_keys(span, block.first + i);
       float* row = scores.row(i);
@@ -86,7 +86,8 @@ void attention_backward(Context& context, const AttentionShape& shape, std::span
     const AttentionSpan& span = spans[static_cast<size_t>(task / shape.kv_heads)];
     const int64_t kv = task % shape.kv_heads;
     const ConstMatView kh = k.col_range(kv * d, (kv + 1) * d), vh = v.col_range(kv * d, (kv + 1) * d);
-    const MatView dkh = dk.block(span.key_begin, span.keys, kv * d, d), dvh = dv.block(span.key_begin, span.keys, kv * d, d);
+    const MatView dkh = dk.block(span.key_begin, span.keys, kv * d, d),
+                  dvh = dv.block(span.key_begin, span.keys, kv * d, d);
     for (int64_t r = 0; r < span.keys; ++r) {
       std::fill_n(dkh.row(r), d, 0.0f);
       std::fill_n(dvh.row(r), d, 0.0f);
@@ -111,7 +112,8 @@ void attention_backward(Context& context, const AttentionShape& shape, std::span
         }
         const ConstMatView p_const = p, ds_const = ds;
         gemm(Trans::kNo, Trans::kNo, 1.0f, ds_const, keys, 0.0f, dq.block(row0, block.count, h * d, d));
-        gemm(Trans::kYes, Trans::kNo, 1.0f, ds_const, qh.row_range(row0, row0 + block.count), 1.0f, dkh.row_range(0, p.cols));
+        gemm(Trans::kYes, Trans::kNo, 1.0f, ds_const, qh.row_range(row0, row0 + block.count), 1.0f,
+             dkh.row_range(0, p.cols));
         gemm(Trans::kYes, Trans::kNo, 1.0f, p_const, doh, 1.0f, dvh.row_range(0, p.cols));
       }
   });

@@ -16,7 +16,8 @@ Compute choose_compute(std::string_view wanted) {
   if (wanted == "auto") return has_bf16_arithmetic() ? Compute::kBf16 : Compute::kF32;
   if (wanted != "bf16") fail(ErrorCode::kInvalidInput, "compute '{}': expected auto, f32 or bf16", wanted);
   if (!has_bf16_arithmetic())
-    fail(ErrorCode::kUnsupported, "compute bf16: instruction set {} has no bfloat16 arithmetic; use f32", name(active_isa()));
+    fail(ErrorCode::kUnsupported, "compute bf16: instruction set {} has no bfloat16 arithmetic; use f32",
+         name(active_isa()));
   return Compute::kBf16;
 }
 
@@ -30,9 +31,14 @@ void apply_isa_limit() {
       hwy::SetSupportedTargetsForTest(HWY_AVX2 | HWY_SSE4);
       dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx2);
       return;
-    case Isa::kAvx512: dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx512_core_vnni); return;
-    case Isa::kAvx512Bf16: dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx512_core_bf16); return;
-    case Isa::kAmx: return;
+    case Isa::kAvx512:
+      dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx512_core_vnni);
+      return;
+    case Isa::kAvx512Bf16:
+      dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx512_core_bf16);
+      return;
+    case Isa::kAmx:
+      return;
   }
 }
 

@@ -1,9 +1,12 @@
 #include "brick/kernels/linear.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "brick/base/parallel.h"
 #include "brick/kernels/gemm.h"
+#include "brick/kernels/row_dot.h"
+#include "brick/kernels/sparse_row.h"
 #include "brick/kernels/vector_ops.h"
 
 namespace brick::kernels {
@@ -15,10 +18,22 @@ using tensor::Matrix;
 using tensor::MatView;
 
 constexpr int64_t kPieceFloats = 2 << 20;
-constexpr int64_t kFewRows = 4;        // up to here one pass over the weights beats their expansion
+constexpr int64_t kFewRows = 4;  // up to here one pass over the weights beats their expansion
 constexpr int64_t kExpansionGrain = 8;
 
 bool is_plain(const Matrix& weight, DType dtype) { return !weight.is_sparse() && weight.dtype() == dtype; }
+
+// Sparse with its kept values one behind the other (not beside their columns' scales, as in SparseCoding::kParent).
+bool is_packed(const Matrix& weight) {
+  return weight.is_sparse() && weight.sparse_view().coding != tensor::SparseCoding::kParent;
+}
+
+// The kept values of row r as float32; `out` has room for a row and kPackedSlack.
+void unpack_packed(const tensor::SparseView& view, int64_t r, float* out) {
+  const int64_t block = tensor::info(view.dtype).block_values, kept = view.mask.count_row(r);
+  const int64_t count = (kept + block - 1) / block * block;
+  unpack_values(view.dtype, view.values + view.row_offset[r], count, out);
+}
 
 // A weight in any form, to be read as rows of either arithmetic.
 class MatrixRows {
@@ -30,6 +45,26 @@ class MatrixRows {
   // Where such rows lie in memory already; else null.
   const float* f32(int64_t r) const { return in_place<float>(DType::kF32, r); }
   const uint16_t* bf16(int64_t r) const { return in_place<uint16_t>(DType::kBF16, r); }
+
+  // Calls use(dot), dot(x, block sums of x) being row r's product with x in the form that suits the encoding; `memory`
+  // has room for a row and kPackedSlack.
+  template <class Use>
+  void with_row(int64_t r, float* memory, Use&& use) const {
+    const int64_t n = cols();
+    if (const float* row = f32(r)) {
+      use([=](const float* x, const float*) { return dot(row, x, n); });
+    } else if (is_packed(weight_)) {
+      const tensor::SparseView view = weight_.sparse_view();
+      unpack_packed(view, r, memory);
+      use([=, mask = view.mask.row(r)](const float* x, const float*) { return sparse_dot(mask, memory, x, n); });
+    } else if (!weight_.is_sparse() && has_encoded_dot(weight_.dtype())) {
+      const tensor::DenseView view = weight_.dense_view();
+      use([=, row = view.row(r)](const float* x, const float* sums) { return dot_encoded(view.dtype, row, x, sums, n); });
+    } else {
+      write(r, memory);
+      use([=](const float* x, const float*) { return dot(memory, x, n); });
+    }
+  }
 
  private:
   template <class T>
@@ -47,24 +82,30 @@ class WrittenRows {
   void write(int64_t r, float* out) const { source_.write(r, out); }
   const float* f32(int64_t) const { return nullptr; }
   const uint16_t* bf16(int64_t) const { return nullptr; }
+  template <class Use>
+  void with_row(int64_t r, float* memory, Use&& use) const {
+    write(r, memory);
+    use([&](const float* x, const float*) { return dot(memory, x, cols()); });
+  }
 
  private:
   const RowSource& source_;
 };
 
-// One pass over the weights: each row is decoded into cache and meets every x.
+// One pass over the weights: each row meets every x while it is in cache.
 template <class Rows>
 void linear_few_rows(Context& context, const Rows& weight, ConstMatView x, float beta, MatView y) {
-  const int64_t cols = weight.cols();
-  float* memory = context.scratch(Context::kWeights, threads() * cols);
+  const int64_t cols = weight.cols(), blocks = cols / tensor::kQuantBlock, row_floats = cols + kPackedSlack;
+  float* sums = context.scratch(Context::kWeights, threads() * row_floats + x.rows * blocks);
+  float* memory = sums + x.rows * blocks;
+  for (int64_t t = 0; t < x.rows; ++t) block_sums(x.row(t), blocks * tensor::kQuantBlock, sums + t * blocks);
   parallel_ranges(weight.rows(), kExpansionGrain, [&](int64_t begin, int64_t end) {
-    float* row = memory + omp_get_thread_num() * cols;
-    for (int64_t r = begin; r < end; ++r) {
-      const float* values = weight.f32(r);
-      if (values == nullptr) weight.write(r, row);
-      if (values == nullptr) values = row;
-      for (int64_t t = 0; t < x.rows; ++t) y(t, r) = dot(values, x.row(t), cols) + (beta != 0.0f ? y(t, r) : 0.0f);
-    }
+    float* row = memory + omp_get_thread_num() * row_floats;
+    for (int64_t r = begin; r < end; ++r)
+      weight.with_row(r, row, [&](auto&& dot_with) {
+        for (int64_t t = 0; t < x.rows; ++t)
+          y(t, r) = dot_with(x.row(t), sums + t * blocks) + (beta != 0.0f ? y(t, r) : 0.0f);
+      });
   });
 }
 
@@ -123,8 +164,8 @@ void forward(Context& context, const Rows& weight, ConstMatView x, float beta, M
   if (context.compute() == Compute::kBf16) {
     const uint16_t* input = to_bf16_rows(x, context.scratch(Context::kInput, bf16_floats(x)));
     for_each_piece(weight, [&](int64_t begin, int64_t end) {
-      gemm_bf16(Trans::kNo, Trans::kYes, input, bf16_piece(context, weight, begin, end), x.rows, end - begin, x.cols, beta,
-                y.col_range(begin, end));
+      gemm_bf16(Trans::kNo, Trans::kYes, input, bf16_piece(context, weight, begin, end), x.rows, end - begin, x.cols,
+                beta, y.col_range(begin, end));
     });
     return;
   }
@@ -153,6 +194,12 @@ int64_t rows_a_piece(int64_t rows, int64_t cols) {
 }
 
 void expand_row(const Matrix& weight, int64_t r, float* out) {
+  if (is_packed(weight)) {
+    thread_local std::vector<float> packed;
+    packed.resize(static_cast<size_t>(weight.cols() + kPackedSlack));
+    unpack_packed(weight.sparse_view(), r, packed.data());
+    return sparse_expand(weight.sparse_view().mask.row(r), packed.data(), weight.cols(), out);
+  }
   if (weight.is_sparse()) return tensor::unpack_sparse_row(weight.sparse_view(), r, out);
   const tensor::DenseView view = weight.dense_view();
   unpack_values(view.dtype, view.row(r), view.cols, out);

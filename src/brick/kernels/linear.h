@@ -22,7 +22,8 @@ struct RowSource {
   std::function<void(int64_t r, float* out)> write;
 };
 void linear(Context& context, const RowSource& weight, tensor::ConstMatView x, float beta, tensor::MatView y);
-void linear_backward(Context& context, const RowSource& weight, tensor::ConstMatView dy, float beta, tensor::MatView dx);
+void linear_backward(Context& context, const RowSource& weight, tensor::ConstMatView dy, float beta,
+                     tensor::MatView dx);
 
 // dW = dy^T x; dy [T, out], x [T, in], dW [out, in].
 void weight_gradient(Context& context, tensor::ConstMatView dy, tensor::ConstMatView x, tensor::MatView dw);

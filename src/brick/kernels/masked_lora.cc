@@ -4,10 +4,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "brick/kernels/masked_lora.cc"
-// clang-format off
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace brick::kernels {
@@ -43,7 +41,8 @@ void AddDeltaRow(const uint64_t* mask, float scale, const float* b, ConstMatView
   }
 }
 
-void MaskedRowBackward(const uint64_t* mask, float scale, const float* b, ConstMatView a, float* g, float* db, MatView da) {
+void MaskedRowBackward(const uint64_t* mask, float scale, const float* b, ConstMatView a, float* g, float* db,
+                       MatView da) {
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), n = a.cols, whole = n - n % lanes;
   for (int64_t c = 0; c < whole; c += lanes) hn::StoreU(Keep(d, mask, c, hn::LoadU(d, g + c)), d, g + c);

@@ -1,5 +1,5 @@
-// Rows of a LoRA delta that keeps a mask M, and of its gradient: masks as words of 64 bits, bit c % 64 of word c / 64 for
-// column c. One row at a time, so that a dense B A never exists.
+// Rows of a LoRA delta that keeps a mask M, and of its gradient: masks as words of 64 bits, bit c % 64 of word c / 64
+// for column c. One row at a time, so that a dense B A never exists.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,8 @@
 
 namespace brick::kernels {
 
-// out[c] += sum over r of scale b[r] a(r, c), at the columns in the mask (all, where mask is null). b [R], a [R, n], out [n].
+// out[c] += sum over r of scale b[r] a(r, c), at the columns in the mask (all, where mask is null). b [R], a [R, n],
+// out [n].
 void add_delta_row(const uint64_t* mask, float scale, const float* b, tensor::ConstMatView a, float* out) noexcept;
 
 // With g the row of dL/dW [n], masked here in place: db[r] += scale g . a(r, :), da(r, :) += scale b[r] g.

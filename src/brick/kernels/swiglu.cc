@@ -7,9 +7,12 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "brick/kernels/swiglu.cc"
+// foreach_target comes first.
+// clang-format off
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 #include <hwy/contrib/math/math-inl.h>
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace brick::kernels {
@@ -77,9 +80,8 @@ void swiglu(tensor::ConstMatView gate, tensor::ConstMatView up, tensor::MatView 
 void swiglu_backward(tensor::ConstMatView gate, tensor::ConstMatView up, tensor::ConstMatView dy, tensor::MatView dgate,
                      tensor::MatView dup) noexcept {
   parallel_ranges(gate.rows, kRowGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      HWY_DYNAMIC_DISPATCH(SwigluRowBackward)
-      (gate.row(t), up.row(t), dy.row(t), dgate.row(t), dup.row(t), gate.cols);
+    for (int64_t t = begin; t < end; ++t) HWY_DYNAMIC_DISPATCH(SwigluRowBackward)
+    (gate.row(t), up.row(t), dy.row(t), dgate.row(t), dup.row(t), gate.cols);
   });
 }
 

@@ -8,9 +8,12 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "brick/kernels/vector_ops.cc"
+// foreach_target comes first.
+// clang-format off
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 #include <hwy/contrib/math/math-inl.h>
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace brick::kernels {
@@ -140,6 +143,20 @@ void UnpackBf16(const std::byte* source, int64_t count, float* out) {
       [&](int64_t i) { out[i] = tensor::bf16_to_f32(in[i]); });
 }
 
+void UnpackF16(const std::byte* source, int64_t count, float* out) {
+#if HWY_TARGET <= HWY_AVX2
+  const F f;
+  const hn::Rebind<hwy::float16_t, F> f16;
+  const auto* in = reinterpret_cast<const hwy::float16_t*>(source);
+  sweep(
+      count, [&](int64_t i) { hn::StoreU(hn::PromoteTo(f, hn::LoadU(f16, in + i)), f, out + i); },
+      [&](int64_t i) { tensor::unpack(tensor::DType::kF16, source + 2 * i, 1, out + i); });
+#else
+  // Highway's emulation takes infinities for numbers.
+  tensor::unpack(tensor::DType::kF16, source, count, out);
+#endif
+}
+
 void UnpackQ8(const std::byte* source, int64_t count, float* out) {
   const F f;
   const hn::Rebind<int8_t, F> i8;
@@ -196,6 +213,7 @@ HWY_EXPORT(ExpSum);
 HWY_EXPORT(AllFinite);
 HWY_EXPORT(ToBf16);
 HWY_EXPORT(UnpackBf16);
+HWY_EXPORT(UnpackF16);
 HWY_EXPORT(UnpackQ8);
 HWY_EXPORT(UnpackQ4);
 
@@ -214,11 +232,18 @@ void to_bf16(const float* x, uint16_t* out, int64_t n) noexcept { HWY_DYNAMIC_DI
 void unpack_values(tensor::DType dtype, const std::byte* source, int64_t count, float* out) noexcept {
   using tensor::DType;
   switch (dtype) {
-    case DType::kBF16: return HWY_DYNAMIC_DISPATCH(UnpackBf16)(source, count, out);
-    case DType::kQ8_0: return HWY_DYNAMIC_DISPATCH(UnpackQ8)(source, count, out);
-    case DType::kQ4_0: return HWY_DYNAMIC_DISPATCH(UnpackQ4)(source, count, false, out);
-    case DType::kQ4_1: return HWY_DYNAMIC_DISPATCH(UnpackQ4)(source, count, true, out);
-    default: tensor::unpack(dtype, source, count, out);
+    case DType::kBF16:
+      return HWY_DYNAMIC_DISPATCH(UnpackBf16)(source, count, out);
+    case DType::kF16:
+      return HWY_DYNAMIC_DISPATCH(UnpackF16)(source, count, out);
+    case DType::kQ8_0:
+      return HWY_DYNAMIC_DISPATCH(UnpackQ8)(source, count, out);
+    case DType::kQ4_0:
+      return HWY_DYNAMIC_DISPATCH(UnpackQ4)(source, count, false, out);
+    case DType::kQ4_1:
+      return HWY_DYNAMIC_DISPATCH(UnpackQ4)(source, count, true, out);
+    default:
+      tensor::unpack(dtype, source, count, out);
   }
 }
 

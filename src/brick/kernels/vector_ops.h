@@ -13,7 +13,7 @@ float sum_squares(const float* a, int64_t n) noexcept;
 void axpy(float alpha, const float* x, float* y, int64_t n) noexcept;  // y += alpha x
 void scale(float alpha, float* x, int64_t n) noexcept;
 void multiply(const float* a, const float* b, float* out, int64_t n) noexcept;
-float max_value(const float* x, int64_t n) noexcept;        // n > 0
+float max_value(const float* x, int64_t n) noexcept;       // n > 0
 float exp_sum(float shift, float* x, int64_t n) noexcept;  // x = exp(x - shift); returns the sum
 bool all_finite(const float* x, int64_t n) noexcept;
 

@@ -36,11 +36,10 @@ bool matches(const std::regex& expression, const std::string& targets, Proj proj
     if (std::regex_match(whole.begin(), whole.end(), expression)) return true;
   int64_t count = 0;
   for (int64_t layer = 0; layer < kTriedLayers; ++layer)
-    count +=
-        std::regex_match(fmt::format("model.layers.{}.{}", layer, module_path(proj)), expression) ? 1 : 0;
+    count += std::regex_match(fmt::format("model.layers.{}.{}", layer, module_path(proj)), expression) ? 1 : 0;
   if (count != 0 && count != kTriedLayers)
-    fail(ErrorCode::kUnsupported, "targets '{}' match {} in some layers only; an adapter has the same in all",
-         targets, name(proj));
+    fail(ErrorCode::kUnsupported, "targets '{}' match {} in some layers only; an adapter has the same in all", targets,
+         name(proj));
   return count != 0;
 }
 
@@ -49,9 +48,7 @@ std::string shape_text(const tensor::Tensor& t) {
                                : fmt::format("{} dimensions", t.shape().size());
 }
 
-bool has_shape(const tensor::Tensor& t, int64_t rows, int64_t cols) {
-  return t.shape() == tensor::Shape{rows, cols};
-}
+bool has_shape(const tensor::Tensor& t, int64_t rows, int64_t cols) { return t.shape() == tensor::Shape{rows, cols}; }
 
 void check_config(const LoraConfig& config) {
   if (config.rank <= 0 || config.rank > kLargestRank)
@@ -146,9 +143,8 @@ Adapter zeros_like(const Adapter& adapter) {
   Adapter zeros;
   zeros.config = adapter.config;
   zeros.layers.resize(adapter.layers.size());
-  for_each_pair(adapter, [&](int64_t layer, Proj proj, const LoraPair& pair) {
-    zeros.at(layer, proj) = empty_like(pair);
-  });
+  for_each_pair(adapter,
+                [&](int64_t layer, Proj proj, const LoraPair& pair) { zeros.at(layer, proj) = empty_like(pair); });
   return zeros;
 }
 
@@ -161,8 +157,7 @@ void check_fits(const Adapter& adapter, const Model& model) {
     const tensor::Matrix& weight = model.layers[static_cast<size_t>(layer)][proj];
     if (!has_shape(pair.a, rank, weight.cols()) || !has_shape(pair.b, weight.rows(), rank))
       fail(ErrorCode::kMismatch, "{} is {} x {}, which an adapter of rank {} with A {} and B {} does not fit",
-           weight_name(layer, proj), weight.rows(), weight.cols(), rank, shape_text(pair.a),
-           shape_text(pair.b));
+           weight_name(layer, proj), weight.rows(), weight.cols(), rank, shape_text(pair.a), shape_text(pair.b));
   });
   if (!adapter.config.masked) return;
   const std::string own = mask_hash(model);
@@ -170,11 +165,9 @@ void check_fits(const Adapter& adapter, const Model& model) {
   const std::string wanted = adapter.config.mask_hash.substr(0, 12);
   if (own.empty())
     fail(ErrorCode::kMismatch,
-         "the adapter is masked: it belongs to the block with mask {} alone, but this model has no mask",
-         wanted);
-  fail(ErrorCode::kMismatch,
-       "the adapter is masked: it belongs to the block with mask {}, but this block's is {}", wanted,
-       own.substr(0, 12));
+         "the adapter is masked: it belongs to the block with mask {} alone, but this model has no mask", wanted);
+  fail(ErrorCode::kMismatch, "the adapter is masked: it belongs to the block with mask {}, but this block's is {}",
+       wanted, own.substr(0, 12));
 }
 
 }  // namespace brick::model

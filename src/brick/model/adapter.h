@@ -37,9 +37,7 @@ struct Adapter {
   const LoraPair& at(int64_t layer, Proj proj) const {
     return layers[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
   }
-  LoraPair& at(int64_t layer, Proj proj) {
-    return layers[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
-  }
+  LoraPair& at(int64_t layer, Proj proj) { return layers[static_cast<size_t>(layer)][static_cast<size_t>(proj)]; }
   int64_t parameters() const;
   Adapter clone() const;
 };

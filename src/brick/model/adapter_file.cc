@@ -31,10 +31,10 @@ bool says_nothing(const json& value) {
 void refuse_other_kinds(const JsonFields& fields) {
   if (fields.text("peft_type") != "LORA") fields.refuse("peft_type", "\"LORA\" is");
   if (fields.text_or("bias", "none") != "none") fields.refuse("bias", "\"none\" is");
-  for (const char* key : {"modules_to_save", "rank_pattern", "alpha_pattern", "use_dora", "fan_in_fan_out",
-                          "layers_to_transform", "layer_replication", "lora_bias", "trainable_token_indices",
-                          "target_parameters", "use_qalora", "alora_invocation_tokens", "use_bdlora",
-                          "arrow_config", "megatron_config", "kasa_config", "monteclora_config"})
+  for (const char* key :
+       {"modules_to_save", "rank_pattern", "alpha_pattern", "use_dora", "fan_in_fan_out", "layers_to_transform",
+        "layer_replication", "lora_bias", "trainable_token_indices", "target_parameters", "use_qalora",
+        "alora_invocation_tokens", "use_bdlora", "arrow_config", "megatron_config", "kasa_config", "monteclora_config"})
     if (const json* value = fields.find(key); value != nullptr && !says_nothing(*value))
       fields.refuse(key, "plain LoRA of linear layers is");
   // These change the base weights along with the adapter.
@@ -64,8 +64,8 @@ LoraConfig read_config(const json& object, const std::string& what) {
     config.mask_hash = inner.text_or("mask_hash", "");
     config.base_fingerprint = inner.text_or("base_fingerprint", "");
     if (config.masked == config.mask_hash.empty())
-      fail(ErrorCode::kInvalidInput, "{}: brick.masked is {}, but brick.mask_hash is '{}'", what,
-           config.masked, config.mask_hash);
+      fail(ErrorCode::kInvalidInput, "{}: brick.masked is {}, but brick.mask_hash is '{}'", what, config.masked,
+           config.mask_hash);
   }
   return config;
 }
@@ -86,8 +86,7 @@ std::optional<Place> place_of(std::string_view name) {
   if (name.ends_with(".default")) name.remove_suffix(8);
   Place place{};
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), place.layer);
-  if (error != std::errc() || place.layer < 0 || end == name.data() + name.size() || *end != '.')
-    return std::nullopt;
+  if (error != std::errc() || place.layer < 0 || end == name.data() + name.size() || *end != '.') return std::nullopt;
   name.remove_prefix(static_cast<size_t>(end - name.data()) + 1);
   place.is_b = name.ends_with(".lora_B");
   if (!place.is_b && !name.ends_with(".lora_A")) return std::nullopt;
@@ -100,15 +99,13 @@ std::optional<Place> place_of(std::string_view name) {
   return std::nullopt;
 }
 
-tensor::Tensor read_factor(const io::SafetensorsFile& file, const io::SafetensorInfo& info, bool is_b,
-                           int64_t rank) {
+tensor::Tensor read_factor(const io::SafetensorsFile& file, const io::SafetensorInfo& info, bool is_b, int64_t rank) {
   const tensor::TensorView view = file.tensor(info);
   if (!tensor::is_float(view.dtype))
-    fail(ErrorCode::kUnsupported, "{}: {} is {}; f32, f16 and bf16 are supported", file.name(), info.name,
-         info.dtype);
+    fail(ErrorCode::kUnsupported, "{}: {} is {}; f32, f16 and bf16 are supported", file.name(), info.name, info.dtype);
   if (view.shape.size() != 2 || view.shape[is_b ? 1 : 0] != rank || view.shape[is_b ? 0 : 1] <= 0)
-    fail(ErrorCode::kCorrupt, "{}: {} has shape [{}], but adapter_config.json says rank {}", file.name(),
-         info.name, fmt::join(view.shape, ", "), rank);
+    fail(ErrorCode::kCorrupt, "{}: {} has shape [{}], but adapter_config.json says rank {}", file.name(), info.name,
+         fmt::join(view.shape, ", "), rank);
   tensor::Tensor values = tensor::to_f32(view);
   for (int64_t i = 0; i < values.size(); ++i)
     if (!std::isfinite(values.f32()[i]))
@@ -145,18 +142,16 @@ void read_pairs(const io::SafetensorsFile& file, Adapter& adapter) {
   }
   for (auto& [index, layer] : layers) {
     if (index != static_cast<int64_t>(adapter.layers.size()))
-      fail(ErrorCode::kUnsupported,
-           "{}: layer {} has no factors, but layer {} has; an adapter has the same in all", file.name(),
-           adapter.layers.size(), index);
+      fail(ErrorCode::kUnsupported, "{}: layer {} has no factors, but layer {} has; an adapter has the same in all",
+           file.name(), adapter.layers.size(), index);
     for (Proj proj : kProjs) {
       const LoraPair& pair = layer[static_cast<size_t>(proj)];
       if (pair.a.empty() != pair.b.empty())
         fail(ErrorCode::kCorrupt, "{}: {}.lora_{}.weight is missing", file.name(), module_name(index, proj),
              pair.a.empty() ? 'A' : 'B');
       if (pair.present() != is_target(adapter.config, proj))
-        fail(ErrorCode::kUnsupported,
-             "{}: {} is {}, unlike in layer 0; an adapter has the same in all layers", file.name(),
-             module_name(index, proj), pair.present() ? "present" : "missing");
+        fail(ErrorCode::kUnsupported, "{}: {} is {}, unlike in layer 0; an adapter has the same in all layers",
+             file.name(), module_name(index, proj), pair.present() ? "present" : "missing");
     }
     adapter.layers.push_back(std::move(layer));
   }
@@ -171,8 +166,7 @@ void check_targets(const JsonFields& fields, const LoraConfig& config) {
     const std::string path = target.is_string() ? target.get<std::string>() : std::string();
     const std::optional<Proj> proj = find_proj(path.substr(path.rfind('.') + 1));
     if (!proj || !is_target(config, *proj))
-      fields.refuse("target_modules",
-                    fmt::format("{} has no tensor in {}", io::compact_json(target), kWeightsFile));
+      fields.refuse("target_modules", fmt::format("{} has no tensor in {}", io::compact_json(target), kWeightsFile));
   }
 }
 
@@ -226,8 +220,7 @@ void save_adapter(const Adapter& adapter, const std::string& base_name, const st
   io::write_json_file(folder / kConfigFile, config_json(adapter, base_name));
   io::SafetensorsWriter writer;
   writer.set_metadata("format", "pt");
-  if (!adapter.config.base_fingerprint.empty())
-    writer.set_metadata(kFingerprintKey, adapter.config.base_fingerprint);
+  if (!adapter.config.base_fingerprint.empty()) writer.set_metadata(kFingerprintKey, adapter.config.base_fingerprint);
   for_each_pair(adapter, [&](int64_t layer, Proj proj, const LoraPair& pair) {
     writer.add_tensor(module_name(layer, proj) + ".lora_A.weight", pair.a.view());
     writer.add_tensor(module_name(layer, proj) + ".lora_B.weight", pair.b.view());

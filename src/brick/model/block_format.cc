@@ -44,8 +44,7 @@ StoredMatrix read_stored(const std::string& name, const json& object, std::strin
     fail(ErrorCode::kCorrupt, "{}.shape is no pair of sizes", where);
   stored.rows = (*shape)[0];
   stored.cols = (*shape)[1];
-  if (stored.rows <= 0 || stored.cols <= 0 || stored.rows > kLargestDimension ||
-      stored.cols > kLargestDimension)
+  if (stored.rows <= 0 || stored.cols <= 0 || stored.rows > kLargestDimension || stored.cols > kLargestDimension)
     fail(ErrorCode::kCorrupt, "{}.shape is {} x {}", where, stored.rows, stored.cols);
   stored.kept = fields.integer("kept");
   const int64_t all = checked_mul(stored.rows, stored.cols, "block tensor");
@@ -54,19 +53,17 @@ StoredMatrix read_stored(const std::string& name, const json& object, std::strin
   return stored;
 }
 
-std::vector<LayerShape> read_layers(const JsonFields& section, std::string_view what,
-                                    const ModelConfig& config) {
+std::vector<LayerShape> read_layers(const JsonFields& section, std::string_view what, const ModelConfig& config) {
   const json* list = section.find("layers");
   if (list == nullptr || !list->is_array() || static_cast<int64_t>(list->size()) != config.layers)
     fail(ErrorCode::kCorrupt, "{}: brick.layers is no list of {} layers", what, config.layers);
   std::vector<LayerShape> layers;
   for (const json& layer : *list) {
-    if (!layer.is_object())
-      fail(ErrorCode::kCorrupt, "{}: brick.layers[{}] is no object", what, layers.size());
+    if (!layer.is_object()) fail(ErrorCode::kCorrupt, "{}: brick.layers[{}] is no object", what, layers.size());
     const std::string where = fmt::format("{}: brick.layers[{}]", what, layers.size());
     const JsonFields fields(layer, where);
-    layers.push_back({fields.integer("heads"), fields.integer("kv_heads"), fields.integer("head_dim"),
-                      fields.integer("ffn")});
+    layers.push_back(
+        {fields.integer("heads"), fields.integer("kv_heads"), fields.integer("head_dim"), fields.integer("ffn")});
     const LayerShape& s = layers.back();
     for (int64_t size : {s.heads, s.kv_heads, s.head_dim, s.ffn})
       if (size <= 0 || size > kLargestDimension) fail(ErrorCode::kCorrupt, "{} has the size {}", where, size);
@@ -74,12 +71,10 @@ std::vector<LayerShape> read_layers(const JsonFields& section, std::string_view 
   return layers;
 }
 
-std::vector<float> read_frequencies(const JsonFields& section, std::string_view what,
-                                    const ModelConfig& config) {
+std::vector<float> read_frequencies(const JsonFields& section, std::string_view what, const ModelConfig& config) {
   const json* list = section.find("inverse_frequency");
   if (list == nullptr || !list->is_array() || static_cast<int64_t>(list->size()) != config.head_dim / 2)
-    fail(ErrorCode::kCorrupt, "{}: brick.inverse_frequency is no list of {} numbers", what,
-         config.head_dim / 2);
+    fail(ErrorCode::kCorrupt, "{}: brick.inverse_frequency is no list of {} numbers", what, config.head_dim / 2);
   std::vector<float> frequencies;
   for (const json& value : *list) {
     if (!value.is_number() || !std::isfinite(value.get<float>()) || value.get<float>() <= 0)
@@ -118,8 +113,7 @@ BlockSection read_block_section(const json& config, std::string_view what) {
   const json* tensors = section.find("tensors");
   if (tensors == nullptr || !tensors->is_object())
     fail(ErrorCode::kCorrupt, "{}.tensors is missing or no object", where);
-  for (const auto& [name, stored] : tensors->items())
-    out.tensors.emplace(name, read_stored(name, stored, what));
+  for (const auto& [name, stored] : tensors->items()) out.tensors.emplace(name, read_stored(name, stored, what));
   return out;
 }
 

@@ -44,7 +44,8 @@ void ModelConfig::validate() const {
   require_positive("vocabulary", vocab);
   require_positive("context length", context);
   if (heads % kv_heads != 0)
-    fail(ErrorCode::kInvalidInput, "model configuration: {} heads are no multiple of {} key/value heads", heads, kv_heads);
+    fail(ErrorCode::kInvalidInput, "model configuration: {} heads are no multiple of {} key/value heads", heads,
+         kv_heads);
   if (head_dim % 2 != 0) fail(ErrorCode::kInvalidInput, "model configuration: head size {} is odd", head_dim);
   if (!(norm_eps > 0) || !std::isfinite(norm_eps))
     fail(ErrorCode::kInvalidInput, "model configuration: norm epsilon {}", norm_eps);
@@ -54,7 +55,8 @@ void ModelConfig::validate() const {
 }
 
 std::vector<float> rope_inverse_frequency(float theta, int64_t head_dim, const std::string& scaling_json) {
-  if (!(theta > 0) || !std::isfinite(theta)) fail(ErrorCode::kInvalidInput, "model configuration: rope theta {}", theta);
+  if (!(theta > 0) || !std::isfinite(theta))
+    fail(ErrorCode::kInvalidInput, "model configuration: rope theta {}", theta);
   std::vector<float> frequency;
   for (int64_t i = 0; i < head_dim / 2; ++i)
     frequency.push_back(1.0f / std::pow(theta, static_cast<float>(2 * i) / static_cast<float>(head_dim)));

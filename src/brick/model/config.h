@@ -38,7 +38,7 @@ std::vector<float> rope_inverse_frequency(float theta, int64_t head_dim, const s
 // The seven linear layers of a block, in the order of their use.
 enum class Proj : uint8_t { kQ, kK, kV, kO, kGate, kUp, kDown };
 constexpr int kProjCount = 7;
-constexpr std::array<Proj, kProjCount> kProjs{Proj::kQ, Proj::kK,  Proj::kV,   Proj::kO,
+constexpr std::array<Proj, kProjCount> kProjs{Proj::kQ,    Proj::kK,  Proj::kV,   Proj::kO,
                                               Proj::kGate, Proj::kUp, Proj::kDown};
 
 std::string_view name(Proj proj);         // "q_proj"

@@ -14,7 +14,8 @@ struct SamplingConfig {
   int64_t top_k = 0;       // 0: all
   double top_p = 1;        // nucleus (Holtzman et al. 2020)
   double min_p = 0;        // relative to the likeliest token
-  double repeat_penalty = 1;  // divides positive (multiplies negative) logits of the last 64 tokens (Keskar et al. 2019)
+  double repeat_penalty =
+      1;  // divides positive (multiplies negative) logits of the last 64 tokens (Keskar et al. 2019)
   uint64_t seed = 0;
 };
 

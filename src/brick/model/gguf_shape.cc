@@ -26,15 +26,13 @@ std::vector<int64_t> per_layer(const io::GgufFile& file, const char* key, int64_
 
 std::string linear_scaling(const io::GgufFile& file) {
   const std::string type = file.str_or("llama.rope.scaling.type", "");
-  const char* key =
-      file.find("llama.rope.scaling.factor") ? "llama.rope.scaling.factor" : "llama.rope.scale_linear";
+  const char* key = file.find("llama.rope.scaling.factor") ? "llama.rope.scaling.factor" : "llama.rope.scale_linear";
   const float factor = file.f32_or(key, 1.0f);
   if (type == "none" || (type.empty() && factor == 1.0f)) return {};
   if (!type.empty() && type != "linear")
-    fail(ErrorCode::kUnsupported, "{}: llama.rope.scaling.type '{}' is not supported; none and linear are",
-         file.name(), type);
-  if (!(factor > 0) || !std::isfinite(factor))
-    fail(ErrorCode::kInvalidInput, "{}: {} is {}", file.name(), key, factor);
+    fail(ErrorCode::kUnsupported, "{}: llama.rope.scaling.type '{}' is not supported; none and linear are", file.name(),
+         type);
+  if (!(factor > 0) || !std::isfinite(factor)) fail(ErrorCode::kInvalidInput, "{}: {} is {}", file.name(), key, factor);
   return factor == 1.0f ? std::string()
                         : fmt::format(R"({{"factor":{},"rope_type":"linear"}})", json_number(factor).dump());
 }
@@ -45,8 +43,8 @@ void apply_rope_divisors(const io::GgufFile& file, ModelConfig& config) {
   if (file.find_tensor("rope_freqs.weight") == nullptr) return;
   const tensor::Tensor divisors = tensor::to_f32(file.tensor("rope_freqs.weight"));
   if (divisors.size() != config.head_dim / 2)
-    fail(ErrorCode::kCorrupt, "{}: rope_freqs.weight has {} values for head size {}", file.name(),
-         divisors.size(), config.head_dim);
+    fail(ErrorCode::kCorrupt, "{}: rope_freqs.weight has {} values for head size {}", file.name(), divisors.size(),
+         config.head_dim);
   for (size_t i = 0; i < config.inverse_frequency.size(); ++i) {
     const float divisor = divisors.f32()[i];
     if (!(divisor > 0) || !std::isfinite(divisor))
@@ -76,8 +74,7 @@ std::optional<int32_t> token_id(const io::GgufFile& file, const char* key) {
 GgufShape read_gguf_shape(const io::GgufFile& file) {
   const std::string architecture = file.require_str("general.architecture");
   if (architecture != "llama")
-    fail(ErrorCode::kUnsupported, "{}: architecture '{}' is not supported; llama is", file.name(),
-         architecture);
+    fail(ErrorCode::kUnsupported, "{}: architecture '{}' is not supported; llama is", file.name(), architecture);
   GgufShape shape;
   ModelConfig& config = shape.config;
   config.layers = file.require_i64("llama.block_count");
@@ -95,15 +92,13 @@ GgufShape read_gguf_shape(const io::GgufFile& file) {
   if (config.heads <= 0)
     fail(ErrorCode::kInvalidInput, "{}: llama.attention.head_count is {}", file.name(), config.heads);
   config.head_dim = file.i64_or("llama.attention.key_length", config.hidden / config.heads);
-  if (const int64_t values = file.i64_or("llama.attention.value_length", config.head_dim);
-      values != config.head_dim)
-    fail(ErrorCode::kUnsupported, "{}: llama.attention.value_length {} differs from key_length {}",
-         file.name(), values, config.head_dim);
-  if (const int64_t turned = file.i64_or("llama.rope.dimension_count", config.head_dim);
-      turned != config.head_dim)
+  if (const int64_t values = file.i64_or("llama.attention.value_length", config.head_dim); values != config.head_dim)
+    fail(ErrorCode::kUnsupported, "{}: llama.attention.value_length {} differs from key_length {}", file.name(), values,
+         config.head_dim);
+  if (const int64_t turned = file.i64_or("llama.rope.dimension_count", config.head_dim); turned != config.head_dim)
     fail(ErrorCode::kUnsupported,
-         "{}: llama.rope.dimension_count {} of head size {}: partial rotation is not supported", file.name(),
-         turned, config.head_dim);
+         "{}: llama.rope.dimension_count {} of head size {}: partial rotation is not supported", file.name(), turned,
+         config.head_dim);
   config.context = file.i64_or("llama.context_length", 2048);
   config.norm_eps = file.require_f32("llama.attention.layer_norm_rms_epsilon");
   config.rope_theta = file.f32_or("llama.rope.freq_base", 10000.0f);
@@ -119,14 +114,13 @@ GgufShape read_gguf_shape(const io::GgufFile& file) {
          embedding->shape.size());
   config.vocab = embedding->shape[0];
   if (const int64_t said = file.i64_or("llama.vocab_size", config.vocab); said != config.vocab)
-    fail(ErrorCode::kCorrupt, "{}: llama.vocab_size is {}, but token_embd.weight has {} rows", file.name(),
-         said, config.vocab);
+    fail(ErrorCode::kCorrupt, "{}: llama.vocab_size is {}, but token_embd.weight has {} rows", file.name(), said,
+         config.vocab);
   constexpr int64_t kLargestHead = 1 << 16;
   if (config.head_dim <= 0 || config.head_dim > kLargestHead)
     fail(ErrorCode::kInvalidInput, "{}: llama.attention.key_length is {}", file.name(), config.head_dim);
   try {
-    config.inverse_frequency =
-        rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
+    config.inverse_frequency = rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
     config.validate();
   } catch (const Error& e) {
     throw Error(e.code(), fmt::format("{}: {}", file.name(), e.what()));

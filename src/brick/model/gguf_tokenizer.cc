@@ -28,8 +28,7 @@ std::vector<TokenType> read_types(const io::GgufFile& file, size_t tokens) {
   std::vector<TokenType> out;
   out.reserve(tokens);
   for (int64_t type : *types) {
-    if (type < 1 || type > 6)
-      fail(ErrorCode::kCorrupt, "{}: {} has the unknown type {}", file.name(), kKey, type);
+    if (type < 1 || type > 6) fail(ErrorCode::kCorrupt, "{}: {} has the unknown type {}", file.name(), kKey, type);
     out.push_back(static_cast<TokenType>(type));
   }
   return out;
@@ -43,8 +42,8 @@ void read_byte_level(const io::GgufFile& file, TokenizerSpec& spec) {
   } else if (pre == "gpt-2" || pre == "default") {
     spec.pre_split = "gpt-2";
   } else {
-    fail(ErrorCode::kUnsupported, "{}: tokenizer.ggml.pre '{}' is not supported; gpt-2 and smollm are",
-         file.name(), pre);
+    fail(ErrorCode::kUnsupported, "{}: tokenizer.ggml.pre '{}' is not supported; gpt-2 and smollm are", file.name(),
+         pre);
   }
   for (std::string_view merge : file.require_strings("tokenizer.ggml.merges")) {
     const size_t space = merge.find(' ', 1);
@@ -100,8 +99,8 @@ std::optional<TokenizerSpec> read_gguf_tokenizer(const io::GgufFile& file) {
   else if (*model == "llama")
     read_sentencepiece(file, spec);
   else
-    fail(ErrorCode::kUnsupported, "{}: tokenizer.ggml.model '{}' is not supported; gpt2 and llama are",
-         file.name(), *model);
+    fail(ErrorCode::kUnsupported, "{}: tokenizer.ggml.model '{}' is not supported; gpt2 and llama are", file.name(),
+         *model);
   text::validate(spec);
   return spec;
 }

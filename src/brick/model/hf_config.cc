@@ -76,8 +76,7 @@ ModelConfig config_from_hf(const json& object, std::string_view what) {
     constexpr int64_t kLargestHead = 1 << 16;  // bounds the table before validate() sees the rest
     if (config.head_dim <= 0 || config.head_dim > kLargestHead)
       fail(ErrorCode::kInvalidInput, "model configuration: head_dim = {}", config.head_dim);
-    config.inverse_frequency =
-        rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
+    config.inverse_frequency = rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
     config.validate();
   } catch (const Error& e) {
     throw Error(e.code(), fmt::format("{}: {}", what, e.what()));
@@ -87,8 +86,7 @@ ModelConfig config_from_hf(const json& object, std::string_view what) {
 
 bool rope_says_frequencies(const ModelConfig& config) {
   constexpr float kRounding = 1e-5f;  // of the divisors that a GGUF file holds in float32
-  const std::vector<float> said =
-      rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
+  const std::vector<float> said = rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
   for (size_t i = 0; i < said.size(); ++i)
     if (std::fabs(said[i] - config.inverse_frequency[i]) > kRounding * said[i]) return false;
   return true;

@@ -40,9 +40,7 @@ class JsonFields {
     if (!value->is_number() || !std::isfinite(value->get<double>())) wrong(key, *value, "a number");
     return value->get<double>();
   }
-  float number_or(const char* key, float fallback) const {
-    return static_cast<float>(double_or(key, fallback));
-  }
+  float number_or(const char* key, float fallback) const { return static_cast<float>(double_or(key, fallback)); }
   bool flag_or(const char* key, bool fallback) const {
     const json* value = find(key);
     if (value == nullptr) return fallback;
@@ -68,13 +66,12 @@ class JsonFields {
     return static_cast<int32_t>(id);
   }
   [[noreturn]] void refuse(const char* key, const std::string& supported) const {
-    fail(ErrorCode::kUnsupported, "{}: {} = {} is not supported; {}", what_, key,
-         io::compact_json(object_.at(key)), supported);
+    fail(ErrorCode::kUnsupported, "{}: {} = {} is not supported; {}", what_, key, io::compact_json(object_.at(key)),
+         supported);
   }
 
   [[noreturn]] void wrong(const char* key, const json& value, const char* expected) const {
-    fail(ErrorCode::kInvalidInput, "{}: {} is {}, expected {}", what_, key, io::compact_json(value),
-         expected);
+    fail(ErrorCode::kInvalidInput, "{}: {} is {}, expected {}", what_, key, io::compact_json(value), expected);
   }
 
  private:

@@ -17,8 +17,8 @@ namespace fs = std::filesystem;
 
 text::TokenizerSpec read_tokenizer_json(const fs::path& file) {
   const fs::path config = file.parent_path() / "tokenizer_config.json";
-  text::TokenizerSpec spec = text::spec_from_hf_json(
-      io::read_text(file), fs::exists(config) ? io::read_text(config) : std::string());
+  text::TokenizerSpec spec =
+      text::spec_from_hf_json(io::read_text(file), fs::exists(config) ? io::read_text(config) : std::string());
   // transformers 5 keeps the template in a file of its own.
   const fs::path chat = file.parent_path() / "chat_template.jinja";
   if (spec.chat_template.empty() && fs::exists(chat)) spec.chat_template = io::read_text(chat);
@@ -30,14 +30,13 @@ text::TokenizerSpec read_tokenizer_file(const fs::path& file, int64_t vocab) {
     if (file.extension() == ".json") return read_tokenizer_json(file);
     const auto mapped = io::map_file(file);
     if (file.extension() == ".model") return text::spec_from_sentencepiece_model(mapped->bytes());
-    if (file.extension() == ".bin")
-      return text::spec_from_llama2c(mapped->bytes(), static_cast<int32_t>(vocab));
+    if (file.extension() == ".bin") return text::spec_from_llama2c(mapped->bytes(), static_cast<int32_t>(vocab));
   } catch (const Error& e) {
     if (std::string_view(e.what()).find(file.string()) != std::string_view::npos) throw;
     throw Error(e.code(), fmt::format("{}: {}", file.string(), e.what()));
   }
-  fail(ErrorCode::kUnsupported,
-       "tokenizer {}: a tokenizer.json, a SentencePiece .model or a llama2.c .bin is read", file.string());
+  fail(ErrorCode::kUnsupported, "tokenizer {}: a tokenizer.json, a SentencePiece .model or a llama2.c .bin is read",
+       file.string());
 }
 
 std::optional<text::TokenizerSpec> find_folder_tokenizer(const fs::path& folder, int64_t vocab) {

@@ -10,8 +10,7 @@ namespace {
 
 using Set = std::shared_ptr<const io::SafetensorsSet>;
 
-tensor::TensorView read(const Set& set, const std::string& name, tensor::DType dtype,
-                        const tensor::Shape& shape) {
+tensor::TensorView read(const Set& set, const std::string& name, tensor::DType dtype, const tensor::Shape& shape) {
   const tensor::TensorView view = set->tensor(name);
   if (view.dtype != dtype || view.shape != shape)
     fail(ErrorCode::kCorrupt, "{}: {} is {} [{}], but config.json asks for {} [{}]", set->name(), name,
@@ -46,8 +45,7 @@ tensor::Matrix read_sparse(const Set& set, const std::string& name, const Stored
   tensor::SparseMatrix weight = tensor::SparseMatrix::wrap({words, stored.rows, stored.cols}, *stored.coding,
                                                            stored.dtype, values.bytes, std::move(keep));
   if (weight.nonzeros() != stored.kept)
-    fail(ErrorCode::kCorrupt, "the mask keeps {} weights, but config.json says {}", weight.nonzeros(),
-         stored.kept);
+    fail(ErrorCode::kCorrupt, "the mask keeps {} weights, but config.json says {}", weight.nonzeros(), stored.kept);
   return tensor::Matrix::sparse(std::move(weight));
 }
 
@@ -74,8 +72,7 @@ Model load_block_weights(const std::string& folder, const nlohmann::json& config
     if (stored == section.tensors.end())
       fail(ErrorCode::kCorrupt, "{}/config.json: brick.tensors lacks {}", folder, name);
     const bool sparse = stored->second.coding.has_value();
-    if (sparse && !may_be_sparse)
-      fail(ErrorCode::kUnsupported, "{}: {} is sparse; embeddings are dense", folder, name);
+    if (sparse && !may_be_sparse) fail(ErrorCode::kUnsupported, "{}: {} is sparse; embeddings are dense", folder, name);
     if (sparse) {
       known.push_back(name + ".mask");
       known.push_back(name + ".values");
@@ -110,8 +107,8 @@ Model load_block_weights(const std::string& folder, const nlohmann::json& config
   }
   refuse_others(*set, known);
   if (const std::string found = mask_hash(model); found != model.block.mask_hash)
-    fail(ErrorCode::kCorrupt, "{}: the masks hash to '{}', but config.json says '{}': the block was altered",
-         folder, found.substr(0, 12), model.block.mask_hash.substr(0, 12));
+    fail(ErrorCode::kCorrupt, "{}: the masks hash to '{}', but config.json says '{}': the block was altered", folder,
+         found.substr(0, 12), model.block.mask_hash.substr(0, 12));
   return model;
 }
 

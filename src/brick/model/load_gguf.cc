@@ -19,8 +19,7 @@ tensor::Matrix reorder_rows(const tensor::Matrix& stored, int64_t head_dim) {
 }
 
 void refuse_other_tensors(const io::GgufFile& file, int64_t layers) {
-  std::set<std::string> known{"token_embd.weight", "output_norm.weight", "output.weight",
-                              "rope_freqs.weight"};
+  std::set<std::string> known{"token_embd.weight", "output_norm.weight", "output.weight", "rope_freqs.weight"};
   for (int64_t i = 0; i < layers; ++i) {
     for (Proj proj : kProjs) known.insert(gguf_name(i, proj));
     known.insert(gguf_name(i, "attn_norm"));
@@ -29,8 +28,8 @@ void refuse_other_tensors(const io::GgufFile& file, int64_t layers) {
   for (const io::GgufTensorInfo& tensor : file.tensors())
     if (!known.contains(tensor.name))
       fail(ErrorCode::kUnsupported,
-           "{}: tensor {} is no part of a llama without biases and experts; such models are not supported",
-           file.name(), tensor.name);
+           "{}: tensor {} is no part of a llama without biases and experts; such models are not supported", file.name(),
+           tensor.name);
 }
 
 }  // namespace
@@ -58,8 +57,8 @@ Model load_gguf_weights(const io::GgufFile& file) {
       layer[proj] = matrix(gguf_name(i, proj));
       if (proj != Proj::kQ && proj != Proj::kK) continue;
       if (layer[proj].rows() % model.config.head_dim != 0)
-        fail(ErrorCode::kCorrupt, "{}: {} has {} rows, no multiple of head size {}", file.name(),
-             gguf_name(i, proj), layer[proj].rows(), model.config.head_dim);
+        fail(ErrorCode::kCorrupt, "{}: {} has {} rows, no multiple of head size {}", file.name(), gguf_name(i, proj),
+             layer[proj].rows(), model.config.head_dim);
       layer[proj] = reorder_rows(layer[proj], model.config.head_dim);
     }
     model.layers.push_back(std::move(layer));

@@ -13,9 +13,7 @@ Model load_hf_weights(const std::string& folder, const nlohmann::json& config) {
     known.push_back(name);
     return set->tensor(name);
   };
-  const auto matrix = [&](const std::string& name) {
-    return load_matrix(set->name(), name, find(name), set);
-  };
+  const auto matrix = [&](const std::string& name) { return load_matrix(set->name(), name, find(name), set); };
   const auto norm = [&](const std::string& name) { return load_norm(set->name(), name, find(name)); };
 
   model.embedding = matrix("model.embed_tokens.weight");

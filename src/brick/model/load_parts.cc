@@ -17,8 +17,7 @@ tensor::Matrix load_matrix(const std::string& file, const std::string& name, con
   }
 }
 
-std::vector<float> load_norm(const std::string& file, const std::string& name,
-                             const tensor::TensorView& view) {
+std::vector<float> load_norm(const std::string& file, const std::string& name, const tensor::TensorView& view) {
   if (view.shape.size() != 1 || !tensor::is_float(view.dtype))
     fail(ErrorCode::kCorrupt, "{}: {} has {} dimensions of {}, expected one of f32, f16 or bf16", file, name,
          view.shape.size(), tensor::name(view.dtype));
@@ -33,14 +32,11 @@ void refuse_others(const io::SafetensorsSet& set, const std::vector<std::string>
   const std::set<std::string_view> names(known.begin(), known.end());
   for (const std::string& name : set.names())
     if (!names.contains(name) && !name.ends_with("rotary_emb.inv_freq"))
-      fail(ErrorCode::kUnsupported,
-           "{}: tensor {} is no part of a llama without biases; such models are not supported", set.name(),
-           name);
+      fail(ErrorCode::kUnsupported, "{}: tensor {} is no part of a llama without biases; such models are not supported",
+           set.name(), name);
 }
 
-std::string attention_norm_name(int64_t layer) {
-  return fmt::format("model.layers.{}.input_layernorm.weight", layer);
-}
+std::string attention_norm_name(int64_t layer) { return fmt::format("model.layers.{}.input_layernorm.weight", layer); }
 std::string ffn_norm_name(int64_t layer) {
   return fmt::format("model.layers.{}.post_attention_layernorm.weight", layer);
 }

@@ -23,8 +23,7 @@ Model load_block_weights(const std::string& folder, const nlohmann::json& config
 tensor::Matrix load_matrix(const std::string& file, const std::string& name, const tensor::TensorView& view,
                            std::shared_ptr<const void> keep);
 // A norm's weights as float32, finite ones.
-std::vector<float> load_norm(const std::string& file, const std::string& name,
-                             const tensor::TensorView& view);
+std::vector<float> load_norm(const std::string& file, const std::string& name, const tensor::TensorView& view);
 
 // Error(kUnsupported) naming the first tensor of the set that is not in `known` and changes what the model
 // computes.

@@ -52,7 +52,8 @@ const uint64_t* mask_row(const tensor::Matrix& weight, const Branch& branch, int
 }
 
 void add_delta(const tensor::Matrix& weight, const Branch& branch, int64_t r, float* out) {
-  kernels::add_delta_row(mask_row(weight, branch, r), branch.scale, branch.pair->b.mat().row(r), branch.pair->a.mat(), out);
+  kernels::add_delta_row(mask_row(weight, branch, r), branch.scale, branch.pair->b.mat().row(r), branch.pair->a.mat(),
+                         out);
 }
 
 // c M * (B A), and W + c M * (B A).
@@ -119,8 +120,8 @@ void effective_row(const tensor::Matrix& weight, const Branch& branch, int64_t r
   add_delta(weight, branch, r, out);
 }
 
-void project(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x, float beta, MatView y,
-             MatView hidden) {
+void project(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x, float beta,
+             MatView y, MatView hidden) {
   if (branch.pair == nullptr) return kernels::linear(context, weight, x, beta, y);
   if (branch.masked && weight.is_sparse()) return project_masked(context, weight, branch, x, beta, y);
   kernels::linear(context, weight, x, beta, y);

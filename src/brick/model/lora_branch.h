@@ -14,9 +14,9 @@ namespace brick::model {
 // What the branch of one matrix needs beside the weight. Without `pair` the layer is plain.
 struct Branch {
   const LoraPair* pair = nullptr;
-  float scale = 0;               // c
-  bool masked = false;           // and the weight is sparse
-  double dropout = 0;            // of x, in training only
+  float scale = 0;      // c
+  bool masked = false;  // and the weight is sparse
+  double dropout = 0;   // of x, in training only
   uint64_t dropout_seed = 0, dropout_stream = 0;
 };
 

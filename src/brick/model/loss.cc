@@ -30,7 +30,8 @@ std::vector<ScoredToken> scored_tokens(std::span<const int32_t> ids, std::span<c
 void token_losses(kernels::Context& context, const Model& model, ConstMatView hidden,
                   std::span<const ScoredToken> scored, std::span<float> losses, float weight, MatView d_hidden) {
   const int64_t width = model.config.hidden, vocab = model.config.vocab;
-  const int64_t piece = std::clamp<int64_t>(kLogitFloats / vocab, 1, std::max<int64_t>(1, static_cast<int64_t>(scored.size())));
+  const int64_t piece =
+      std::clamp<int64_t>(kLogitFloats / vocab, 1, std::max<int64_t>(1, static_cast<int64_t>(scored.size())));
   const bool backward = d_hidden.data != nullptr;
   if (backward)
     for (int64_t t = 0; t < d_hidden.rows; ++t) std::fill_n(d_hidden.row(t), width, 0.0f);
@@ -67,7 +68,8 @@ void token_losses(kernels::Context& context, const Model& model, ConstMatView hi
     std::fill_n(dx.data, count * width, 0.0f);
     kernels::rms_norm_backward(x, model.final_norm.data(), rms, d_normed, dx);
     for (int64_t i = 0; i < count; ++i)
-      std::memcpy(d_hidden.row(scored[begin + static_cast<size_t>(i)].row), dx.row(i), static_cast<size_t>(width) * sizeof(float));
+      std::memcpy(d_hidden.row(scored[begin + static_cast<size_t>(i)].row), dx.row(i),
+                  static_cast<size_t>(width) * sizeof(float));
   }
 }
 

@@ -47,8 +47,8 @@ Matrix merge_weight(const Matrix& weight, const Branch& branch, const Encoding& 
     tensor::Tensor merged = tensor::matrix(rows, cols);
     for (int64_t begin = 0; begin < rows; begin += step)
       merged_rows(weight, branch, begin, std::min(begin + step, rows), merged.mat().row(begin));
-    return Matrix::sparse(tensor::SparseMatrix::encode(merged.mat(), weight.sparse_view().mask,
-                                                       encoding.coding, encoding.dtype));
+    return Matrix::sparse(
+        tensor::SparseMatrix::encode(merged.mat(), weight.sparse_view().mask, encoding.coding, encoding.dtype));
   }
   tensor::Tensor out(encoding.dtype, {rows, cols});
   tensor::Tensor piece = tensor::matrix(std::min(step, rows), cols);

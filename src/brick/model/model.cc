@@ -46,15 +46,14 @@ void check_matrix(const tensor::Matrix& weight, const std::string& name, int64_t
 
 void check_norm(const std::vector<float>& weight, const std::string& name, int64_t size) {
   if (static_cast<int64_t>(weight.size()) != size)
-    fail(ErrorCode::kCorrupt, "{} has {} values, but the configuration asks for {}", name, weight.size(),
-         size);
+    fail(ErrorCode::kCorrupt, "{} has {} values, but the configuration asks for {}", name, weight.size(), size);
 }
 
 void check_layer(const ModelConfig& config, const Layer& layer, int64_t index) {
   const LayerShape& s = layer.shape;
   if (s.heads <= 0 || s.kv_heads <= 0 || s.ffn <= 0 || s.heads % s.kv_heads != 0)
-    fail(ErrorCode::kCorrupt, "layer {}: {} heads, {} key/value heads and feed-forward size {} make no layer",
-         index, s.heads, s.kv_heads, s.ffn);
+    fail(ErrorCode::kCorrupt, "layer {}: {} heads, {} key/value heads and feed-forward size {} make no layer", index,
+         s.heads, s.kv_heads, s.ffn);
   if (s.head_dim != config.head_dim)
     fail(ErrorCode::kCorrupt, "layer {}: head size {}, but the configuration asks for {}", index, s.head_dim,
          config.head_dim);
@@ -119,8 +118,7 @@ std::string mask_hash(const Model& model) {
       const tensor::Matrix& weight = model.layers[i][proj];
       if (!weight.is_sparse()) continue;
       masked = true;
-      hash.update(fmt::format("{} {} {}\n", weight_name(static_cast<int64_t>(i), proj), weight.rows(),
-                              weight.cols()));
+      hash.update(fmt::format("{} {} {}\n", weight_name(static_cast<int64_t>(i), proj), weight.rows(), weight.cols()));
       hash.update(weight.sparse_view().mask.bytes());
     }
   }
@@ -136,10 +134,8 @@ void check_shapes(const Model& model) {
          model.own_head ? "present" : "missing", config.tied_head ? "the embedding" : "a matrix of its own");
   if (model.own_head) check_matrix(*model.own_head, "lm_head.weight", config.vocab, config.hidden);
   if (static_cast<int64_t>(model.layers.size()) != config.layers)
-    fail(ErrorCode::kCorrupt, "{} layers, but the configuration asks for {}", model.layers.size(),
-         config.layers);
-  for (size_t i = 0; i < model.layers.size(); ++i)
-    check_layer(config, model.layers[i], static_cast<int64_t>(i));
+    fail(ErrorCode::kCorrupt, "{} layers, but the configuration asks for {}", model.layers.size(), config.layers);
+  for (size_t i = 0; i < model.layers.size(); ++i) check_layer(config, model.layers[i], static_cast<int64_t>(i));
   check_norm(model.final_norm, "model.norm.weight", config.hidden);
 }
 

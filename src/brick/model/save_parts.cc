@@ -49,8 +49,7 @@ void stream_rows(const std::string& name, const tensor::Matrix& weight, DType dt
       }
     });
     if (overflow)
-      fail(ErrorCode::kNumeric, "{} has weights beyond f16's {}; export it as bf16 or f32", name,
-           kLargestF16);
+      fail(ErrorCode::kNumeric, "{} has weights beyond f16's {}; export it as bf16 or f32", name, kLargestF16);
     sink(std::span(encoded).first(static_cast<size_t>(end - begin) * stride));
   }
 }

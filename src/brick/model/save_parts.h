@@ -11,8 +11,7 @@ namespace brick::model {
 // Streams the matrix as dense rows of `dtype`, zeros written out. With head_dim > 0, rows go in the order of
 // GGUF's queries and keys (gguf_layout.h). Rows that are already so encoded are passed as they are.
 // Error(kNumeric) naming `name` where f16 would overflow.
-io::TensorSource encoded_rows(std::string name, tensor::Matrix weight, tensor::DType dtype,
-                              int64_t head_dim = 0);
+io::TensorSource encoded_rows(std::string name, tensor::Matrix weight, tensor::DType dtype, int64_t head_dim = 0);
 
 // tokenizer.json, tokenizer_config.json, special_tokens_map.json, generation_config.json, as far as the model
 // has them.

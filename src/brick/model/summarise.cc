@@ -99,10 +99,8 @@ void summarise_block(const std::string& path, const nlohmann::json& json, ModelS
   };
   Tally tally(summary);
   for (const auto& [name, stored] : section.tensors) {
-    const int64_t bytes =
-        stored.coding ? bytes_of(name + ".mask") + bytes_of(name + ".values") : bytes_of(name);
-    tally.add(std::string(tensor::name(stored.dtype)), stored.rows * stored.cols, stored.kept, bytes,
-              is_linear(name));
+    const int64_t bytes = stored.coding ? bytes_of(name + ".mask") + bytes_of(name + ".values") : bytes_of(name);
+    tally.add(std::string(tensor::name(stored.dtype)), stored.rows * stored.cols, stored.kept, bytes, is_linear(name));
   }
   for (const std::string& name : set.names()) {
     const io::SafetensorInfo& tensor = *set.find_tensor(name);

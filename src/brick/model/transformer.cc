@@ -129,7 +129,8 @@ void Transformer::plan(std::span<const int64_t> offsets, int64_t first_position)
 void Transformer::embed(std::span<const int32_t> ids, MatView x) const {
   for (size_t t = 0; t < ids.size(); ++t) {
     if (ids[t] < 0 || ids[t] >= model_.config.vocab)
-      fail(ErrorCode::kInvalidInput, "token id {} at position {}: the vocabulary has {}", ids[t], t, model_.config.vocab);
+      fail(ErrorCode::kInvalidInput, "token id {} at position {}: the vocabulary has {}", ids[t], t,
+           model_.config.vocab);
     model_.embedding.unpack_rows(ids[t], ids[t] + 1, x.row(static_cast<int64_t>(t)), x.cols);
   }
 }
@@ -171,7 +172,8 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
 
   const MatView attended = rows(tape.attended, count, query_width(shape));
   if (cache != nullptr) {
-    const MatView keys = cache->keys[static_cast<size_t>(index)].mat(), values = cache->values[static_cast<size_t>(index)].mat();
+    const MatView keys = cache->keys[static_cast<size_t>(index)].mat(),
+                  values = cache->values[static_cast<size_t>(index)].mat();
     copy(k, keys.row_range(cache->length, cache->length + count));
     copy(v, values.row_range(cache->length, cache->length + count));
     kernels::attention(context_, attention_shape(shape), layout_.spans, q, keys, values, attended, nullptr);
@@ -203,8 +205,8 @@ void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, Layer
     LoraPair& gradient = gradients.at(index, proj);
     Tensor& hidden = tape.hidden[static_cast<size_t>(proj)];
     project_backward(context_, layer[proj], b, x,
-                     b.pair != nullptr ? rows(hidden, count, use.adapter->config.rank) : MatView(), dy, beta,
-                     d_input, gradient.present() ? &gradient : nullptr);
+                     b.pair != nullptr ? rows(hidden, count, use.adapter->config.rank) : MatView(), dy, beta, d_input,
+                     gradient.present() ? &gradient : nullptr);
   };
   const MatView normed = rows(normed_, count), d_normed = rows(d_normed_, count);
   const MatView gate = rows(tape.gate, count, shape.ffn), up = rows(tape.up, count, shape.ffn);
@@ -213,7 +215,8 @@ void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, Layer
   kernels::swiglu(gate, up, ffn);
   back(Proj::kDown, ffn, dx, 0.0f, d_ffn);
   kernels::swiglu_backward(gate, up, d_ffn, gate, up);  // gate and up become their gradients
-  kernels::rms_norm(rows(tape.middle, count), layer.ffn_norm.data(), model_.config.norm_eps, normed, tape.ffn_rms.data());
+  kernels::rms_norm(rows(tape.middle, count), layer.ffn_norm.data(), model_.config.norm_eps, normed,
+                    tape.ffn_rms.data());
   back(Proj::kGate, normed, gate, 0.0f, d_normed);
   back(Proj::kUp, normed, up, 1.0f, d_normed);
   kernels::rms_norm_backward(rows(tape.middle, count), layer.ffn_norm.data(), tape.ffn_rms.data(), d_normed, dx);
@@ -234,7 +237,8 @@ void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, Layer
   back(Proj::kK, normed, dk, 1.0f, d_input);
   back(Proj::kV, normed, dv, 1.0f, d_input);
   if (need_input)
-    kernels::rms_norm_backward(rows(tape.input, count), layer.attention_norm.data(), tape.attention_rms.data(), d_normed, dx);
+    kernels::rms_norm_backward(rows(tape.input, count), layer.attention_norm.data(), tape.attention_rms.data(),
+                               d_normed, dx);
 }
 
 MatView Transformer::forward(const TokenBatch& batch, const AdapterUse& use) {

@@ -103,9 +103,9 @@ class Transformer {
   Activations activations_;
   kernels::RopeTable rope_;
   Layout layout_;
-  std::vector<LayerTape> tapes_;          // one a layer, or one for all
-  std::vector<tensor::Tensor> inputs_;    // [T, D] of each layer, when activations are recomputed
-  tensor::Tensor x_, normed_, ffn_;       // [T, D], [T, D], [T, F]
+  std::vector<LayerTape> tapes_;        // one a layer, or one for all
+  std::vector<tensor::Tensor> inputs_;  // [T, D] of each layer, when activations are recomputed
+  tensor::Tensor x_, normed_, ffn_;     // [T, D], [T, D], [T, F]
   tensor::Tensor d_normed_, d_ffn_, d_attended_, dq_, dk_, dv_;
 };
 

@@ -45,7 +45,8 @@ AggregateJob::Client parse_client(const std::string& text) {
 
 model::Adapter aggregate_updates(const model::Adapter* global, std::span<const federate::ClientUpdate> updates,
                                  federate::AggregateConfig config, const std::string& tau, uint64_t seed,
-                                 const std::function<double(const model::Adapter&)>& validation_loss, double* tau_used) {
+                                 const std::function<double(const model::Adapter&)>& validation_loss,
+                                 double* tau_used) {
   if (config.rule != "hete-tau") return federate::aggregate(global, updates, config, seed);
   if (tau != "auto") {
     *tau_used = config.tau = parse_number(tau, "tau");
@@ -106,11 +107,13 @@ nlohmann::json aggregate(const AggregateJob& job, const RunSettings& settings, P
     if (!c.unreadable.empty()) rejected.push_back({{"client", c.source.adapter}, {"reason", c.unreadable}});
   if (updates.empty())
     fail(ErrorCode::kInvalidInput, "no client is acceptable: {}", rejected[0]["reason"].get<std::string>());
-  const federate::Review review = federate::review(updates, federate::reference_of(base.model(), global ? &*global : nullptr));
+  const federate::Review review =
+      federate::review(updates, federate::reference_of(base.model(), global ? &*global : nullptr));
   for (size_t i = 0; i < updates.size(); ++i)
     if (review.reasons[i]) rejected.push_back({{"client", updates[i].name}, {"reason", *review.reasons[i]}});
   for (const auto& entry : rejected)
-    sink.warn(fmt::format("client {} rejected: {}", entry["client"].get<std::string>(), entry["reason"].get<std::string>()));
+    sink.warn(
+        fmt::format("client {} rejected: {}", entry["client"].get<std::string>(), entry["reason"].get<std::string>()));
 
   kernels::Context context(kernels::choose_compute(settings.compute));
   std::function<double(const model::Adapter&)> validation_loss;

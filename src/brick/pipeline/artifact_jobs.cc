@@ -47,8 +47,8 @@ nlohmann::json export_model(const std::string& model_path, const std::string& ad
                             ProgressSink& sink) {
   const std::optional<tensor::DType> dtype = tensor::find_dtype(dtype_name);
   if (!dtype || !(tensor::is_float(*dtype) || (format == "gguf" && tensor::is_quantised(*dtype))))
-    fail(ErrorCode::kUnsupported, "export to {} as {}: supported are f32, f16, bf16 (hf and gguf), q8_0, q4_0, q4_1 (gguf)",
-         format, dtype_name);
+    fail(ErrorCode::kUnsupported,
+         "export to {} as {}: supported are f32, f16, bf16 (hf and gguf), q8_0, q4_0, q4_1 (gguf)", format, dtype_name);
   io::check_output(out, settings.force);
   model::Model model = load_with_tokenizer_if_any(model_path, settings);
   if (const std::optional<model::Adapter> adapter = load_fitting_adapter(adapter_path, model, sink))

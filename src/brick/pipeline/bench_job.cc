@@ -32,7 +32,8 @@ void bench_training(const model::Model& model, const BenchJob& job, uint64_t see
   Rng rng(seed, stream_id({1}));
   std::vector<data::TokenSequence> sequences;
   for (int64_t i = 0; i < std::max<int64_t>(1, job.tokens / job.length); ++i) {
-    sequences.push_back({random_ids(job.length, model.config.vocab, rng), std::vector<uint8_t>(static_cast<size_t>(job.length), 1)});
+    sequences.push_back(
+        {random_ids(job.length, model.config.vocab, rng), std::vector<uint8_t>(static_cast<size_t>(job.length), 1)});
     sequences.back().supervised[0] = 0;
   }
   train::TuneConfig config;
@@ -54,8 +55,8 @@ void bench_training(const model::Model& model, const BenchJob& job, uint64_t see
   report(out, "train_tokens_per_second", job.length * static_cast<int64_t>(sequences.size()), seconds);
 }
 
-void bench_decoding(const model::Model& model, const BenchJob& job, bool prefill, uint64_t seed, kernels::Context& context,
-                    nlohmann::json& out) {
+void bench_decoding(const model::Model& model, const BenchJob& job, bool prefill, uint64_t seed,
+                    kernels::Context& context, nlohmann::json& out) {
   Rng rng(seed, stream_id({2}));
   constexpr int64_t kPrefill = 512;
   const std::vector<int32_t> prompt = random_ids(prefill ? kPrefill : 16, model.config.vocab, rng);
@@ -70,8 +71,8 @@ void bench_decoding(const model::Model& model, const BenchJob& job, bool prefill
     }
     if (r > 0) seconds.push_back(watch.seconds());
   }
-  report(out, prefill ? "prefill_tokens_per_second" : "decode_tokens_per_second", prefill ? kPrefill : job.decode_tokens,
-         seconds);
+  report(out, prefill ? "prefill_tokens_per_second" : "decode_tokens_per_second",
+         prefill ? kPrefill : job.decode_tokens, seconds);
 }
 
 void bench_pruning(const model::Model& model, const BenchJob& job, uint64_t seed, kernels::Context& context,
@@ -95,10 +96,13 @@ void bench_pruning(const model::Model& model, const BenchJob& job, uint64_t seed
 
 nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressSink& sink) {
   if (job.repeats < 1 || job.length < 2 || job.tokens < job.length || job.decode_tokens < 1)
-    fail(ErrorCode::kInvalidInput, "bench: needs repeats, decode-tokens of at least 1 and tokens of at least length, length at least 2");
+    fail(ErrorCode::kInvalidInput,
+         "bench: needs repeats, decode-tokens of at least 1 and tokens of at least length, length at least 2");
   const Workbench bench(job.model, settings, false);
   kernels::Context context(kernels::choose_compute(settings.compute));
-  nlohmann::json out{{"isa", name(active_isa())}, {"threads", threads()}, {"cpu", cpu_model()},
+  nlohmann::json out{{"isa", name(active_isa())},
+                     {"threads", threads()},
+                     {"cpu", cpu_model()},
                      {"compute", kernels::name(context.compute())}};
   for (size_t begin = 0; begin <= job.what.size();) {
     const size_t end = std::min(job.what.find(',', begin), job.what.size());

@@ -12,8 +12,8 @@ struct BenchJob {
   std::string memory = "fast";
 };
 
-// {"train_tokens_per_second", "prefill_tokens_per_second", "decode_tokens_per_second" (medians, with "..._spread": [low,
-// high]), "train_loss", "peak_rss_mb", "isa", "threads"}. Token ids are drawn at random from the seed.
+// {"train_tokens_per_second", "prefill_tokens_per_second", "decode_tokens_per_second" (medians, with "..._spread":
+// [low, high]), "train_loss", "peak_rss_mb", "isa", "threads"}. Token ids are drawn at random from the seed.
 nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressSink& sink);
 
 }  // namespace brick::pipeline

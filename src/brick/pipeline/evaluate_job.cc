@@ -8,7 +8,8 @@
 namespace brick::pipeline {
 
 nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, ProgressSink& sink) {
-  if (job.text.empty() && job.data.empty()) fail(ErrorCode::kInvalidInput, "nothing to evaluate: give --text or --data");
+  if (job.text.empty() && job.data.empty())
+    fail(ErrorCode::kInvalidInput, "nothing to evaluate: give --text or --data");
   const Stopwatch watch;
   const Workbench bench(job.model, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(job.adapter, bench.model(), sink);
@@ -17,8 +18,8 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
   nlohmann::json out{{"model", job.model}, {"compute", kernels::name(context.compute())}};
   if (!job.text.empty()) {
     const std::vector<int32_t> ids = bench.text_ids(job.text);
-    const eval::TextScore score = eval::score_windows(
-        bench.model(), use, data::consecutive_windows(ids, job.length, job.samples), context, sink);
+    const eval::TextScore score =
+        eval::score_windows(bench.model(), use, data::consecutive_windows(ids, job.length, job.samples), context, sink);
     out.update({{"perplexity", score.perplexity()}, {"nll", score.nll}, {"tokens", score.tokens}});
   }
   if (!job.data.empty()) {
@@ -28,9 +29,10 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
     data::EncodedRecords records = bench.records(job.data, config);
     if (job.limit > 0 && job.limit < static_cast<int64_t>(records.sequences.size()))
       records.sequences.resize(static_cast<size_t>(job.limit));
-    const eval::RecordScore score = eval::total(eval::score_records(bench.model(), use, records.sequences, context, sink));
-    const nlohmann::json result{{"nll", score.mean()}, {"tokens", score.tokens},
-                                {"records", records.sequences.size()}, {"cut", records.cut}};
+    const eval::RecordScore score =
+        eval::total(eval::score_records(bench.model(), use, records.sequences, context, sink));
+    const nlohmann::json result{
+        {"nll", score.mean()}, {"tokens", score.tokens}, {"records", records.sequences.size()}, {"cut", records.cut}};
     if (job.text.empty())
       out.update(result);
     else

@@ -1,7 +1,8 @@
 #include "brick/pipeline/federation_config.h"
 
-#include <set>
 #include <toml++/toml.h>
+
+#include <set>
 
 #include "brick/base/error.h"
 #include "brick/io/text_file.h"
@@ -93,7 +94,8 @@ FederationConfig::Client read_client(Reader reader, const train::TuneConfig& sha
     fail(ErrorCode::kInvalidInput, "client {}: give block or sparsity, not both", client.name);
   reader.take("sparsity", client.sparsity);
   if (!(client.sparsity >= 0 && client.sparsity < 1))
-    fail(ErrorCode::kInvalidInput, "client {}: sparsity = {}: expected at least 0 and below 1", client.name, client.sparsity);
+    fail(ErrorCode::kInvalidInput, "client {}: sparsity = {}: expected at least 0 and below 1", client.name,
+         client.sparsity);
   reader.take("limit", client.limit);
   reader.share("participation", client.participation);
   // Here `dropout` is the share of lost uploads; LoRA's is a matter of [tune].
@@ -125,7 +127,8 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   const auto section = [&](const char* name) {
     static const toml::table kEmpty;
     const toml::node* node = root.get(name);
-    if (node != nullptr && !node->is_table()) fail(ErrorCode::kInvalidInput, "{}: [{}] is no table", path.string(), name);
+    if (node != nullptr && !node->is_table())
+      fail(ErrorCode::kInvalidInput, "{}: [{}] is no table", path.string(), name);
     return Reader(node != nullptr ? *node->as_table() : kEmpty, fmt::format("{} [{}]", path.string(), name), folder);
   };
 
@@ -135,7 +138,8 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   top.take("rounds", config.rounds);
   top.take("seed", config.seed);
   top.finish();
-  if (config.rounds < 1) fail(ErrorCode::kInvalidInput, "{}: rounds = {}: expected 1 or more", path.string(), config.rounds);
+  if (config.rounds < 1)
+    fail(ErrorCode::kInvalidInput, "{}: rounds = {}: expected 1 or more", path.string(), config.rounds);
 
   Reader blocks = section("blocks");
   config.blocks.prune.method = "sparsegpt";
@@ -163,7 +167,8 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   } else {
     rule.take("tau", config.tau);
     if (config.tau != "auto" && config.tau != "0.1")
-      fail(ErrorCode::kInvalidInput, "{} [aggregate]: tau = \"{}\": expected a number from 0 to 1, or \"auto\"", path.string(), config.tau);
+      fail(ErrorCode::kInvalidInput, "{} [aggregate]: tau = \"{}\": expected a number from 0 to 1, or \"auto\"",
+           path.string(), config.tau);
   }
   config.aggregate.fields([&](std::string_view key, auto& value, std::string_view) {
     if (key != "tau") rule.take(key, value);
@@ -173,7 +178,8 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   if (federate::find_rule(config.aggregate.rule) == nullptr)
     fail(ErrorCode::kUnsupported, "{} [aggregate]: unknown rule '{}'", path.string(), config.aggregate.rule);
   if (config.tau == "auto" && config.aggregate.rule == "hete-tau" && config.validation.empty())
-    fail(ErrorCode::kInvalidInput, "{} [aggregate]: tau = \"auto\" needs validation = the server's records", path.string());
+    fail(ErrorCode::kInvalidInput, "{} [aggregate]: tau = \"auto\" needs validation = the server's records",
+         path.string());
 
   Reader evaluate = section("evaluate");
   evaluate.take("text", config.evaluate.text);
@@ -185,9 +191,11 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   static const std::set<std::string> kArms{"untuned", "local", "centralised", "fedit-dense"};
   for (const std::string& arm : config.evaluate.arms)
     if (!kArms.contains(arm))
-      fail(ErrorCode::kInvalidInput, "{} [evaluate]: unknown arm '{}': untuned, local, centralised and fedit-dense are known",
-           path.string(), arm);
-  if (config.evaluate.every < 1) fail(ErrorCode::kInvalidInput, "{} [evaluate]: every = 0: expected 1 or more", path.string());
+      fail(ErrorCode::kInvalidInput,
+           "{} [evaluate]: unknown arm '{}': untuned, local, centralised and fedit-dense are known", path.string(),
+           arm);
+  if (config.evaluate.every < 1)
+    fail(ErrorCode::kInvalidInput, "{} [evaluate]: every = 0: expected 1 or more", path.string());
 
   const toml::array* clients = root.get_as<toml::array>("client");
   if (clients == nullptr || clients->empty()) fail(ErrorCode::kInvalidInput, "{}: no [[client]]", path.string());
@@ -195,7 +203,8 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   for (size_t i = 0; i < clients->size(); ++i) {
     const toml::table* table = clients->get_as<toml::table>(i);
     if (table == nullptr) fail(ErrorCode::kInvalidInput, "{}: client {} is no table", path.string(), i + 1);
-    config.clients.push_back(read_client(Reader(*table, fmt::format("{} [[client]] {}", path.string(), i + 1), folder), config.tune, i));
+    config.clients.push_back(
+        read_client(Reader(*table, fmt::format("{} [[client]] {}", path.string(), i + 1), folder), config.tune, i));
     if (!names.insert(config.clients.back().name).second)
       fail(ErrorCode::kInvalidInput, "{}: two clients are called '{}'", path.string(), config.clients.back().name);
   }

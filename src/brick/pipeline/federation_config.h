@@ -1,4 +1,5 @@
-// A federation as its TOML file describes it (docs/federation.md). Unknown keys are errors; paths are relative to the file.
+// A federation as its TOML file describes it (docs/federation.md). Unknown keys are errors; paths are relative to the
+// file.
 #pragma once
 
 #include <filesystem>

@@ -20,8 +20,9 @@ nlohmann::json block_json(const model::Model& block, const std::string& path, do
           {"pattern", block.block.pattern},
           {"nonzeros", block.nonzeros()},
           {"parameters", block.parameters()},
-          {"linear_sparsity", 1.0 - static_cast<double>(block.nonzeros() - (block.parameters() - block.linear_parameters())) /
-                                        static_cast<double>(block.linear_parameters())},
+          {"linear_sparsity",
+           1.0 - static_cast<double>(block.nonzeros() - (block.parameters() - block.linear_parameters())) /
+                     static_cast<double>(block.linear_parameters())},
           {"bytes", bytes_on_disk(path)},
           {"path", path},
           {"seconds", seconds}};
@@ -43,7 +44,8 @@ Workbench load_parent(const PruneJob& job, const RunSettings& settings) {
   }
 }
 
-std::vector<model::Model> run(const PruneJob& job, const Workbench& bench, const RunSettings& settings, ProgressSink& sink) {
+std::vector<model::Model> run(const PruneJob& job, const Workbench& bench, const RunSettings& settings,
+                              ProgressSink& sink) {
   const Calibration calibration = load_calibration(job, bench);
   kernels::Context context(kernels::choose_compute(settings.compute));
   std::vector<prune::PruneReport> reports;
@@ -75,11 +77,13 @@ Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
     fail(ErrorCode::kInvalidInput, "{}: expected ids of shape [windows, length]", job.calibration);
   for (int64_t id : array.values) {
     if (id < 0 || id >= bench.model().config.vocab)
-      fail(ErrorCode::kInvalidInput, "{}: token id {}, the vocabulary has {}", job.calibration, id, bench.model().config.vocab);
+      fail(ErrorCode::kInvalidInput, "{}: token id {}, the vocabulary has {}", job.calibration, id,
+           bench.model().config.vocab);
     out.ids.push_back(static_cast<int32_t>(id));
   }
   for (int64_t i = 0; i < array.shape[0]; ++i)
-    out.windows.push_back(std::span(out.ids).subspan(static_cast<size_t>(i * array.shape[1]), static_cast<size_t>(array.shape[1])));
+    out.windows.push_back(
+        std::span(out.ids).subspan(static_cast<size_t>(i * array.shape[1]), static_cast<size_t>(array.shape[1])));
   return out;
 }
 
@@ -109,7 +113,8 @@ nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, Pr
   output.commit();
   nlohmann::json list = nlohmann::json::array();
   for (size_t i = 0; i < blocks.size(); ++i)
-    list.push_back(block_json(blocks[i], (std::filesystem::path(job.out) / sparsity_name(job.sparsities[i])).string(), watch.seconds()));
+    list.push_back(block_json(blocks[i], (std::filesystem::path(job.out) / sparsity_name(job.sparsities[i])).string(),
+                              watch.seconds()));
   return {{"blocks", list}, {"method", job.config.method}, {"seconds", watch.seconds()}};
 }
 

@@ -22,7 +22,8 @@ RunFolder::RunFolder(const std::filesystem::path& path, const std::string& confi
   if (resume && begun) {
     if (io::read_json_file(path_ / kIdentity).value("identity", "") != identity)
       fail(ErrorCode::kMismatch,
-           "{}: begun with another configuration, model, data, seed or version; choose another folder or begin anew with --force",
+           "{}: begun with another configuration, model, data, seed or version; choose another folder or begin anew "
+           "with --force",
            path_.string());
     read_events();
     return;

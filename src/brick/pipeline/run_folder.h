@@ -1,14 +1,14 @@
 // A run on disk and how it resumes. Work is cut into units; each writes its artifacts atomically and then one line to
-// metrics.jsonl. A unit whose line stands there is done; any other is done again from its start, and since every unit is a
-// pure function of the configuration, the seed and earlier artifacts, an interrupted run ends in the same bits.
+// metrics.jsonl. A unit whose line stands there is done; any other is done again from its start, and since every unit
+// is a pure function of the configuration, the seed and earlier artifacts, an interrupted run ends in the same bits.
 #pragma once
 
+#include <deque>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <deque>
 
 namespace brick::pipeline {
 
@@ -22,8 +22,8 @@ class RunFolder {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path round(int64_t round) const;
 
-  // Runs `work` unless its event is recorded. `key` ({"event", "round", "client", ...}) identifies the unit; the event is
-  // the key and what `work` returned.
+  // Runs `work` unless its event is recorded. `key` ({"event", "round", "client", ...}) identifies the unit; the event
+  // is the key and what `work` returned.
   const nlohmann::json& once(const nlohmann::json& key, const std::function<nlohmann::json()>& work);
 
   const std::deque<nlohmann::json>& events() const { return events_; }
@@ -32,7 +32,7 @@ class RunFolder {
   void read_events();
 
   std::filesystem::path path_;
-  std::deque<nlohmann::json> events_;  // references stay valid
+  std::deque<nlohmann::json> events_;    // references stay valid
   std::map<std::string, size_t> index_;  // compact key -> event
 };
 

@@ -7,9 +7,9 @@
 
 namespace brick::pipeline {
 
-// {"rounds", "final": {"llm", "clients", "arms"}, "bytes_up", "bytes_down", "seconds", "table", "report"}; writes the run
-// folder with metrics.jsonl, rounds/, blocks/ and report.html.
-nlohmann::json simulate(const std::string& config_path, const std::string& out, bool resume, const RunSettings& settings,
-                        ProgressSink& sink);
+// {"rounds", "final": {"llm", "clients", "arms"}, "bytes_up", "bytes_down", "seconds", "table", "report"}; writes the
+// run folder with metrics.jsonl, rounds/, blocks/ and report.html.
+nlohmann::json simulate(const std::string& config_path, const std::string& out, bool resume,
+                        const RunSettings& settings, ProgressSink& sink);
 
 }  // namespace brick::pipeline

@@ -27,8 +27,10 @@ namespace {
 // What a resumed run must share with its beginning for the same bits.
 std::string identity(const FederationConfig& config, const RunSettings& settings) {
   Sha256 hash;
-  hash.update(fmt::format("{};{};{};{};{};", tool_version(), settings.compute, name(active_isa()), threads(), config.text));
-  std::set<std::filesystem::path> files{config.model, config.blocks.calibration, config.validation, config.evaluate.text};
+  hash.update(
+      fmt::format("{};{};{};{};{};", tool_version(), settings.compute, name(active_isa()), threads(), config.text));
+  std::set<std::filesystem::path> files{config.model, config.blocks.calibration, config.validation,
+                                        config.evaluate.text};
   for (const FederationConfig::Client& client : config.clients) files.insert({client.data, client.test, client.block});
   for (const std::filesystem::path& file : files)
     if (!file.empty()) hash.update(io::hash_path(file));
@@ -88,20 +90,21 @@ void Simulation::make_blocks() {
                         {"parameters", blocks[i].parameters()},
                         {"nonzeros", blocks[i].nonzeros()},
                         {"bytes", bytes_on_disk(block_folder(sparsities[i]) / "model.safetensors")}});
-        sink_.note(fmt::format("block {:>3} %   {} of {} weights kept", sparsity_name(sparsities[i]), blocks[i].nonzeros(),
-                               blocks[i].parameters()));
+        sink_.note(fmt::format("block {:>3} %   {} of {} weights kept", sparsity_name(sparsities[i]),
+                               blocks[i].nonzeros(), blocks[i].parameters()));
       }
       return nlohmann::json{{"blocks", made}, {"seconds", watch.seconds()}};
     });
   }
   for (double sparsity : wanted)
-    blocks_.emplace(block_folder(sparsity).string(), model::load_model(block_folder(sparsity).string(), {.tokenizer = false}));
+    blocks_.emplace(block_folder(sparsity).string(),
+                    model::load_model(block_folder(sparsity).string(), {.tokenizer = false}));
   for (const FederationConfig::Client& client : config_.clients)
     if (!client.block.empty() && !blocks_.contains(client.block.string())) {
       blocks_.emplace(client.block.string(), model::load_model(client.block.string(), {.tokenizer = false}));
       if (model::fingerprint(blocks_.at(client.block.string())) != model::fingerprint(bench_.model()))
-        fail(ErrorCode::kMismatch, "client {}: block {} was cut from another model than {}", client.name, client.block.string(),
-             config_.model.string());
+        fail(ErrorCode::kMismatch, "client {}: block {} was cut from another model than {}", client.name,
+             client.block.string(), config_.model.string());
     }
   load_clients();
 
@@ -164,8 +167,8 @@ const nlohmann::json* Simulation::find_event(const nlohmann::json& key) const {
   return nullptr;
 }
 
-nlohmann::json simulate(const std::string& config_path, const std::string& out, bool resume, const RunSettings& settings,
-                        ProgressSink& sink) {
+nlohmann::json simulate(const std::string& config_path, const std::string& out, bool resume,
+                        const RunSettings& settings, ProgressSink& sink) {
   FederationConfig config = load_federation(config_path);
   const int64_t rounds = config.rounds;
   Simulation simulation(std::move(config), out, resume, settings, sink);
@@ -179,8 +182,11 @@ nlohmann::json simulate(const std::string& config_path, const std::string& out, 
   io::write_json_file(std::filesystem::path(out) / "summary.json", summary, true);
   nlohmann::json clients = nlohmann::json::array();
   for (const nlohmann::json& client : summary["clients"])
-    clients.push_back({{"name", client["name"]}, {"sparsity", client["sparsity"]}, {"loss", client["loss"]},
-                       {"intervals", client["intervals"]}, {"tokens_trained", client["tokens_trained"]}});
+    clients.push_back({{"name", client["name"]},
+                       {"sparsity", client["sparsity"]},
+                       {"loss", client["loss"]},
+                       {"intervals", client["intervals"]},
+                       {"tokens_trained", client["tokens_trained"]}});
   return {{"rounds", rounds},
           {"final", {{"llm", summary["llm"]}, {"clients", clients}, {"arms", summary["arms"]}}},
           {"bytes_up", summary["bytes_up"]},

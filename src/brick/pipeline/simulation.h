@@ -16,7 +16,7 @@ class Simulation {
   Simulation(FederationConfig config, const std::string& out, bool resume, const RunSettings& settings,
              ProgressSink& sink);
 
-  void make_blocks();        // blocks/, round 0's global adapter and evaluation
+  void make_blocks();  // blocks/, round 0's global adapter and evaluation
   void run_round(int64_t round);
   void run_arms();
   nlohmann::json summary();  // what the page shows (report/page.h)
@@ -46,7 +46,8 @@ class Simulation {
 
   void evaluate_round(int64_t round);
   // Means over records into `event`, one score a record into `file`.
-  nlohmann::json score(const model::Model& model, const model::Adapter* adapter, const Client& client, nlohmann::json& per_record);
+  nlohmann::json score(const model::Model& model, const model::Adapter* adapter, const Client& client,
+                       nlohmann::json& per_record);
 
   void run_local(size_t index);
   void run_centralised();

@@ -1,5 +1,5 @@
-// Baselines of a simulation at equal numbers of trained tokens: what each client reaches alone, what all data in one place
-// would, and FedIT (Zhang et al. 2023) with the whole model at every client.
+// Baselines of a simulation at equal numbers of trained tokens: what each client reaches alone, what all data in one
+// place would, and FedIT (Zhang et al. 2023) with the whole model at every client.
 #include <algorithm>
 
 #include "brick/base/error.h"
@@ -35,7 +35,8 @@ nlohmann::json Simulation::score_all(const model::Model& model, const model::Ada
     tokens += own["tokens"].get<int64_t>();
   }
   io::write_json_file(file, records, true);
-  return {{"clients", clients}, {"loss", tokens > 0 ? nlohmann::json(sum / static_cast<double>(tokens)) : nlohmann::json()}};
+  return {{"clients", clients},
+          {"loss", tokens > 0 ? nlohmann::json(sum / static_cast<double>(tokens)) : nlohmann::json()}};
 }
 
 void Simulation::run_local(size_t index) {
@@ -45,8 +46,8 @@ void Simulation::run_local(size_t index) {
   if (rounds == 0) return;
   const std::filesystem::path out = folder_.path() / "arms" / "local" / name;
   const nlohmann::json& event = folder_.once({{"event", "arm"}, {"arm", "local"}, {"client", name}}, [&] {
-    nlohmann::json result = tune_unit(*client.block, client.train.sequences, repeated(client.config->tune, rounds), nullptr,
-                                      stream_id({config_.seed, kLocal, index}), out);
+    nlohmann::json result = tune_unit(*client.block, client.train.sequences, repeated(client.config->tune, rounds),
+                                      nullptr, stream_id({config_.seed, kLocal, index}), out);
     const model::Adapter adapter = model::load_adapter(out.string());
     nlohmann::json records;
     const nlohmann::json own = score(*client.block, &adapter, client, records);
@@ -56,8 +57,9 @@ void Simulation::run_local(size_t index) {
     }
     return result;
   });
-  sink_.note(fmt::format("alone    {:<14} {} steps, held-out loss {}", name, event["step"].get<int64_t>(),
-                         event.contains("test_loss") ? fmt::format("{:.3f}", event["test_loss"].get<double>()) : "not measured"));
+  sink_.note(fmt::format(
+      "alone    {:<14} {} steps, held-out loss {}", name, event["step"].get<int64_t>(),
+      event.contains("test_loss") ? fmt::format("{:.3f}", event["test_loss"].get<double>()) : "not measured"));
 }
 
 void Simulation::run_centralised() {
@@ -69,7 +71,8 @@ void Simulation::run_centralised() {
       const auto& sequences = clients_[i].train.sequences;
       all.insert(all.end(), sequences.begin(), sequences.end());
       for (int64_t round = 1; round <= config_.rounds; ++round)
-        if (const nlohmann::json* e = find_event({{"event", "tune"}, {"round", round}, {"client", clients_[i].config->name}}))
+        if (const nlohmann::json* e =
+                find_event({{"event", "tune"}, {"round", round}, {"client", clients_[i].config->name}}))
           trained += (*e)["tokens"].get<double>();
     }
     train::TuneConfig config = config_.tune;
@@ -82,20 +85,23 @@ void Simulation::run_centralised() {
     result["test"] = score_all(bench_.model(), adapter, out.string() + ".evaluation.json");
     return result;
   });
-  sink_.note(fmt::format("all data in one place: {} steps, held-out loss {}", event["step"].get<int64_t>(), event["test"]["loss"].dump()));
+  sink_.note(fmt::format("all data in one place: {} steps, held-out loss {}", event["step"].get<int64_t>(),
+                         event["test"]["loss"].dump()));
 }
 
 void Simulation::run_fedit_dense() {
   const std::filesystem::path root = folder_.path() / "arms" / "fedit-dense";
   const auto global_at = [&](int64_t round) { return root / fmt::format("{:03}", round) / "global"; };
   for (int64_t round = 1; round <= config_.rounds; ++round) {
-    const model::Adapter global =
-        round == 1 ? model::make_adapter(bench_.model(), [&] {
-          train::TuneConfig plain = config_.tune;
-          plain.masked = false;
-          return train::lora_config(bench_.model(), plain);
-        }(), config_.seed)
-                   : model::load_adapter(global_at(round - 1).string());
+    const model::Adapter global = round == 1 ? model::make_adapter(
+                                                   bench_.model(),
+                                                   [&] {
+                                                     train::TuneConfig plain = config_.tune;
+                                                     plain.masked = false;
+                                                     return train::lora_config(bench_.model(), plain);
+                                                   }(),
+                                                   config_.seed)
+                                             : model::load_adapter(global_at(round - 1).string());
     std::vector<model::Adapter> adapters(clients_.size());
     std::vector<federate::ClientUpdate> updates;
     for (size_t i = 0; i < clients_.size(); ++i) {
@@ -118,7 +124,8 @@ void Simulation::run_fedit_dense() {
       const Stopwatch watch;
       federate::AggregateConfig rule;
       rule.rule = "fedit";
-      const model::Adapter next = updates.empty() ? global.clone() : federate::aggregate(&global, updates, rule, config_.seed);
+      const model::Adapter next =
+          updates.empty() ? global.clone() : federate::aggregate(&global, updates, rule, config_.seed);
       io::AtomicFolder output(global_at(round), true);
       model::save_adapter(next, config_.model.string(), output.path().string());
       output.commit();

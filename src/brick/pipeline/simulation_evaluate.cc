@@ -52,8 +52,10 @@ void Simulation::evaluate_round(int64_t round) {
     return out;
   });
   if (event.contains("loss"))
-    sink_.note(fmt::format("round {}  whole model: loss {:.3f} over all held-out records{}", round, event["loss"].get<double>(),
-                           event.contains("perplexity") ? fmt::format(", general perplexity {:.2f}", event["perplexity"].get<double>()) : ""));
+    sink_.note(fmt::format(
+        "round {}  whole model: loss {:.3f} over all held-out records{}", round, event["loss"].get<double>(),
+        event.contains("perplexity") ? fmt::format(", general perplexity {:.2f}", event["perplexity"].get<double>())
+                                     : ""));
 }
 
 }  // namespace brick::pipeline

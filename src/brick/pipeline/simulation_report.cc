@@ -57,7 +57,8 @@ json Simulation::summary() {
   for (const json& event : folder_.events()) {
     const std::string kind = event["event"];
     seconds += field(event, "seconds");
-    if (kind == "prune" || kind == "tune" || kind == "aggregate" || kind == "evaluate") stage_seconds[kind] += field(event, "seconds");
+    if (kind == "prune" || kind == "tune" || kind == "aggregate" || kind == "evaluate")
+      stage_seconds[kind] += field(event, "seconds");
     if (kind == "arm") stage_seconds["arms"] += field(event, "seconds");
     if (kind == "aggregate" && event.contains("tau")) taus.push_back(event["tau"]);
     if (!event.contains("client") || kind == "arm") continue;
@@ -85,11 +86,13 @@ json Simulation::summary() {
       perplexities.push_back(e->value("perplexity", json()));
       llm_losses.push_back(e->value("loss", json()));
     }
-  run["llm"] = {{"perplexity_by_round", perplexities}, {"loss_by_round", llm_losses},
+  run["llm"] = {{"perplexity_by_round", perplexities},
+                {"loss_by_round", llm_losses},
                 {"text", config_.evaluate.text.filename().string()}};
 
   const json* centralised = find_event({{"event", "arm"}, {"arm", "centralised"}});
-  const json* fedit = find_event({{"event", "arm"}, {"arm", "fedit-dense"}, {"round", config_.rounds}, {"stage", "aggregate"}});
+  const json* fedit =
+      find_event({{"event", "arm"}, {"arm", "fedit-dense"}, {"round", config_.rounds}, {"stage", "aggregate"}});
   run["clients"] = json::array();
   double local_sum = 0, local_tokens = 0, trained = 0, local_trained = 0, local_seconds = 0;
   for (size_t i = 0; i < clients_.size(); ++i) {
@@ -121,7 +124,8 @@ json Simulation::summary() {
       }
     }
     if (centralised != nullptr) loss["llm_centralised"] = (*centralised)["test"]["clients"].value(name, json());
-    if (fedit != nullptr && fedit->contains("test")) loss["llm_fedit_dense"] = (*fedit)["test"]["clients"].value(name, json());
+    if (fedit != nullptr && fedit->contains("test"))
+      loss["llm_fedit_dense"] = (*fedit)["test"]["clients"].value(name, json());
     const json before = first_records.is_object() ? first_records.value(name, json::object()) : json::object();
     const json after = last_records.is_object() ? last_records.value(name, json::object()) : json::object();
     trained += own.value("tokens", 0.0);
@@ -162,8 +166,11 @@ json Simulation::summary() {
     run["blocks"].push_back(block);
   };
   if (speed.contains("0"))
-    add_block({{"sparsity", 0.0}, {"method", "none"}, {"bytes", bytes_on_disk(config_.model)},
-               {"parameters", bench_.model().parameters()}, {"nonzeros", bench_.model().nonzeros()},
+    add_block({{"sparsity", 0.0},
+               {"method", "none"},
+               {"bytes", bytes_on_disk(config_.model)},
+               {"parameters", bench_.model().parameters()},
+               {"nonzeros", bench_.model().nonzeros()},
                {"perplexity", perplexities.empty() ? json() : perplexities[0]}},
               "0");
   if (const json* prune = find_event({{"event", "prune"}, {"round", 0}}))
@@ -172,7 +179,8 @@ json Simulation::summary() {
   run["arms"] = json::array();
   const auto lego_loss = llm_losses.empty() ? json() : llm_losses.back();
   if (!llm_losses.empty())
-    run["arms"].push_back({{"name", "untuned"}, {"what", "the whole model as it came"}, {"tokens", 0}, {"loss", llm_losses.front()}});
+    run["arms"].push_back(
+        {{"name", "untuned"}, {"what", "the whole model as it came"}, {"tokens", 0}, {"loss", llm_losses.front()}});
   if (local_tokens > 0)
     run["arms"].push_back({{"name", "local"},
                            {"what", "each office tunes its own block alone, scored on its own records"},
@@ -180,18 +188,27 @@ json Simulation::summary() {
                            {"seconds", local_seconds},
                            {"loss", local_sum / local_tokens}});
   if (centralised != nullptr)
-    run["arms"].push_back({{"name", "centralised"}, {"what", "the whole model tuned on all records in one place (what privacy forbids)"},
-                           {"tokens", (*centralised)["tokens"]}, {"seconds", (*centralised)["seconds"]}, {"loss", (*centralised)["test"]["loss"]}});
+    run["arms"].push_back({{"name", "centralised"},
+                           {"what", "the whole model tuned on all records in one place (what privacy forbids)"},
+                           {"tokens", (*centralised)["tokens"]},
+                           {"seconds", (*centralised)["seconds"]},
+                           {"loss", (*centralised)["test"]["loss"]}});
   if (fedit != nullptr) {
     double tokens = 0, arm_seconds = 0;
     for (const json& event : folder_.events())
-      if (event.value("arm", "") == "fedit-dense") tokens += field(event, "tokens"), arm_seconds += field(event, "seconds");
-    run["arms"].push_back({{"name", "fedit-dense"}, {"what", "FedIT with the whole model at every office"},
-                           {"tokens", static_cast<int64_t>(tokens)}, {"seconds", arm_seconds}, {"loss", (*fedit)["test"]["loss"]}});
+      if (event.value("arm", "") == "fedit-dense")
+        tokens += field(event, "tokens"), arm_seconds += field(event, "seconds");
+    run["arms"].push_back({{"name", "fedit-dense"},
+                           {"what", "FedIT with the whole model at every office"},
+                           {"tokens", static_cast<int64_t>(tokens)},
+                           {"seconds", arm_seconds},
+                           {"loss", (*fedit)["test"]["loss"]}});
   }
-  run["arms"].push_back({{"name", "lego"}, {"what", "the whole model with LEGO's recombined adapter"},
+  run["arms"].push_back({{"name", "lego"},
+                         {"what", "the whole model with LEGO's recombined adapter"},
                          {"tokens", static_cast<int64_t>(trained)},
-                         {"seconds", stage_seconds["tune"] + stage_seconds["aggregate"]}, {"loss", lego_loss}});
+                         {"seconds", stage_seconds["tune"] + stage_seconds["aggregate"]},
+                         {"loss", lego_loss}});
   run["tau_chosen"] = taus;
   run["seconds"] = seconds;
   run["seconds_by_stage"] = stage_seconds;

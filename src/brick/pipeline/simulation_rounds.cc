@@ -69,8 +69,8 @@ void Simulation::tune_client(int64_t round, size_t index, const model::Adapter& 
                      stream_id({config_.seed, kTraining, static_cast<uint64_t>(round), index}),
                      folder_.round(round) / "clients" / name);
   });
-  sink_.note(fmt::format("round {}  {:<14} block {:>3} %  {} steps, {} tokens  loss {:.3f} -> {:.3f}  {:.0f} tokens/s", round,
-                         name, sparsity_name(client.config->sparsity), event["step"].get<int64_t>(),
+  sink_.note(fmt::format("round {}  {:<14} block {:>3} %  {} steps, {} tokens  loss {:.3f} -> {:.3f}  {:.0f} tokens/s",
+                         round, name, sparsity_name(client.config->sparsity), event["step"].get<int64_t>(),
                          event["tokens"].get<int64_t>(), event["loss_first"].get<double>(), event["loss"].get<double>(),
                          event["tokens"].get<double>() / event["seconds"].get<double>()));
 }
@@ -128,7 +128,8 @@ void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter
     if (!config_.validation.empty()) {
       validation = bench_.records(config_.validation, config_.tune);
       validation_loss = [&](const model::Adapter& adapter) {
-        return eval::total(eval::score_records(bench_.model(), {&adapter}, validation.sequences, context_, sink_)).mean();
+        return eval::total(eval::score_records(bench_.model(), {&adapter}, validation.sequences, context_, sink_))
+            .mean();
       };
     }
     federate::AggregateConfig rule = config_.aggregate;
@@ -139,16 +140,21 @@ void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter
     io::AtomicFolder output(folder_.round(round) / "global", true);
     model::save_adapter(result, config_.model.string(), output.path().string());
     output.commit();
-    nlohmann::json out{{"rule", rule.rule}, {"clients", accepted.size()}, {"rejected", rejected},
-                       {"rank", result.config.rank}, {"seconds", watch.seconds()},
+    nlohmann::json out{{"rule", rule.rule},
+                       {"clients", accepted.size()},
+                       {"rejected", rejected},
+                       {"rank", result.config.rank},
+                       {"seconds", watch.seconds()},
                        {"bytes", bytes_on_disk(folder_.round(round) / "global" / "adapter_model.safetensors")}};
     if (tau >= 0) out["tau"] = tau;
     return out;
   });
   for (const nlohmann::json& entry : event["rejected"]) {
-    sink_.warn(fmt::format("round {}: {} rejected: {}", round, entry["client"].get<std::string>(), entry["reason"].get<std::string>()));
-    folder_.once({{"event", "reject"}, {"round", round}, {"client", entry["client"]}},
-                 [&] { return nlohmann::json{{"reason", entry["reason"]}}; });
+    sink_.warn(fmt::format("round {}: {} rejected: {}", round, entry["client"].get<std::string>(),
+                           entry["reason"].get<std::string>()));
+    folder_.once({{"event", "reject"}, {"round", round}, {"client", entry["client"]}}, [&] {
+      return nlohmann::json{{"reason", entry["reason"]}};
+    });
   }
   sink_.note(fmt::format("round {}  {} aggregated {} clients in {:.1f} s", round, event["rule"].get<std::string>(),
                          event["clients"].get<int64_t>(), event["seconds"].get<double>()));

@@ -13,18 +13,22 @@ namespace brick::pipeline {
 namespace {
 
 nlohmann::json step_json(const train::StepRecord& step) {
-  return {{"step", step.step}, {"loss", step.loss}, {"tokens", step.tokens},
+  return {{"step", step.step}, {"loss", step.loss},           {"tokens", step.tokens},
           {"lr", step.lr},     {"grad_norm", step.grad_norm}, {"seconds", step.seconds}};
 }
 
-void announce(const Workbench& bench, const data::EncodedRecords& records, const TuneJob& job, ProgressSink& sink) {
-  const auto activations = train::choose_activations(bench.model(), job.config, job.config.batch_tokens);
-  sink.note(fmt::format("{} records, {} tokens, {} of them trained on; about {} MB for activations, adapter and optimizer, {}",
-                        records.sequences.size(), data::count_tokens(records.sequences),
-                        data::count_supervised(records.sequences),
-                        train::planned_bytes(bench.model(), job.config, job.config.batch_tokens, activations) >> 20,
-                        activations == model::Activations::kKeep ? "activations kept" : "activations recomputed"));
-  if (records.cut > 0) sink.note(fmt::format("{} records longer than {} tokens were cut", records.cut, job.config.length));
+void announce(const Workbench& bench, const data::EncodedRecords& records, const TuneJob& job, int64_t rank,
+              ProgressSink& sink) {
+  train::TuneConfig planned = job.config;
+  planned.rank = rank;
+  const auto activations = train::choose_activations(bench.model(), planned, planned.batch_tokens);
+  sink.note(fmt::format(
+      "{} records, {} tokens, {} of them trained on; about {} MB for activations, adapter and optimizer, {}",
+      records.sequences.size(), data::count_tokens(records.sequences), data::count_supervised(records.sequences),
+      train::planned_bytes(bench.model(), planned, planned.batch_tokens, activations) >> 20,
+      activations == model::Activations::kKeep ? "activations kept" : "activations recomputed"));
+  if (records.cut > 0)
+    sink.note(fmt::format("{} records longer than {} tokens were cut", records.cut, job.config.length));
   if (records.without_target > 0)
     sink.warn(fmt::format("{} records have no answer within {} tokens and were left out", records.without_target,
                           job.config.length));
@@ -41,7 +45,7 @@ nlohmann::json tune(const TuneJob& job, const RunSettings& settings, ProgressSin
   if (job.config.masked && model::mask_hash(bench.model()).empty())
     sink.note("masked: this model has no mask, so the adapter is a plain one");
   const std::optional<model::Adapter> init = load_fitting_adapter(job.init, bench.model(), sink);
-  announce(bench, records, job, sink);
+  announce(bench, records, job, init ? init->config.rank : job.config.rank, sink);
 
   train::TuneOptions options;
   options.seed = settings.seed;

@@ -47,6 +47,7 @@ class Workbench {
 };
 
 // None for an empty path. Checked against the model.
-std::optional<model::Adapter> load_fitting_adapter(const std::string& path, const model::Model& model, ProgressSink& sink);
+std::optional<model::Adapter> load_fitting_adapter(const std::string& path, const model::Model& model,
+                                                   ProgressSink& sink);
 
 }  // namespace brick::pipeline

@@ -28,8 +28,6 @@ int64_t Calibration::largest_piece() const {
   return largest;
 }
 
-void Calibration::embed(const model::Transformer& transformer, tensor::MatView x) const {
-  transformer.embed(ids_, x);
-}
+void Calibration::embed(const model::Transformer& transformer, tensor::MatView x) const { transformer.embed(ids_, x); }
 
 }  // namespace brick::prune

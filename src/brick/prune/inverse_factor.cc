@@ -17,8 +17,7 @@ using Eigen::Index;
 using Eigen::MatrixXd;
 
 constexpr Index kTile = 96;
-constexpr double kLeastPivot =
-    1e-13;  // of the largest diagonal entry: below, rounding alone made it positive
+constexpr double kLeastPivot = 1e-13;  // of the largest diagonal entry: below, rounding alone made it positive
 
 // H with rows and columns in reverse, lower triangle: its Cholesky factor is R in reverse.
 MatrixXd reversed_hessian(const InputStatistics& inputs, double damping) {
@@ -48,9 +47,7 @@ bool cholesky_in_place(MatrixXd& a) {
     // LLT lets NaN pass.
     if (factor.info() != Eigen::Success || !(corner.diagonal().array() > least).all()) return false;
     const Index tiles = (n - next + kTile - 1) / kTile;
-    const auto tile = [&](Index i) {
-      return std::pair(next + i * kTile, std::min(kTile, n - next - i * kTile));
-    };
+    const auto tile = [&](Index i) { return std::pair(next + i * kTile, std::min(kTile, n - next - i * kTile)); };
     parallel_for(tiles, [&](int64_t i) {
       const auto [row, rows] = tile(i);
       auto panel = a.block(row, k, rows, size);
@@ -61,8 +58,7 @@ bool cholesky_in_place(MatrixXd& a) {
       while ((i + 1) * (i + 2) / 2 <= pair) ++i;
       const auto [row, rows] = tile(i);
       const auto [col, cols] = tile(pair - i * (i + 1) / 2);
-      a.block(row, col, rows, cols).noalias() -=
-          a.block(row, k, rows, size) * a.block(col, k, cols, size).transpose();
+      a.block(row, col, rows, cols).noalias() -= a.block(row, k, rows, size) * a.block(col, k, cols, size).transpose();
     });
   }
   return true;

@@ -112,16 +112,14 @@ model::Model LevelPruner::run(PruneReport& report) {
     const Stopwatch running;
     if (calibrated && layer + 1 < layers) rerun(layer);
     report.rerun_seconds += running.seconds();
-    family_.sink.progress(
-        task, layer + 1, layers, "layers",
-        calibrated ? fmt::format("{:.0f} tokens/s",
-                                 static_cast<double>(calibration.tokens()) / std::max(clock.seconds(), 1e-9))
-                   : std::string());
+    family_.sink.progress(task, layer + 1, layers, "layers",
+                          calibrated ? fmt::format("{:.0f} tokens/s", static_cast<double>(calibration.tokens()) /
+                                                                          std::max(clock.seconds(), 1e-9))
+                                     : std::string());
   }
   report.seconds += total.seconds();
   const int64_t linear = block_.linear_parameters();
-  report.sparsity =
-      static_cast<double>(block_.parameters() - block_.nonzeros()) / static_cast<double>(linear);
+  report.sparsity = static_cast<double>(block_.parameters() - block_.nonzeros()) / static_cast<double>(linear);
   return std::move(block_);
 }
 
@@ -131,8 +129,7 @@ LevelPruner::DenseLayer LevelPruner::decode(int64_t layer) const {
     tensor::Matrix& weight = weights[static_cast<size_t>(proj)];
     weight = decode_matrix(family_.parent.layers[static_cast<size_t>(layer)][proj]);
     if (!kernels::all_finite(dense_rows(weight).data, weight.rows() * weight.cols()))
-      fail(ErrorCode::kNumeric,
-           "{} has NaN or infinite values: the model's file is damaged or its training diverged",
+      fail(ErrorCode::kNumeric, "{} has NaN or infinite values: the model's file is damaged or its training diverged",
            family_.name(layer, proj));
   }
   return weights;
@@ -189,16 +186,10 @@ tensor::Matrix LevelPruner::prune_matrix(int64_t layer, Proj proj, const InputSt
   const Storage storage = choose_storage(family_.config.values, parent, family_.method.keeps_values, name);
   tensor::Tensor pruned = tensor::matrix(weight.rows(), weight.cols());
   copy_rows(dense_rows(weight), pruned.mat());
-  const MatrixOutcome outcome =
-      family_.method.prune({name,
-                            pruned.mat(),
-                            inputs,
-                            sparsity_,
-                            family_.pattern,
-                            {family_.config.damping, family_.config.block_columns}});
+  const MatrixOutcome outcome = family_.method.prune(
+      {name, pruned.mat(), inputs, sparsity_, family_.pattern, {family_.config.damping, family_.config.block_columns}});
   if (!kernels::all_finite(pruned.f32(), pruned.size()))
-    fail(ErrorCode::kNumeric, "{}: pruning gave NaN or infinite weights; raise the damping or use wanda",
-         name);
+    fail(ErrorCode::kNumeric, "{}: pruning gave NaN or infinite weights; raise the damping or use wanda", name);
   tensor::Matrix stored = store_pruned(storage, parent, pruned.mat(), outcome.mask.view());
 
   MatrixReport entry;
@@ -210,22 +201,20 @@ tensor::Matrix LevelPruner::prune_matrix(int64_t layer, Proj proj, const InputSt
   if (inputs != nullptr) {
     entry.dead_columns = inputs->dead_columns();
     entry.damping = inputs->factor.found() ? inputs->factor.damping : 0.0;
-    entry.output_error =
-        output_error(inputs->sample.mat(), dense_rows(weight), dense_rows(decode_matrix(stored)));
+    entry.output_error = output_error(inputs->sample.mat(), dense_rows(weight), dense_rows(decode_matrix(stored)));
   }
   if (!outcome.note.empty()) add_note(report, family_.sink, outcome.note);
   if (entry.damping > family_.config.damping)
     add_note(report, family_.sink,
-             fmt::format("{}: the Hessian of its inputs was not positive definite; damping raised to {:g}",
-                         name, entry.damping));
+             fmt::format("{}: the Hessian of its inputs was not positive definite; damping raised to {:g}", name,
+                         entry.damping));
   report.matrices.push_back(entry);
   return stored;
 }
 
 void LevelPruner::rerun(int64_t layer) {
   const std::array<tensor::Matrix, model::kProjCount> stored = layer_of(layer).projections;
-  for (const Proj proj : model::kProjs)
-    layer_of(layer)[proj] = decode_matrix(stored[static_cast<size_t>(proj)]);
+  for (const Proj proj : model::kProjs) layer_of(layer)[proj] = decode_matrix(stored[static_cast<size_t>(proj)]);
   for (const Calibration::Piece& piece : family_.calibration.pieces())
     transformer_->layer_forward(layer, piece.offsets, x_.mat().row_range(piece.begin, piece.end));
   layer_of(layer).projections = stored;

@@ -43,8 +43,7 @@ class LevelPruner {
   DenseLayer decode(int64_t layer) const;
   LayerStatistics gather(int64_t layer);
   void check_inputs(int64_t layer, const LayerStatistics& statistics) const;
-  void prune_layer(int64_t layer, const LayerStatistics* statistics, const DenseLayer& weights,
-                   PruneReport& report);
+  void prune_layer(int64_t layer, const LayerStatistics* statistics, const DenseLayer& weights, PruneReport& report);
   tensor::Matrix prune_matrix(int64_t layer, model::Proj proj, const InputStatistics* inputs,
                               const tensor::Matrix& weight, PruneReport& report);
   void rerun(int64_t layer);

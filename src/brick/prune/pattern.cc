@@ -27,8 +27,8 @@ Pattern parse_pattern(std::string_view text) {
     if (drop && group && *drop > 0 && *drop < *group && *group <= kLargestGroup) return {*drop, *group};
   }
   fail(ErrorCode::kInvalidInput,
-       "pattern '{}': expected 'unstructured' or n:m, which drops n of every m inputs, with 0 < n < m <= {}",
-       text, kLargestGroup);
+       "pattern '{}': expected 'unstructured' or n:m, which drops n of every m inputs, with 0 < n < m <= {}", text,
+       kLargestGroup);
 }
 
 std::string name(const Pattern& pattern) {

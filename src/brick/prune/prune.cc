@@ -16,14 +16,13 @@ using model::Proj;
 // Settings that nothing later would catch before minutes have gone.
 void check_settings(const PruneConfig& config, const Pattern& pattern) {
   if (!(config.damping >= 0) || !std::isfinite(config.damping))
-    fail(ErrorCode::kInvalidInput, "damping {}: expected a share of the mean diagonal, 0 or more",
-         config.damping);
+    fail(ErrorCode::kInvalidInput, "damping {}: expected a share of the mean diagonal, 0 or more", config.damping);
   if (config.block_columns < 1 || config.piece_tokens < 1)
-    fail(ErrorCode::kInvalidInput, "block_columns {} and piece_tokens {} must be 1 or more",
-         config.block_columns, config.piece_tokens);
+    fail(ErrorCode::kInvalidInput, "block_columns {} and piece_tokens {} must be 1 or more", config.block_columns,
+         config.piece_tokens);
   if (!pattern.unstructured() && config.block_columns % pattern.group != 0)
-    fail(ErrorCode::kInvalidInput, "block_columns {} is no multiple of {}, as pattern {} asks",
-         config.block_columns, pattern.group, name(pattern));
+    fail(ErrorCode::kInvalidInput, "block_columns {} is no multiple of {}, as pattern {} asks", config.block_columns,
+         pattern.group, name(pattern));
 }
 
 void check_sparsity(double sparsity, const Pattern& pattern) {
@@ -31,8 +30,8 @@ void check_sparsity(double sparsity, const Pattern& pattern) {
   if (!(sparsity >= 0 && sparsity < 1))
     fail(ErrorCode::kInvalidInput, "sparsity {}: expected a share from 0 to below 1", sparsity);
   if (sparsity > 0 && !pattern.unstructured() && std::fabs(sparsity - pattern.sparsity()) > kSlack)
-    fail(ErrorCode::kInvalidInput, "sparsity {}: pattern {} removes {:g}; ask for that or for 'unstructured'",
-         sparsity, name(pattern), pattern.sparsity());
+    fail(ErrorCode::kInvalidInput, "sparsity {}: pattern {} removes {:g}; ask for that or for 'unstructured'", sparsity,
+         name(pattern), pattern.sparsity());
 }
 
 void check_weights(const Family& family) {
@@ -69,8 +68,8 @@ std::string check_calibration(const Family& family) {
          family.method.name);
   if (tokens >= widest) return {};
   return fmt::format(
-      "{} calibration tokens are fewer than the widest input, {}: the statistics are poor; give more text",
-      tokens, widest);
+      "{} calibration tokens are fewer than the widest input, {}: the statistics are poor; give more text", tokens,
+      widest);
 }
 
 model::BlockSpec describe(const Family& family, double sparsity, const model::Model& block) {
@@ -83,8 +82,7 @@ model::BlockSpec describe(const Family& family, double sparsity, const model::Mo
                              {"block_columns", config.block_columns},
                              {"piece_tokens", config.piece_tokens}};
   if (family.method.needs_calibration())
-    settings["calibration"] = {{"sha256", family.calibration.hash()},
-                               {"tokens", family.calibration.tokens()}};
+    settings["calibration"] = {{"sha256", family.calibration.hash()}, {"tokens", family.calibration.tokens()}};
   model::BlockSpec spec;
   spec.method = config.method;
   spec.pattern = config.pattern;
@@ -99,8 +97,7 @@ model::BlockSpec describe(const Family& family, double sparsity, const model::Mo
 
 }  // namespace
 
-std::vector<model::Model> prune_family(const model::Model& parent,
-                                       std::span<const std::span<const int32_t>> windows,
+std::vector<model::Model> prune_family(const model::Model& parent, std::span<const std::span<const int32_t>> windows,
                                        std::span<const double> sparsities, const PruneConfig& config,
                                        kernels::Context& context, ProgressSink& sink,
                                        std::vector<PruneReport>* reports) {
@@ -108,9 +105,8 @@ std::vector<model::Model> prune_family(const model::Model& parent,
   const Pattern pattern = parse_pattern(config.pattern);
   check_settings(config, pattern);
   for (const double sparsity : sparsities) check_sparsity(sparsity, pattern);
-  const Calibration calibration(
-      method.needs_calibration() ? windows : std::span<const std::span<const int32_t>>(),
-      config.piece_tokens);
+  const Calibration calibration(method.needs_calibration() ? windows : std::span<const std::span<const int32_t>>(),
+                                config.piece_tokens);
   Family family{parent, config, method, pattern, calibration, context, sink, {}};
   std::string note;
   if (std::any_of(sparsities.begin(), sparsities.end(), [](double sparsity) { return sparsity > 0; })) {
@@ -136,8 +132,7 @@ std::vector<model::Model> prune_family(const model::Model& parent,
 }
 
 model::Model prune(const model::Model& parent, std::span<const std::span<const int32_t>> windows,
-                   const PruneConfig& config, kernels::Context& context, ProgressSink& sink,
-                   PruneReport* report) {
+                   const PruneConfig& config, kernels::Context& context, ProgressSink& sink, PruneReport* report) {
   std::vector<PruneReport> reports;
   std::vector<model::Model> blocks =
       prune_family(parent, windows, std::span(&config.sparsity, 1), config, context, sink, &reports);

@@ -49,8 +49,8 @@ struct MatrixReport {
   model::Proj proj = model::Proj::kQ;
   double sparsity = 0;  // share that was removed
   std::optional<double>
-      output_error;    // ||X (W - W')^T|| / ||X W^T|| over 256 calibration tokens; none without calibration
-  double damping = 0;  // of the Hessian that was factorised; 0 where there was none
+      output_error;          // ||X (W - W')^T|| / ||X W^T|| over 256 calibration tokens; none without calibration
+  double damping = 0;        // of the Hessian that was factorised; 0 where there was none
   int64_t dead_columns = 0;  // inputs that are 0 in all of the calibration
   bool fell_back = false;    // pruned by Wanda instead
 };
@@ -72,8 +72,7 @@ struct PruneReport {
 // settings that make no sense, missing calibration, ids outside the vocabulary; kUnsupported for unknown
 // methods and values that the parent cannot keep; kNumeric for weights or inputs with NaN or infinity, naming
 // the weight.
-std::vector<model::Model> prune_family(const model::Model& parent,
-                                       std::span<const std::span<const int32_t>> windows,
+std::vector<model::Model> prune_family(const model::Model& parent, std::span<const std::span<const int32_t>> windows,
                                        std::span<const double> sparsities, const PruneConfig& config,
                                        kernels::Context& context, ProgressSink& sink,
                                        std::vector<PruneReport>* reports = nullptr);

@@ -10,10 +10,10 @@ namespace {
 constexpr std::array kMethods{
     Method{"magnitude", "smallest weights of each matrix; needs no text", Needs::kNothing, true, nullptr,
            prune_magnitude},
-    Method{"wanda", "smallest weights times the norm of their inputs, row by row", Needs::kColumnNorms, true,
-           nullptr, prune_wanda},
-    Method{"sparsegpt", "least second-order loss; kept weights make up for dropped ones", Needs::kHessian,
-           false, prepare_sparsegpt, prune_sparsegpt},
+    Method{"wanda", "smallest weights times the norm of their inputs, row by row", Needs::kColumnNorms, true, nullptr,
+           prune_wanda},
+    Method{"sparsegpt", "least second-order loss; kept weights make up for dropped ones", Needs::kHessian, false,
+           prepare_sparsegpt, prune_sparsegpt},
 };
 
 }  // namespace

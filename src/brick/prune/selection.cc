@@ -30,9 +30,7 @@ float kth_smallest(std::span<const float> scores, int64_t k) {
   return std::bit_cast<float>(candidates[static_cast<size_t>(k)]);
 }
 
-int64_t share_of(int64_t count, double share) {
-  return static_cast<int64_t>(static_cast<double>(count) * share);
-}
+int64_t share_of(int64_t count, double share) { return static_cast<int64_t>(static_cast<double>(count) * share); }
 
 tensor::Mask all_kept(int64_t rows, int64_t cols) {
   tensor::Mask mask(rows, cols);
@@ -43,8 +41,7 @@ tensor::Mask all_kept(int64_t rows, int64_t cols) {
   return mask;
 }
 
-void drop_up_to(std::span<const float> scores, float threshold, int64_t row, int64_t first,
-                tensor::Mask& mask) {
+void drop_up_to(std::span<const float> scores, float threshold, int64_t row, int64_t first, tensor::Mask& mask) {
   uint64_t* words = mask.words().data() + row * tensor::mask_words(mask.cols());
   const auto count = static_cast<int64_t>(scores.size());
   uint64_t dropped = 0;  // of the word at hand: no branch on the scores, which no processor could guess
@@ -77,8 +74,7 @@ uint64_t lowest_of_group(const float* scores, const Pattern& pattern) {
   return dropped;
 }
 
-void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern, int64_t row,
-                           tensor::Mask& mask) {
+void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern, int64_t row, tensor::Mask& mask) {
   for (int64_t begin = 0; begin < static_cast<int64_t>(scores.size()); begin += pattern.group) {
     const uint64_t dropped = lowest_of_group(scores.data() + begin, pattern);
     for (int64_t c = 0; c < pattern.group; ++c)

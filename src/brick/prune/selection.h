@@ -20,15 +20,13 @@ int64_t share_of(int64_t count, double share);
 tensor::Mask all_kept(int64_t rows, int64_t cols);
 
 // Drops what is not above the threshold; the scores are those of columns `first`, `first` + 1, ... of a row.
-void drop_up_to(std::span<const float> scores, float threshold, int64_t row, int64_t first,
-                tensor::Mask& mask);
+void drop_up_to(std::span<const float> scores, float threshold, int64_t row, int64_t first, tensor::Mask& mask);
 
 // Drops the `count` lowest of a row's scores.
 void drop_lowest(std::span<const float> scores, int64_t count, int64_t row, tensor::Mask& mask);
 
 // Drops the pattern's lowest of each whole group of a row's scores.
-void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern, int64_t row,
-                           tensor::Mask& mask);
+void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern, int64_t row, tensor::Mask& mask);
 
 // True for the `drop` lowest of one group.
 uint64_t lowest_of_group(const float* scores, const Pattern& pattern);

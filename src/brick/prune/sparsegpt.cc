@@ -41,18 +41,15 @@ void choose_by_threshold(const ColumnBlock& block, double sparsity, tensor::Mask
   const float threshold = kth_smallest(scores, share_of(rows * size, sparsity));
   parallel_ranges(rows, kRowGrain, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r)
-      drop_up_to(
-          std::span<const float>(scores).subspan(static_cast<size_t>(r * size), static_cast<size_t>(size)),
-          threshold, r, block.begin, mask);
+      drop_up_to(std::span<const float>(scores).subspan(static_cast<size_t>(r * size), static_cast<size_t>(size)),
+                 threshold, r, block.begin, mask);
   });
 }
 
 // n:m groups are chosen as the solver reaches them, after the corrections of the columns before.
-void choose_group(const ColumnBlock& block, const Pattern& pattern, int64_t r, int64_t j,
-                  tensor::Mask& mask) {
+void choose_group(const ColumnBlock& block, const Pattern& pattern, int64_t r, int64_t j, tensor::Mask& mask) {
   float scores[64];
-  for (int64_t i = 0; i < pattern.group; ++i)
-    scores[i] = score(block.weight(r, j + i), block.factor(j + i, j + i));
+  for (int64_t i = 0; i < pattern.group; ++i) scores[i] = score(block.weight(r, j + i), block.factor(j + i, j + i));
   const uint64_t dropped = lowest_of_group(scores, pattern);
   for (int64_t i = 0; i < pattern.group; ++i)
     if ((dropped >> i & 1u) != 0) mask.set(r, block.begin + j + i, false);
@@ -120,8 +117,7 @@ MatrixOutcome prune_sparsegpt(const MatrixProblem& problem) {
     if (problem.pattern.unstructured()) choose_by_threshold(block, problem.sparsity, out.mask);
     const MatView errors(error_memory.f32(), weight.rows, block.size());
     solve_rows(block, problem.pattern, errors, out.mask);
-    kernels::gemm(Trans::kNo, Trans::kNo, -1.0f, errors,
-                  upper.block(begin, block.size(), end, weight.cols - end), 1.0f,
+    kernels::gemm(Trans::kNo, Trans::kNo, -1.0f, errors, upper.block(begin, block.size(), end, weight.cols - end), 1.0f,
                   weight.col_range(end, weight.cols));
   }
   return out;

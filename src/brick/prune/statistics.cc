@@ -22,9 +22,7 @@ constexpr int64_t kSquareColumns = 64;  // least columns a thread
 
 }  // namespace
 
-int64_t InputStatistics::dead_columns() const {
-  return std::count(sum_squares.begin(), sum_squares.end(), 0.0);
-}
+int64_t InputStatistics::dead_columns() const { return std::count(sum_squares.begin(), sum_squares.end(), 0.0); }
 
 StatisticsBuilder::StatisticsBuilder(Needs needs, int64_t width, int64_t tokens)
     : needs_(needs), sample_step_(std::max<int64_t>(1, (tokens + kSampleRows - 1) / kSampleRows)) {
@@ -64,8 +62,7 @@ void StatisticsBuilder::add_squares(ConstMatView x) {
         kernels::multiply(x.row(t) + begin, x.row(t) + begin, squares + begin, count);
         kernels::axpy(1.0f, squares + begin, sums + begin, count);
       }
-      for (int64_t c = begin; c < end; ++c)
-        sums_.sum_squares[static_cast<size_t>(c)] += static_cast<double>(sums[c]);
+      for (int64_t c = begin; c < end; ++c) sums_.sum_squares[static_cast<size_t>(c)] += static_cast<double>(sums[c]);
     }
   });
 }
@@ -75,8 +72,7 @@ void StatisticsBuilder::add_products(ConstMatView x) {
   for (int64_t begin = 0; begin < width; begin += kGramRows) {
     const int64_t end = std::min(begin + kGramRows, width);
     const MatView part(scratch_.f32(), end - begin, width - begin);
-    kernels::gemm(Trans::kYes, Trans::kNo, 1.0f, x.col_range(begin, end), x.col_range(begin, width), 0.0f,
-                  part);
+    kernels::gemm(Trans::kYes, Trans::kNo, 1.0f, x.col_range(begin, end), x.col_range(begin, width), 0.0f, part);
     parallel_ranges(part.rows, 1, [&](int64_t first, int64_t last) {
       for (int64_t r = first; r < last; ++r) {
         double* sum = sums_.gram.data() + (begin + r) * width + begin;

@@ -21,10 +21,9 @@ Storage choose_storage(const std::string& values, const tensor::Matrix& parent, 
          "bf16, f32 or q4",
          name, tensor::name(dtype));
   if (parent.is_sparse())
-    fail(
-        ErrorCode::kUnsupported,
-        "{}: it was pruned before and its packed {} values cannot be cut again; use --values bf16, f32 or q4",
-        name, tensor::name(dtype));
+    fail(ErrorCode::kUnsupported,
+         "{}: it was pruned before and its packed {} values cannot be cut again; use --values bf16, f32 or q4", name,
+         tensor::name(dtype));
   return {SparseCoding::kParent, dtype};
 }
 
@@ -33,8 +32,7 @@ tensor::Matrix store_pruned(const Storage& storage, const tensor::Matrix& parent
   if (storage.coding != SparseCoding::kParent)
     return tensor::Matrix::sparse(tensor::SparseMatrix::encode(dense, mask, storage.coding, storage.dtype));
   const tensor::TensorView encoded = parent.tensor_view();
-  return tensor::Matrix::sparse(
-      tensor::SparseMatrix::encode(dense, mask, storage.coding, storage.dtype, &encoded));
+  return tensor::Matrix::sparse(tensor::SparseMatrix::encode(dense, mask, storage.coding, storage.dtype, &encoded));
 }
 
 }  // namespace brick::prune

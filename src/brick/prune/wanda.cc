@@ -19,8 +19,7 @@ MatrixOutcome prune_wanda(const MatrixProblem& problem) {
   const tensor::ConstMatView weight = problem.weight;
   const int64_t cols = weight.cols, dropped = share_of(cols, problem.sparsity);
   std::vector<float> norms(static_cast<size_t>(cols));
-  for (size_t c = 0; c < norms.size(); ++c)
-    norms[c] = static_cast<float>(std::sqrt(problem.inputs->sum_squares[c]));
+  for (size_t c = 0; c < norms.size(); ++c) norms[c] = static_cast<float>(std::sqrt(problem.inputs->sum_squares[c]));
 
   MatrixOutcome out{all_kept(weight.rows, cols), false, {}};
   parallel_ranges(weight.rows, kRowGrain, [&](int64_t begin, int64_t end) {

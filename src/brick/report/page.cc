@@ -19,8 +19,7 @@ using nlohmann::json;
 // A source of Content-Security-Policy: only an element with exactly this text may run, so that even markup
 // that slipped through the escaping could not.
 std::string policy_hash(std::string_view element) {
-  static constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  static constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   const std::string hex = Sha256().update(element).hex();
   std::string base64;
   // 32 bytes are 256 bits: 42 digits of 6 bits, one with the last 4 and two zeros, one "=".

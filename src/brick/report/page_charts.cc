@@ -105,8 +105,7 @@ std::vector<std::string> round_names(const json& run, size_t n) {
   const auto rounds = number(run, "rounds");
   const bool is_every = rounds && *rounds + 1 == static_cast<double>(n);
   std::vector<std::string> names;
-  for (size_t i = 0; i < n; ++i)
-    names.push_back(is_every ? fmt::format("{}", i) : fmt::format("evaluation {}", i + 1));
+  for (size_t i = 0; i < n; ++i) names.push_back(is_every ? fmt::format("{}", i) : fmt::format("evaluation {}", i + 1));
   return names;
 }
 
@@ -118,8 +117,7 @@ json chart_data(const json& run) {
            {"llm_loss", one_line(run, "loss_by_round")},
            {"llm_perplexity", one_line(run, "perplexity_by_round")},
            {"sizes", sizes(run, palette)}};
-  for (auto entry = out.begin(); entry != out.end();)
-    entry = entry->is_null() ? out.erase(entry) : std::next(entry);
+  for (auto entry = out.begin(); entry != out.end();) entry = entry->is_null() ? out.erase(entry) : std::next(entry);
   return out;
 }
 

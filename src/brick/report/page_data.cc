@@ -140,8 +140,7 @@ std::string client_name(const json& client) {
 Palette::Palette(const json& run) {
   for (const char* key : {"blocks", "clients"})
     for (const json& entry : list(run, key))
-      if (const auto sparsity = number(entry, "sparsity"); sparsity && *sparsity > 0)
-        sparse_.push_back(*sparsity);
+      if (const auto sparsity = number(entry, "sparsity"); sparsity && *sparsity > 0) sparse_.push_back(*sparsity);
   std::sort(sparse_.begin(), sparse_.end());
   sparse_.erase(std::unique(sparse_.begin(), sparse_.end()), sparse_.end());
 }
@@ -149,8 +148,8 @@ Palette::Palette(const json& run) {
 int Palette::slot(std::optional<double> sparsity) const {
   constexpr int64_t kColours = 5;
   if (!sparsity || *sparsity <= 0) return 0;
-  return static_cast<int>(
-      1 + (std::lower_bound(sparse_.begin(), sparse_.end(), *sparsity) - sparse_.begin()) % kColours);
+  return static_cast<int>(1 +
+                          (std::lower_bound(sparse_.begin(), sparse_.end(), *sparsity) - sparse_.begin()) % kColours);
 }
 
 }  // namespace brick::report

@@ -25,13 +25,13 @@ std::optional<Ends> ends(const nlohmann::json& values);
 
 // Numbers as text. kMissing stands for what was not measured.
 inline constexpr const char* kMissing = "not measured";
-std::string fixed(double value, int decimals);           // 1.842, -0.031; 1.23e+04 where that would be long
-std::string difference(double value, int decimals = 3);  // always signed
-std::string count(double value);                         // 12,345
-std::string bytes(double value);                         // 1.23 MB, powers of 1000
-std::string duration(double seconds);                    // 12 min 30 s
-std::string percent(double fraction);                    // 0.25 -> 25 %
-std::string block_name(double sparsity);                 // 25 %, "whole (0 %)" for 0
+std::string fixed(double value, int decimals);                     // 1.842, -0.031; 1.23e+04 where that would be long
+std::string difference(double value, int decimals = 3);            // always signed
+std::string count(double value);                                   // 12,345
+std::string bytes(double value);                                   // 1.23 MB, powers of 1000
+std::string duration(double seconds);                              // 12 min 30 s
+std::string percent(double fraction);                              // 0.25 -> 25 %
+std::string block_name(double sparsity);                           // 25 %, "whole (0 %)" for 0
 std::string plural(int64_t n, const char* one, const char* many);  // 1 office, 4 offices
 // a, b and c
 std::string enumerated(const std::vector<std::string>& parts);

@@ -53,11 +53,10 @@ void HtmlTable::add_row(std::vector<Html> cells, std::string_view row_class) {
   BRICK_ASSERT(!cells.empty() && cells.size() == columns_.size());
   rows_ += row_class.empty() ? html("<tr role=\"row\">") : html("<tr role=\"row\" class=\"{}\">", row_class);
   rows_ += html("<th role=\"rowheader\" scope=\"row\">{}</th>", cells[0]);
-  static constexpr std::array<const char*, 4> kClasses = {" class=\"n\"", "", " class=\"n wide\"",
-                                                          " class=\"prose\""};
+  static constexpr std::array<const char*, 4> kClasses = {" class=\"n\"", "", " class=\"n wide\"", " class=\"prose\""};
   for (size_t c = 1; c < cells.size(); ++c)
-    rows_ += html("<td role=\"cell\"{} data-column=\"{}\"><span>{}</span></td>",
-                  Html{kClasses[columns_[c].kind]}, columns_[c].header, cells[c]);
+    rows_ += html("<td role=\"cell\"{} data-column=\"{}\"><span>{}</span></td>", Html{kClasses[columns_[c].kind]},
+                  columns_[c].header, cells[c]);
   rows_ += Html{"</tr>\n"};
 }
 
@@ -67,12 +66,11 @@ Html HtmlTable::str() const {
   constexpr size_t kFew = 5;  // so few columns would lie far apart over the whole width
   Html heads;
   for (size_t c = 0; c < columns_.size(); ++c)
-    heads += html(
-        "<th role=\"columnheader\" scope=\"col\"{}>{}</th>",
-        Html{c > 0 && (columns_[c].kind == TableColumn::kNumber || columns_[c].kind == TableColumn::kInterval)
-                 ? " class=\"n\""
-                 : ""},
-        columns_[c].header);
+    heads += html("<th role=\"columnheader\" scope=\"col\"{}>{}</th>",
+                  Html{c > 0 && (columns_[c].kind == TableColumn::kNumber || columns_[c].kind == TableColumn::kInterval)
+                           ? " class=\"n\""
+                           : ""},
+                  columns_[c].header);
   return html(
       "<div class=\"frame\" role=\"region\" tabindex=\"0\" aria-label=\"{}\">\n<table role=\"table\"{}>\n"
       "<caption>{}</caption>\n<thead role=\"rowgroup\"><tr role=\"row\">{}</tr></thead>\n"
@@ -95,15 +93,13 @@ std::string script_json(const nlohmann::json& value) {
   return out;
 }
 
-std::string filled(std::string_view form,
-                   const std::vector<std::pair<std::string_view, std::string_view>>& parts) {
+std::string filled(std::string_view form, const std::vector<std::pair<std::string_view, std::string_view>>& parts) {
   std::string out;
   for (size_t open; (open = form.find("{{")) != std::string_view::npos;) {
     const size_t close = form.find("}}", open);
     BRICK_ASSERT(close != std::string_view::npos);
     const std::string_view name = form.substr(open + 2, close - open - 2);
-    const auto part =
-        std::find_if(parts.begin(), parts.end(), [&](const auto& p) { return p.first == name; });
+    const auto part = std::find_if(parts.begin(), parts.end(), [&](const auto& p) { return p.first == name; });
     BRICK_ASSERT(part != parts.end());
     out.append(form.substr(0, open)).append(part->second);
     form.remove_prefix(close + 2);

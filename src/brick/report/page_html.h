@@ -74,7 +74,6 @@ std::string script_json(const nlohmann::json& value);
 
 // The template with each {{name}} replaced, in one pass: what is put in is not searched again. A name that
 // isn't there is a programmer's error.
-std::string filled(std::string_view form,
-                   const std::vector<std::pair<std::string_view, std::string_view>>& parts);
+std::string filled(std::string_view form, const std::vector<std::pair<std::string_view, std::string_view>>& parts);
 
 }  // namespace brick::report

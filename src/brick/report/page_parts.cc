@@ -8,8 +8,7 @@ namespace brick::report {
 using nlohmann::json;
 
 Html section(std::string_view id, std::string_view heading, const Html& inside) {
-  return html("<section aria-labelledby=\"{}\">\n<h2 id=\"{}\">{}</h2>\n{}</section>\n", id, id, heading,
-              inside);
+  return html("<section aria-labelledby=\"{}\">\n<h2 id=\"{}\">{}</h2>\n{}</section>\n", id, id, heading, inside);
 }
 
 Html chart(const json& charts, std::string_view name, std::string_view label, const Html& caption) {

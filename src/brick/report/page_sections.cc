@@ -46,10 +46,9 @@ Html model_fact(const json& model) {
   const auto parameters = number(model, "parameters"), size = number(model, "bytes");
   const std::string name = text(model, "name"), path = text(model, "path");
   const bool is_named_so = path.starts_with(name);  // the file's name says the model's
-  return parts_of(
-      {is_named_so ? Html() : name_or_nothing(name), path.empty() ? Html() : html("<code>{}</code>", path),
-       parameters ? html("{} parameters", figure(count(*parameters))) : Html(),
-       name_or_nothing(text(model, "dtype")), size ? html("{} on disk", figure(bytes(*size))) : Html()});
+  return parts_of({is_named_so ? Html() : name_or_nothing(name), path.empty() ? Html() : html("<code>{}</code>", path),
+                   parameters ? html("{} parameters", figure(count(*parameters))) : Html(),
+                   name_or_nothing(text(model, "dtype")), size ? html("{} on disk", figure(bytes(*size))) : Html()});
 }
 
 Html tau_fact(const json& run) {
@@ -57,8 +56,8 @@ Html tau_fact(const json& run) {
   for (const json& tau : list(run, "tau_chosen"))
     if (const auto value = number(tau)) chosen.push_back(fmt::format("{:g}", *value));
   const std::string set = text(run, "tau");
-  return parts_of(
-      {name_or_nothing(set), chosen.empty() ? Html() : html("used by round: {}", enumerated(chosen))}, "; ");
+  return parts_of({name_or_nothing(set), chosen.empty() ? Html() : html("used by round: {}", enumerated(chosen))},
+                  "; ");
 }
 
 Html stages_fact(const json& run) {
@@ -79,8 +78,8 @@ Html refused_updates(const json& run) {
   for (const json& client : list(run, "clients"))
     for (const json& refused : list(client, "rejected")) {
       const auto round = number(refused, "round");
-      items += html("<li>{}{}: {}</li>\n", office_cell(client),
-                    round ? html(", round {}", count(*round)) : Html(), text_cell(text(refused, "reason")));
+      items += html("<li>{}{}: {}</li>\n", office_cell(client), round ? html(", round {}", count(*round)) : Html(),
+                    text_cell(text(refused, "reason")));
     }
   return items.markup.empty() ? items : html("<h3>Refused updates</h3>\n<ul>\n{}</ul>\n", items);
 }
@@ -100,8 +99,7 @@ Html key_figures(const json& run) {
     return html("{} <span class=\"to\">to</span> {}", figure(fixed(e.first, decimals)),
                 figure(fixed(e.last, decimals)));
   };
-  if (const auto loss = ends(list(at(run, "llm"), "loss_by_round")))
-    facts.add("Whole model, loss", arrow(*loss, 3));
+  if (const auto loss = ends(list(at(run, "llm"), "loss_by_round"))) facts.add("Whole model, loss", arrow(*loss, 3));
   if (const auto perplexity = ends(list(at(run, "llm"), "perplexity_by_round")))
     facts.add("Perplexity, general text", arrow(*perplexity, 2));
   if (const VerdictCounts counts = count_verdicts(run); counts.all() > counts.unknown)
@@ -113,17 +111,15 @@ Html key_figures(const json& run) {
 
 Html what_was_run(const json& run) {
   const json& machine = at(run, "machine");
-  const auto threads = number(machine, "threads"), rounds = number(run, "rounds"),
-             seconds = number(run, "seconds");
+  const auto threads = number(machine, "threads"), rounds = number(run, "rounds"), seconds = number(run, "seconds");
   Facts facts;
   facts.add("Model", model_fact(at(run, "model")));
   facts.add("Rounds", rounds ? figure(count(*rounds)) : Html());
   facts.add("Aggregation rule", name_or_nothing(text(run, "rule")));
   facts.add("Tau", tau_fact(run));
-  facts.add(
-      "Machine",
-      parts_of({name_or_nothing(text(machine, "cpu")), name_or_nothing(text(machine, "isa")),
-                threads ? html("{}", plural(static_cast<int64_t>(*threads), "thread", "threads")) : Html()}));
+  facts.add("Machine",
+            parts_of({name_or_nothing(text(machine, "cpu")), name_or_nothing(text(machine, "isa")),
+                      threads ? html("{}", plural(static_cast<int64_t>(*threads), "thread", "threads")) : Html()}));
   facts.add("Arithmetic", name_or_nothing(text(run, "compute")));
   facts.add("Computing time", seconds ? figure(duration(*seconds)) : Html());
   facts.add("of which", stages_fact(run));
@@ -141,17 +137,17 @@ Html what_was_run(const json& run) {
                      {"Refused"}},
                     true);
   for (const json& client : list(run, "clients"))
-    offices.add_row(
-        {office_cell(client), block_cell(palette, number(client, "sparsity")),
-         cell(number(client, "rank"), count_text), cell(number(client, "records"), count_text),
-         cell(number(client, "test_records"), count_text), cell(number(client, "tokens_trained"), count_text),
-         cell(number(client, "rounds_taken"), count_text), cell(number(client, "uploads_lost"), count_text),
-         figure(count(static_cast<double>(list(client, "rejected").size())))});
+    offices.add_row({office_cell(client), block_cell(palette, number(client, "sparsity")),
+                     cell(number(client, "rank"), count_text), cell(number(client, "records"), count_text),
+                     cell(number(client, "test_records"), count_text),
+                     cell(number(client, "tokens_trained"), count_text),
+                     cell(number(client, "rounds_taken"), count_text), cell(number(client, "uploads_lost"), count_text),
+                     figure(count(static_cast<double>(list(client, "rejected").size())))});
   Html inside = facts.str("facts");
-  inside += paragraph(
-      Html{"A block’s percentage is its sparsity: the share taken out of the matrices that are pruned. How "
-           "many of all weights were kept stands under Cost. Held-out records were kept from training; all "
-           "losses on this page, but for those called training loss, are theirs."});
+  inside +=
+      paragraph(Html{"A block’s percentage is its sparsity: the share taken out of the matrices that are pruned. How "
+                     "many of all weights were kept stands under Cost. Held-out records were kept from training; all "
+                     "losses on this page, but for those called training loss, are theirs."});
   if (!offices.is_empty()) inside += offices.str();
   inside += refused_updates(run);
   inside += notes(run);
@@ -194,9 +190,8 @@ Html quality_by_office(const json& run, const json& charts) {
                        "alone\"></span>alone</span><span class=\"key\"><span class=\"swatch "
                        "lego\"></span>LEGO</span></span>{}",
                        block_legend(run, palette)));
-  inside += chart(
-      charts, "differences", "Intervals of LEGO minus alone by office, against zero.",
-      html("LEGO minus alone with its 95 % interval. Left of the line LEGO is better, right of it worse."));
+  inside += chart(charts, "differences", "Intervals of LEGO minus alone by office, against zero.",
+                  html("LEGO minus alone with its 95 % interval. Left of the line LEGO is better, right of it worse."));
   return section("quality", "Quality by office", inside);
 }
 
@@ -242,8 +237,8 @@ Html whole_model(const json& run, const json& charts) {
   const size_t rounds = std::max(losses.size(), perplexities.size());
   Html inside;
   if (const Html general = general_text(run); !general.markup.empty())
-    inside += paragraph(html(
-        "{} That text is nobody’s records: it shows what of the model’s general ability was kept.", general));
+    inside += paragraph(
+        html("{} That text is nobody’s records: it shows what of the model’s general ability was kept.", general));
   else
     inside += paragraph(Html{"What the whole model kept of its ability on general text was not measured."});
   const Html by_loss = chart(charts, "llm_loss", "Line: the whole model’s loss by round.",
@@ -257,9 +252,8 @@ Html whole_model(const json& run, const json& charts) {
                      {{"Round", TableColumn::kText}, {"Loss"}, {"Perplexity"}}, false);
   const std::vector<std::string> names = round_names(run, rounds);
   for (size_t i = 0; i < rounds; ++i)
-    by_round.add_row(
-        {html("{}", names[i]), loss_cell(i < losses.size() ? number(losses[i]) : std::nullopt),
-         cell(i < perplexities.size() ? number(perplexities[i]) : std::nullopt, perplexity_text)});
+    by_round.add_row({html("{}", names[i]), loss_cell(i < losses.size() ? number(losses[i]) : std::nullopt),
+                      cell(i < perplexities.size() ? number(perplexities[i]) : std::nullopt, perplexity_text)});
   if (!by_round.is_empty()) inside += by_round.str();
 
   HtmlTable by_office("The whole model on each office’s held-out answers, nats a token",
@@ -274,9 +268,8 @@ Html whole_model(const json& run, const json& charts) {
   for (const json& client : list(run, "clients")) {
     const json& loss = at(client, "loss");
     const Comparison tuned = llm_minus_untuned(client);
-    by_office.add_row({office_cell(client), loss_cell(number(loss, "llm_untuned")),
-                       loss_cell(number(loss, "llm_lego")), interval_cell(tuned), verdict_cell(tuned),
-                       loss_cell(number(loss, "llm_fedit_dense")),
+    by_office.add_row({office_cell(client), loss_cell(number(loss, "llm_untuned")), loss_cell(number(loss, "llm_lego")),
+                       interval_cell(tuned), verdict_cell(tuned), loss_cell(number(loss, "llm_fedit_dense")),
                        loss_cell(number(loss, "llm_centralised"))});
   }
   if (!by_office.is_empty()) inside += by_office.str();
@@ -306,27 +299,23 @@ Html baselines(const json& run) {
   for (const json& arm : arms) {
     const bool is_lego = text(arm, "name") == "lego";
     const auto loss = number(arm, "loss");
-    const Html against = is_lego        ? Html{"–"}
-                         : loss && lego ? figure(difference(*loss - *lego))
-                                        : cell({}, {});
+    const Html against = is_lego ? Html{"–"} : loss && lego ? figure(difference(*loss - *lego)) : cell({}, {});
     const std::string_view row_class = is_lego ? "own" : "";
     const auto tokens = number(arm, "tokens");
-    const Html time = tokens && *tokens == 0 && !number(arm, "seconds")
-                          ? Html{"–"}
-                          : cell(number(arm, "seconds"), seconds_text);
+    const Html time =
+        tokens && *tokens == 0 && !number(arm, "seconds") ? Html{"–"} : cell(number(arm, "seconds"), seconds_text);
     table.add_row({text_cell(text(arm, "name")), text_cell(text(arm, "what")), cell(tokens, count_text), time,
                    loss_cell(loss), against},
                   row_class);
   }
-  if (table.is_empty())
-    return section("baselines", "Baselines", paragraph(Html{"No baseline was measured."}));
-  Html inside = paragraph(
-      Html{"Mean loss over all offices’ held-out answer tokens; lower is better. A positive number in the "
-           "last column means that LEGO’s loss is lower. These are means without intervals, from one seed."});
+  if (table.is_empty()) return section("baselines", "Baselines", paragraph(Html{"No baseline was measured."}));
+  Html inside =
+      paragraph(Html{"Mean loss over all offices’ held-out answer tokens; lower is better. A positive number in the "
+                     "last column means that LEGO’s loss is lower. These are means without intervals, from one seed."});
   constexpr double kSameTokens = 1.05;
   if (least && most && *most > *least * kSameTokens)
-    inside += paragraph(html("The arms did not train on equal numbers of tokens: {} to {}.",
-                             figure(count(*least)), figure(count(*most))));
+    inside += paragraph(html("The arms did not train on equal numbers of tokens: {} to {}.", figure(count(*least)),
+                             figure(count(*most))));
   if (has_blocks)
     inside += paragraph(Html{"“local” is scored on the offices’ blocks, the other arms on the whole model."});
   inside += table.str();
@@ -363,14 +352,12 @@ Html cost_by_block(const json& run, const json& charts) {
         if (const auto sent = number(client, "bytes_up")) up = up.value_or(0) + *sent;
         if (const auto sent = number(client, "bytes_down")) down = down.value_or(0) + *sent;
       }
-    if (sparsity && *sparsity > 0 && size && download && *size > *download)
-      larger.push_back(percent(*sparsity));
-    table.add_row({block_cell(palette, sparsity), text_cell(text(block, "method")),
-                   cell(ratio(nonzeros, parameters), percent), cell(size, bytes_text),
-                   cell(ratio(size, download), percent), cell(ratio(size, dense), percent),
-                   cell(number(block, "perplexity"), perplexity_text),
-                   cell(number(block, "tune_tokens_per_second"), count_text), cell(up, bytes_text),
-                   cell(down, bytes_text)});
+    if (sparsity && *sparsity > 0 && size && download && *size > *download) larger.push_back(percent(*sparsity));
+    table.add_row(
+        {block_cell(palette, sparsity), text_cell(text(block, "method")), cell(ratio(nonzeros, parameters), percent),
+         cell(size, bytes_text), cell(ratio(size, download), percent), cell(ratio(size, dense), percent),
+         cell(number(block, "perplexity"), perplexity_text), cell(number(block, "tune_tokens_per_second"), count_text),
+         cell(up, bytes_text), cell(down, bytes_text)});
   }
   if (table.is_empty()) return section("cost", "Cost by block", paragraph(Html{"Not measured."}));
   Html inside;
@@ -379,15 +366,14 @@ Html cost_by_block(const json& run, const json& charts) {
   if (download)
     inside += paragraph(html("The download is {}{}{}.", figure(bytes(*download)),
                              dtype.empty() ? Html() : html(" ({})", dtype),
-                             parameters ? html("; all {} weights as dense bf16 would be {}",
-                                               figure(count(*parameters)), figure(bytes(*parameters * 2)))
+                             parameters ? html("; all {} weights as dense bf16 would be {}", figure(count(*parameters)),
+                                               figure(bytes(*parameters * 2)))
                                         : Html()));
   if (!larger.empty())
     inside += html(
         "<p><strong>Stored, {} of {} {} larger than the download.</strong> A block’s weights are no longer "
         "in the download’s format.</p>\n",
-        larger.size() == 1 ? "the block" : "the blocks", enumerated(larger),
-        larger.size() == 1 ? "is" : "are");
+        larger.size() == 1 ? "the block" : "the blocks", enumerated(larger), larger.size() == 1 ? "is" : "are");
   inside += table.str();
   inside += html("<p class=\"note\">{}</p>\n",
                  "“Sent” sums over the block’s offices and all rounds; MB are millions of bytes. Weights "
@@ -399,8 +385,7 @@ Html cost_by_block(const json& run, const json& charts) {
 
 Html reproduce(const json& run) {
   const std::string config = text(run, "config");
-  if (config.empty())
-    return section("reproduce", "Reproduce", paragraph(Html{"The configuration was not recorded."}));
+  if (config.empty()) return section("reproduce", "Reproduce", paragraph(Html{"The configuration was not recorded."}));
   std::vector<Html> seeds;
   for (size_t begin = 0; begin < config.size();) {
     const size_t end = std::min(config.find('\n', begin), config.size());
@@ -408,16 +393,15 @@ Html reproduce(const json& run) {
     const size_t first = line.find_first_not_of(" \t"), equals = line.find('=');
     if (first != std::string_view::npos && equals != std::string_view::npos && line[first] != '#') {
       const std::string_view key = line.substr(first, line.find_last_not_of(" \t", equals - 1) + 1 - first);
-      if (key == "seed" || key.ends_with("_seed"))
-        seeds.push_back(html("<code>{}</code>", line.substr(first)));
+      if (key == "seed" || key.ends_with("_seed")) seeds.push_back(html("<code>{}</code>", line.substr(first)));
     }
     begin = end + 1;
   }
   const std::string command = text(run, "command");
-  Html inside = paragraph(html(
-      "Save the configuration below as <code>federation.toml</code> beside the data that it names, and run"));
-  inside += html("<pre><code>{}</code></pre>\n",
-                 command.empty() ? "brick simulate federation.toml --out run" : command);
+  Html inside = paragraph(
+      html("Save the configuration below as <code>federation.toml</code> beside the data that it names, and run"));
+  inside +=
+      html("<pre><code>{}</code></pre>\n", command.empty() ? "brick simulate federation.toml --out run" : command);
   inside += seeds.empty() ? paragraph(Html{"The configuration sets no seed; the default was used."})
                           : paragraph(html("Seeds: {}.", parts_of(seeds)));
   inside +=

@@ -90,10 +90,9 @@ std::string summary_table(const json& records) {
     const json& losses = at(client, "loss");
     const auto sparsity = number(client, "sparsity"), held_out = number(client, "test_records");
     const Comparison alone = lego_minus_local(client);
-    rows.push_back({client_name(client), sparsity ? percent(*sparsity) : "-",
-                    held_out ? count(*held_out) : "-", loss(number(losses, "block_untuned")),
-                    loss(number(losses, "block_local")), loss(number(losses, "block_lego")), interval(alone),
-                    short_word(alone.verdict())});
+    rows.push_back({client_name(client), sparsity ? percent(*sparsity) : "-", held_out ? count(*held_out) : "-",
+                    loss(number(losses, "block_untuned")), loss(number(losses, "block_local")),
+                    loss(number(losses, "block_lego")), interval(alone), short_word(alone.verdict())});
   }
   rows.push_back(whole_model_row(run));
 

@@ -68,9 +68,8 @@ Html against_alone(const json& run) {
   add(counts.unclear, "not clearly different");
   add(counts.worse, "worse");
   add(counts.unknown, "without an interval");
-  return html(
-      "On an office’s own block and held-out records, LEGO against tuning that block alone is {} of {}.",
-      enumerated(parts), plural(counts.all(), "office", "offices"));
+  return html("On an office’s own block and held-out records, LEGO against tuning that block alone is {} of {}.",
+              enumerated(parts), plural(counts.all(), "office", "offices"));
 }
 
 // Sentences on one kind of paired comparison: "LEGO is worse than <reference> at clinic (+0.03, ...)".
@@ -91,15 +90,13 @@ void add_losses(const json& run, Comparison (*compared)(const json&), std::strin
                         figure(difference(*comparison.high))));
   }
   if (!clear.empty())
-    sentences.push_back(
-        html("<strong>{} is worse</strong> than {} at {}.", subject, reference, joined(clear)));
+    sentences.push_back(html("<strong>{} is worse</strong> than {} at {}.", subject, reference, joined(clear)));
   if (!unclear.empty())
-    sentences.push_back(
-        html("{} is worse on average than {} at {}; the interval includes zero, so this may be chance.",
-             subject, reference, joined(unclear)));
+    sentences.push_back(html("{} is worse on average than {} at {}; the interval includes zero, so this may be chance.",
+                             subject, reference, joined(unclear)));
   if (!unknown.empty())
-    sentences.push_back(html("{} is worse on average than {} at {}; no interval was measured.", subject,
-                             reference, joined(unknown)));
+    sentences.push_back(
+        html("{} is worse on average than {} at {}; no interval was measured.", subject, reference, joined(unknown)));
 }
 
 void add_better_arms(const json& run, std::vector<Html>& sentences) {
@@ -110,8 +107,7 @@ void add_better_arms(const json& run, std::vector<Html>& sentences) {
   std::vector<Html> better;
   for (const json& arm : list(run, "arms"))
     if (const auto loss = number(arm, "loss"); loss && *loss < *lego && text(arm, "name") != "lego")
-      better.push_back(
-          html("<b>{}</b> ({})", name_html(text(arm, "name")), figure(fixed(*loss, kLossDecimals))));
+      better.push_back(html("<b>{}</b> ({})", name_html(text(arm, "name")), figure(fixed(*loss, kLossDecimals))));
   if (!better.empty())
     sentences.push_back(html("Lower loss than the whole model with LEGO ({}): {}; means without an interval.",
                              figure(fixed(*lego, kLossDecimals)), joined(better)));
@@ -144,9 +140,8 @@ Html general_text(const json& run) {
   const auto perplexity = ends(list(llm, "perplexity_by_round"));
   if (!perplexity) return {};
   const std::string source = text(llm, "text");
-  Html out =
-      html("The whole model’s perplexity on {} {}", source.empty() ? html("general text") : name_html(source),
-           from_to(*perplexity, kPerplexityDecimals));
+  Html out = html("The whole model’s perplexity on {} {}", source.empty() ? html("general text") : name_html(source),
+                  from_to(*perplexity, kPerplexityDecimals));
   const double change = perplexity->last / perplexity->first - 1;
   if (perplexity->first > 0 && fixed(perplexity->first, 2) != fixed(perplexity->last, 2))
     out += html(" ({}{})", Html{change < 0 ? "" : "+"}, figure(percent(change)));
@@ -157,8 +152,7 @@ std::vector<Html> headline(const json& run) {
   std::vector<Html> paragraphs{what_ran(run)};
   Html brought;
   if (const auto loss = ends(list(at(run, "llm"), "loss_by_round")))
-    brought = html("Over all held-out answers the whole model’s loss {} nats a token.",
-                   from_to(*loss, kLossDecimals));
+    brought = html("Over all held-out answers the whole model’s loss {} nats a token.", from_to(*loss, kLossDecimals));
   else
     brought = Html{"The whole model’s loss before and after was not measured."};
   if (const Html general = general_text(run); !general.markup.empty()) brought += html(" {}", general);
@@ -175,8 +169,7 @@ std::vector<Html> against_lego(const json& run) {
   const json& llm = at(run, "llm");
   if (const auto loss = ends(list(llm, "loss_by_round")); loss && loss->last > loss->first)
     sentences.push_back(html("<strong>The whole model’s loss rose</strong> from {} to {}.",
-                             figure(fixed(loss->first, kLossDecimals)),
-                             figure(fixed(loss->last, kLossDecimals))));
+                             figure(fixed(loss->first, kLossDecimals)), figure(fixed(loss->last, kLossDecimals))));
   if (const auto perplexity = ends(list(llm, "perplexity_by_round"));
       perplexity && perplexity->last > perplexity->first)
     sentences.push_back(html("On general text the whole model got worse: perplexity {} before, {} after.",

@@ -34,8 +34,7 @@ double beta_fraction(double x, double a, double b) {
 double incomplete_beta(double x, double y, double a, double b) {
   if (x <= 0) return 0;
   if (y <= 0) return 1;
-  const double log_front =
-      std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log(y);
+  const double log_front = std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log(y);
   if (x < (a + 1) / (a + b + 2)) return std::exp(log_front) * beta_fraction(x, a, b) / a;
   return 1 - std::exp(log_front) * beta_fraction(y, b, a) / b;
 }
@@ -63,15 +62,13 @@ std::optional<Interval> mean_interval(std::span<const double> values, double con
   if (!error) return std::nullopt;
   const double t = student_t_quantile((1 + confidence) / 2, static_cast<double>(values.size() - 1));
   const double centre = mean(values);
-  return Interval{centre, centre - t * *error, centre + t * *error, *error,
-                  static_cast<int64_t>(values.size())};
+  return Interval{centre, centre - t * *error, centre + t * *error, *error, static_cast<int64_t>(values.size())};
 }
 
-std::optional<Interval> paired_difference(std::span<const double> a, std::span<const double> b,
-                                          double confidence) {
+std::optional<Interval> paired_difference(std::span<const double> a, std::span<const double> b, double confidence) {
   if (a.size() != b.size())
-    fail(ErrorCode::kMismatch, "a paired difference needs the same records twice; found {} and {} values",
-         a.size(), b.size());
+    fail(ErrorCode::kMismatch, "a paired difference needs the same records twice; found {} and {} values", a.size(),
+         b.size());
   std::vector<double> differences;
   for (size_t i = 0; i < a.size(); ++i) differences.push_back(a[i] - b[i]);
   return mean_interval(differences, confidence);

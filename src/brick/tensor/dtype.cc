@@ -30,9 +30,7 @@ std::optional<DType> find_dtype(std::string_view name) {
 
 bool is_float(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16; }
 
-bool is_quantised(DType dtype) {
-  return dtype == DType::kQ8_0 || dtype == DType::kQ4_0 || dtype == DType::kQ4_1;
-}
+bool is_quantised(DType dtype) { return dtype == DType::kQ8_0 || dtype == DType::kQ4_0 || dtype == DType::kQ4_1; }
 
 int64_t row_bytes(DType dtype, int64_t columns) {
   const DTypeInfo& type = info(dtype);

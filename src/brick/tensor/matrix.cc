@@ -10,7 +10,8 @@ Matrix Matrix::dense(const TensorView& view, std::shared_ptr<const void> keep) {
   if (!is_float(view.dtype) && !is_quantised(view.dtype))
     fail(ErrorCode::kUnsupported, "a matrix of {} is not supported", name(view.dtype));
   if (static_cast<int64_t>(view.bytes.size()) != byte_count(view.dtype, view.shape))
-    fail(ErrorCode::kCorrupt, "a matrix of {} bytes, expected {}", view.bytes.size(), byte_count(view.dtype, view.shape));
+    fail(ErrorCode::kCorrupt, "a matrix of {} bytes, expected {}", view.bytes.size(),
+         byte_count(view.dtype, view.shape));
   Matrix out;
   out.held_ = Dense{{view.dtype, view.shape[0], view.shape[1], view.bytes.data()}, std::move(keep)};
   return out;

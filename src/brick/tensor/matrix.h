@@ -39,8 +39,8 @@ class Matrix {
   const SparseMatrix& sparse_matrix() const;
   TensorView tensor_view() const;  // dense only
 
-  DType dtype() const;            // of the stored values
-  int64_t nonzeros() const;       // kept weights of a sparse matrix, all of a dense one
+  DType dtype() const;       // of the stored values
+  int64_t nonzeros() const;  // kept weights of a sparse matrix, all of a dense one
   int64_t bytes() const;
   void unpack_rows(int64_t begin, int64_t end, float* out, int64_t stride) const;  // scalar reference
   Tensor to_f32() const;

@@ -59,7 +59,9 @@ void pack_q4_1(const float* x, std::byte* out) {
 void unpack(DType dtype, const std::byte* source, int64_t count, float* out) {
   BRICK_ASSERT(count % info(dtype).block_values == 0);
   switch (dtype) {
-    case DType::kF32: std::memcpy(out, source, static_cast<size_t>(count) * 4); return;
+    case DType::kF32:
+      std::memcpy(out, source, static_cast<size_t>(count) * 4);
+      return;
     case DType::kF16:
       for (int64_t i = 0; i < count; ++i) out[i] = f16_to_f32(load_u16(source + 2 * i));
       return;
@@ -69,8 +71,7 @@ void unpack(DType dtype, const std::byte* source, int64_t count, float* out) {
     case DType::kQ8_0:
       for (int64_t i = 0; i < count; i += kQuantBlock, source += 34, out += kQuantBlock) {
         const float d = f16_to_f32(load_u16(source));
-        for (int j = 0; j < kQuantBlock; ++j)
-          out[j] = d * static_cast<float>(static_cast<int8_t>(source[2 + j]));
+        for (int j = 0; j < kQuantBlock; ++j) out[j] = d * static_cast<float>(static_cast<int8_t>(source[2 + j]));
       }
       return;
     case DType::kQ4_0:
@@ -89,14 +90,17 @@ void unpack(DType dtype, const std::byte* source, int64_t count, float* out) {
       }
       return;
     }
-    default: BRICK_ASSERT(false && "integer types are not decoded");
+    default:
+      BRICK_ASSERT(false && "integer types are not decoded");
   }
 }
 
 void pack(DType dtype, const float* values, int64_t count, std::byte* out) {
   BRICK_ASSERT(count % info(dtype).block_values == 0);
   switch (dtype) {
-    case DType::kF32: std::memcpy(out, values, static_cast<size_t>(count) * 4); return;
+    case DType::kF32:
+      std::memcpy(out, values, static_cast<size_t>(count) * 4);
+      return;
     case DType::kF16:
       for (int64_t i = 0; i < count; ++i) store_u16(out + 2 * i, f32_to_f16(values[i]));
       return;
@@ -112,7 +116,8 @@ void pack(DType dtype, const float* values, int64_t count, std::byte* out) {
     case DType::kQ4_1:
       for (int64_t i = 0; i < count; i += kQuantBlock, out += 20) pack_q4_1(values + i, out);
       return;
-    default: BRICK_ASSERT(false && "integer types are not encoded");
+    default:
+      BRICK_ASSERT(false && "integer types are not encoded");
   }
 }
 

@@ -24,7 +24,7 @@ std::optional<SparseCoding> find_sparse_coding(std::string_view name);
 struct SparseView {
   MaskView mask;
   SparseCoding coding = SparseCoding::kValues;
-  DType dtype = DType::kF32;       // of the values, or the parent's block format for kParent
+  DType dtype = DType::kF32;             // of the values, or the parent's block format for kParent
   const uint64_t* row_offset = nullptr;  // [rows + 1], bytes into `values`
   const std::byte* values = nullptr;
 

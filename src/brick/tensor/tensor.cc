@@ -28,8 +28,7 @@ Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape
   size_bytes_ = static_cast<size_t>(byte_count(dtype_, shape_));
   // calloc: large blocks come from the kernel already zero, so they cost nothing until they are touched.
   std::byte* memory = static_cast<std::byte*>(std::calloc(size_bytes_ + kAlignment, 1));
-  if (memory == nullptr)
-    fail(ErrorCode::kIo, "cannot allocate {} bytes for a tensor: not enough memory", size_bytes_);
+  if (memory == nullptr) fail(ErrorCode::kIo, "cannot allocate {} bytes for a tensor: not enough memory", size_bytes_);
   const size_t shift = kAlignment - reinterpret_cast<uintptr_t>(memory) % kAlignment;
   data_ = {memory + shift, Free{shift}};
 }

@@ -14,7 +14,7 @@ namespace brick::tensor {
 
 using Shape = std::vector<int64_t>;
 
-int64_t element_count(const Shape& shape);  // checked
+int64_t element_count(const Shape& shape);            // checked
 int64_t byte_count(DType dtype, const Shape& shape);  // checked; rows are the last dimension
 
 // A tensor whose bytes live elsewhere (a mapped file, a Tensor).

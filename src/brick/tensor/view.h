@@ -17,8 +17,8 @@ struct BasicMatView {
   BasicMatView(T* first, int64_t row_count, int64_t column_count, int64_t row_stride)
       : data(first), rows(row_count), cols(column_count), stride(row_stride) {}
   template <class U>
-    requires(!__is_same(U, T) && __is_same(const U, T))
-  BasicMatView(const BasicMatView<U>& other)  // NOLINT: a mutable view is a const view
+  requires(!__is_same(U, T) && __is_same(const U, T))
+      BasicMatView(const BasicMatView<U>& other)  // NOLINT: a mutable view is a const view
       : BasicMatView(other.data, other.rows, other.cols, other.stride) {}
 
   T* row(int64_t r) const { return data + r * stride; }

@@ -65,8 +65,7 @@ bool MergeTable::add(int32_t left, int32_t right, Merge merge) {
 }
 
 MergeTable make_merge_table(const TokenizerSpec& spec, const TokenIndex& index) {
-  if (spec.kind == TokenizerKind::kSentencePieceBpe && spec.merges.empty())
-    return table_from_scores(spec, index);
+  if (spec.kind == TokenizerKind::kSentencePieceBpe && spec.merges.empty()) return table_from_scores(spec, index);
   MergeTable table(spec.merges.size());
   std::string joined;
   for (size_t i = 0; i < spec.merges.size(); ++i) {
@@ -76,16 +75,14 @@ MergeTable make_merge_table(const TokenizerSpec& spec, const TokenIndex& index) 
     const auto id = [&](const std::string& token) {
       const auto it = index.find(token);
       if (it == index.end())
-        fail(ErrorCode::kCorrupt,
-             "tokenizer: merge {} ({} + {}) needs the token {}, which the vocabulary lacks", i,
+        fail(ErrorCode::kCorrupt, "tokenizer: merge {} ({} + {}) needs the token {}, which the vocabulary lacks", i,
              printable(left), printable(right), printable(token));
       return it->second;
     };
     const Merge merge{static_cast<int32_t>(i), id(joined)};
     const int32_t left_id = id(left), right_id = id(right);
     if (is_reachable(spec.types[merge.id]) && !table.add(left_id, right_id, merge))
-      fail(ErrorCode::kCorrupt, "tokenizer: merge {} ({} + {}) is given twice", i, printable(left),
-           printable(right));
+      fail(ErrorCode::kCorrupt, "tokenizer: merge {} ({} + {}) is given twice", i, printable(left), printable(right));
   }
   return table;
 }

@@ -17,8 +17,7 @@ struct Alphabet {
     to_byte.fill(-1);
     char32_t next = 256;
     for (unsigned byte = 0; byte < 256; ++byte) {
-      const bool visible =
-          (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255);
+      const bool visible = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255);
       const char32_t c = visible ? byte : next++;
       to_byte[c] = static_cast<int16_t>(byte);
       if (c < 0x80)

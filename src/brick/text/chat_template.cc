@@ -36,11 +36,9 @@ const TurnStyle& turn_style(const ChatTemplate& style, const Message& message, s
   if (message.role == "user") return style.user;
   if (message.role == "assistant") return style.assistant;
   if (message.role != "system")
-    fail(ErrorCode::kInvalidInput,
-         "message {} has the role {}; the template {} knows: system, user, assistant", index,
+    fail(ErrorCode::kInvalidInput, "message {} has the role {}; the template {} knows: system, user, assistant", index,
          printable(message.role), style.name);
-  if (index > 0)
-    fail(ErrorCode::kInvalidInput, "message {} has the role system, which only the first may have", index);
+  if (index > 0) fail(ErrorCode::kInvalidInput, "message {} has the role system, which only the first may have", index);
   return style.system;
 }
 
@@ -56,8 +54,7 @@ const ChatTemplate& chat_template(std::string_view name) {
   fail(ErrorCode::kUnsupported, "chat template {} is not supported; supported: {}", printable(name), names);
 }
 
-std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> messages,
-                            bool add_generation_prompt) {
+std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> messages, bool add_generation_prompt) {
   std::vector<Segment> segments;
   const auto add = [&](std::string text, bool special, bool supervised) {
     if (!text.empty()) segments.push_back({std::move(text), special, supervised, Segment::Slot::kText});
@@ -107,8 +104,7 @@ EncodedChat encode_chat(const Tokenizer& tokenizer, std::span<const Segment> seg
     }
     if (segment.slot == Segment::Slot::kEos) {
       if (!spec.eos)
-        fail(ErrorCode::kMismatch,
-             "the chat template ends a response with EOS, but the tokenizer has no EOS token");
+        fail(ErrorCode::kMismatch, "the chat template ends a response with EOS, but the tokenizer has no EOS token");
       append({&*spec.eos, 1}, segment.supervised);
       after_marker = spec.prefix_style != PrefixStyle::kMetaspaceFirst;
       continue;

@@ -38,8 +38,8 @@ struct TurnStyle {
 struct ChatTemplate {
   std::string name;
   TurnStyle system, user, assistant;
-  std::string default_system;    // put first where the conversation has no system message; may be empty
-  bool begins_with_bos = false;  // see Segment::Slot::kBos
+  std::string default_system;            // put first where the conversation has no system message; may be empty
+  bool begins_with_bos = false;          // see Segment::Slot::kBos
   bool assistant_ends_with_eos = false;  // instead of an end_marker; the footer follows only before a turn
 };
 
@@ -56,8 +56,7 @@ std::optional<ChatTemplate> detect_chat_template(std::string_view jinja);
 // The conversation in order; with add_generation_prompt, then what precedes an assistant's content.
 // Supervised: each assistant's content and the marker or EOS that ends it.
 // Errors: kInvalidInput for an unknown role, or a system message that is not the first.
-std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> messages,
-                            bool add_generation_prompt);
+std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> messages, bool add_generation_prompt);
 
 struct EncodedChat {
   std::vector<int32_t> ids;

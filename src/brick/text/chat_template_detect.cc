@@ -72,8 +72,7 @@ std::optional<std::string> compact(std::string_view code) {
       text += code[at++];
     }
   }
-  for (const auto& [dotted, indexed] :
-       {std::pair{".role", "['role']"}, std::pair{".content", "['content']"}}) {
+  for (const auto& [dotted, indexed] : {std::pair{".role", "['role']"}, std::pair{".content", "['content']"}}) {
     const size_t at = text.find(dotted);
     if (at != std::string::npos && text.find('\'') > at)
       text = text.substr(0, at).append(indexed).append(text, at + std::string_view(dotted).size());
@@ -138,8 +137,8 @@ std::optional<std::vector<Block>> parse(std::string_view source) {
   bool trim_all = false, trim_newline = false;  // what the previous tag does to the text after it
   for (size_t at = 0; at < source.size();) {
     size_t open = source.find('{', at);
-    while (open != source.npos && !source.substr(open).starts_with("{%") &&
-           !source.substr(open).starts_with("{{") && !source.substr(open).starts_with("{#"))
+    while (open != source.npos && !source.substr(open).starts_with("{%") && !source.substr(open).starts_with("{{") &&
+           !source.substr(open).starts_with("{#"))
       open = source.find('{', open + 1);
     std::string_view text = source.substr(at, open == source.npos ? open : open - at);
     if (trim_all)

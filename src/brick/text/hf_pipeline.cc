@@ -32,12 +32,10 @@ bool flag_of(const json& step, const char* key, bool otherwise) {
 }
 
 // The steps of a component, Sequences (whose list is under `key`) laid flat.
-void flatten(const json& step, const char* part, const char* key, int depth,
-             std::vector<const json*>& steps) {
+void flatten(const json& step, const char* part, const char* key, int depth, std::vector<const json*>& steps) {
   if (step.is_null()) return;
   if (depth > kMaxDepth)
-    fail(ErrorCode::kCorrupt, "tokenizer.json: the {}'s Sequences are nested more than {} deep", part,
-         kMaxDepth);
+    fail(ErrorCode::kCorrupt, "tokenizer.json: the {}'s Sequences are nested more than {} deep", part, kMaxDepth);
   if (!step.is_object() || string_of(step, "type").empty())
     fail(ErrorCode::kCorrupt, "tokenizer.json: the {} is no object with a type", part);
   if (string_of(step, "type") != "Sequence") return steps.push_back(&step);
@@ -79,11 +77,10 @@ std::string read_byte_level_split(const json& root) {
       const bool inverted = flag_of(*step, "invert", false);
       // Every character is in some match, so removing what does not match removes nothing.
       const bool is_words = pattern == kGpt2Regex || pattern == kGpt2RegexGrouped;
-      const bool isolates =
-          (behavior == "Isolated" && !inverted) || (is_words && behavior == "Removed" && inverted);
+      const bool isolates = (behavior == "Isolated" && !inverted) || (is_words && behavior == "Removed" && inverted);
       if (!isolates || (!is_words && (pattern != R"(\p{N})" || words)))
-        unsupported_split(fmt::format("Split by {} ({}{})", printable(pattern), printable(behavior),
-                                      inverted ? ", inverted" : ""));
+        unsupported_split(
+            fmt::format("Split by {} ({}{})", printable(pattern), printable(behavior), inverted ? ", inverted" : ""));
       (is_words ? words : digits) = true;
     } else if (type == "ByteLevel") {
       if (flag_of(*step, "add_prefix_space", true)) unsupported_split("ByteLevel with add_prefix_space");
@@ -104,11 +101,10 @@ std::string read_byte_level_split(const json& root) {
 }
 
 [[noreturn]] void unsupported_spaces(const char* part, const std::string& what) {
-  fail(
-      ErrorCode::kUnsupported,
-      "tokenizer.json: the {} {} is not supported with byte_fallback; supported: the normalizers Prepend and "
-      "Replace of a space by U+2581, or the pre-tokenizer Metaspace without splitting",
-      part, what);
+  fail(ErrorCode::kUnsupported,
+       "tokenizer.json: the {} {} is not supported with byte_fallback; supported: the normalizers Prepend and "
+       "Replace of a space by U+2581, or the pre-tokenizer Metaspace without splitting",
+       part, what);
 }
 
 void read_spaces(const json& root, HfPipeline& pipeline) {
@@ -129,14 +125,11 @@ void read_spaces(const json& root, HfPipeline& pipeline) {
     if (flag_of(*step, "split", true)) unsupported_spaces("pre-tokenizer", "Metaspace with split");
     const std::string scheme = string_of(*step, "prepend_scheme");
     if (scheme != "first" && scheme != "always" && scheme != "never")
-      unsupported_spaces("pre-tokenizer",
-                         fmt::format("Metaspace with the prepend_scheme {}", printable(scheme)));
-    if (scheme != "never" && pipeline.add_space_prefix)
-      unsupported_spaces("pre-tokenizer", "Metaspace after Prepend");
+      unsupported_spaces("pre-tokenizer", fmt::format("Metaspace with the prepend_scheme {}", printable(scheme)));
+    if (scheme != "never" && pipeline.add_space_prefix) unsupported_spaces("pre-tokenizer", "Metaspace after Prepend");
     pipeline.add_space_prefix = pipeline.add_space_prefix || scheme != "never";
     if (scheme != "never")
-      pipeline.prefix_style =
-          scheme == "first" ? PrefixStyle::kMetaspaceFirst : PrefixStyle::kMetaspaceAlways;
+      pipeline.prefix_style = scheme == "first" ? PrefixStyle::kMetaspaceFirst : PrefixStyle::kMetaspaceAlways;
     replaced = true;
   }
   if (!replaced) unsupported_spaces("normalizer", "that leaves spaces as they are");
@@ -148,8 +141,7 @@ void read_template(const json& step, HfPipeline& pipeline) {
     fail(ErrorCode::kCorrupt, "tokenizer.json: the post-processor's template has no list \"single\"");
   bool text_seen = false;
   for (const json& part : *single) {
-    if (!part.is_object())
-      fail(ErrorCode::kCorrupt, "tokenizer.json: the post-processor's template is malformed");
+    if (!part.is_object()) fail(ErrorCode::kCorrupt, "tokenizer.json: the post-processor's template is malformed");
     if (part.contains("Sequence")) {
       text_seen = true;
       continue;
@@ -157,8 +149,7 @@ void read_template(const json& step, HfPipeline& pipeline) {
     const auto special = part.find("SpecialToken");
     const std::string token = special != part.end() && special->is_object() ? string_of(*special, "id") : "";
     std::string& place = text_seen ? pipeline.after : pipeline.before;
-    if (token.empty())
-      fail(ErrorCode::kCorrupt, "tokenizer.json: the post-processor's template is malformed");
+    if (token.empty()) fail(ErrorCode::kCorrupt, "tokenizer.json: the post-processor's template is malformed");
     if (!place.empty())
       fail(ErrorCode::kUnsupported, "tokenizer.json: the post-processor adds both {} and {} on one side",
            printable(place), printable(token));

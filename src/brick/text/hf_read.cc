@@ -18,12 +18,11 @@ json parse(std::string_view text, const char* file) {
     fail(ErrorCode::kCorrupt, "{}: byte {} is not valid UTF-8", file, end);
   try {
     json root = json::parse(text);
-    if (!root.is_object())
-      fail(ErrorCode::kCorrupt, "{}: holds {}, expected an object", file, root.type_name());
+    if (!root.is_object()) fail(ErrorCode::kCorrupt, "{}: holds {}, expected an object", file, root.type_name());
     return root;
   } catch (const json::parse_error& error) {
-    fail(ErrorCode::kCorrupt, "{}: not JSON, wrong at byte {} of {}; is the file truncated?", file,
-         error.byte, text.size());
+    fail(ErrorCode::kCorrupt, "{}: not JSON, wrong at byte {} of {}; is the file truncated?", file, error.byte,
+         text.size());
   } catch (const json::out_of_range&) {
     fail(ErrorCode::kCorrupt, "{}: a number is out of range", file);
   }
@@ -108,12 +107,12 @@ void read_tokens(const json& root, const json& model, TokenizerSpec& spec) {
              printable(token), id, it->get<int64_t>());
       place(token, id);
     }
-    spec.types[id] = flag(*entry, "special", "tokenizer.json: added_tokens") ? TokenType::kControl
-                                                                             : TokenType::kUserDefined;
+    spec.types[id] =
+        flag(*entry, "special", "tokenizer.json: added_tokens") ? TokenType::kControl : TokenType::kUserDefined;
   }
   if (const auto gap = std::find(taken.begin(), taken.end(), false); gap != taken.end())
-    fail(ErrorCode::kCorrupt, "tokenizer.json: no token has the id {}, though there are {} tokens",
-         gap - taken.begin(), count);
+    fail(ErrorCode::kCorrupt, "tokenizer.json: no token has the id {}, though there are {} tokens", gap - taken.begin(),
+         count);
 }
 
 void read_merges(const json& model, TokenizerSpec& spec) {
@@ -162,8 +161,7 @@ std::optional<int32_t> named_token(const json& config, const char* key, const To
   if (!value) return std::nullopt;
   if (value->is_object()) value = member(*value, "content");
   if (!value || !value->is_string())
-    fail(ErrorCode::kCorrupt, "tokenizer_config.json: {} is neither a string nor an object with \"content\"",
-         key);
+    fail(ErrorCode::kCorrupt, "tokenizer_config.json: {} is neither a string nor an object with \"content\"", key);
   const auto& name = value->get_ref<const std::string&>();
   const auto it = std::find(spec.tokens.begin(), spec.tokens.end(), name);
   if (it == spec.tokens.end())
@@ -238,8 +236,7 @@ TokenizerSpec spec_from_hf_json(std::string_view tokenizer_json, std::string_vie
   if (!pipeline.after.empty()) spec.eos = find(pipeline.after, "post-processor's token");
   spec.add_bos = spec.bos.has_value();
   spec.add_eos = spec.eos.has_value();
-  if (const json* unk = member(model, "unk_token"))
-    spec.unk = find(text(*unk, "model.unk_token"), "unknown token");
+  if (const json* unk = member(model, "unk_token")) spec.unk = find(text(*unk, "model.unk_token"), "unknown token");
   read_config(tokenizer_config_json, spec);
   if (spec.kind == TokenizerKind::kSentencePieceBpe) {
     if (spec.unk) spec.types[*spec.unk] = TokenType::kUnknown;

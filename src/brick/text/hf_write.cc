@@ -38,8 +38,7 @@ Json added_tokens(const TokenizerSpec& spec) {
   Json list = Json::array();
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
     const TokenType type = spec.types[i];
-    if (type != TokenType::kControl && type != TokenType::kUserDefined && type != TokenType::kUnknown)
-      continue;
+    if (type != TokenType::kControl && type != TokenType::kUserDefined && type != TokenType::kUnknown) continue;
     list.push_back({{"id", i},
                     {"content", spec.tokens[i]},
                     {"single_word", false},
@@ -79,8 +78,8 @@ Json post_processor(const TokenizerSpec& spec) {
 void add_byte_level(const TokenizerSpec& spec, Json& file) {
   file["normalizer"] = nullptr;
   if (spec.pre_split == "smollm")
-    file["pre_tokenizer"] = sequence(
-        "pretokenizers", Json::array({{{"type", "Digits"}, {"individual_digits", true}}, byte_level()}));
+    file["pre_tokenizer"] =
+        sequence("pretokenizers", Json::array({{{"type", "Digits"}, {"individual_digits", true}}, byte_level()}));
   else if (spec.pre_split == "gpt-2")
     file["pre_tokenizer"] = byte_level();
   else
@@ -95,11 +94,10 @@ void add_sentence_piece(const TokenizerSpec& spec, Json& file) {
   file["normalizer"] = nullptr;
   file["pre_tokenizer"] = nullptr;
   if (spec.add_space_prefix && spec.prefix_style != PrefixStyle::kPlain)
-    file["pre_tokenizer"] = {
-        {"type", "Metaspace"},
-        {"replacement", kSpaceMark},
-        {"prepend_scheme", spec.prefix_style == PrefixStyle::kMetaspaceFirst ? "first" : "always"},
-        {"split", false}};
+    file["pre_tokenizer"] = {{"type", "Metaspace"},
+                             {"replacement", kSpaceMark},
+                             {"prepend_scheme", spec.prefix_style == PrefixStyle::kMetaspaceFirst ? "first" : "always"},
+                             {"split", false}};
   else if (spec.add_space_prefix)
     file["normalizer"] =
         sequence("normalizers", Json::array({{{"type", "Prepend"}, {"prepend", kSpaceMark}}, replace}));
@@ -108,8 +106,7 @@ void add_sentence_piece(const TokenizerSpec& spec, Json& file) {
   Json steps = Json::array({{{"type", "Replace"}, {"pattern", {{"String", kSpaceMark}}}, {"content", " "}},
                             {{"type", "ByteFallback"}},
                             {{"type", "Fuse"}}});
-  if (spec.add_space_prefix)
-    steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  if (spec.add_space_prefix) steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   file["decoder"] = sequence("decoders", std::move(steps));
 }
 

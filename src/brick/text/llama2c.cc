@@ -57,8 +57,7 @@ std::string spec_token(std::string_view token, int32_t id) {
 TokenizerSpec spec_from_llama2c(std::span<const std::byte> file, int32_t vocab_size) {
   if (vocab_size < kFirstByteId + kByteCount)
     fail(ErrorCode::kInvalidInput,
-         "llama2.c tokenizer: a vocabulary of {} tokens cannot hold the 3 special and 256 byte tokens",
-         vocab_size);
+         "llama2.c tokenizer: a vocabulary of {} tokens cannot hold the 3 special and 256 byte tokens", vocab_size);
   Reader reader(file);
   reader.number<int32_t>("longest token's length, before", 0);
   TokenizerSpec spec;
@@ -83,9 +82,8 @@ TokenizerSpec spec_from_llama2c(std::span<const std::byte> file, int32_t vocab_s
     spec.types.push_back(type);
   }
   if (reader.left() > 0)
-    fail(ErrorCode::kMismatch,
-         "llama2.c tokenizer: {} bytes follow the {} tokens; is the vocabulary size wrong?", reader.left(),
-         vocab_size);
+    fail(ErrorCode::kMismatch, "llama2.c tokenizer: {} bytes follow the {} tokens; is the vocabulary size wrong?",
+         reader.left(), vocab_size);
   spec.unk = kUnknownId;
   spec.bos = kBosId;
   spec.eos = kEosId;

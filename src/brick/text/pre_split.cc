@@ -14,9 +14,8 @@ namespace {
 
 // kGpt2Regex with \s written out as Unicode's White_Space: PCRE2's own \s also has U+180E, which the
 // reference implementations have not.
-constexpr const char* kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\t-\r\x{85}\p{Z}\p{L}\p{N}]+)"
-    R"(|[\t-\r\x{85}\p{Z}]+(?![^\t-\r\x{85}\p{Z}])|[\t-\r\x{85}\p{Z}]+)";
+constexpr const char* kGpt2Pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\t-\r\x{85}\p{Z}\p{L}\p{N}]+)"
+                                     R"(|[\t-\r\x{85}\p{Z}]+(?![^\t-\r\x{85}\p{Z}])|[\t-\r\x{85}\p{Z}]+)";
 
 std::string message(int code) {
   std::array<PCRE2_UCHAR, 256> buffer{};
@@ -29,8 +28,8 @@ class Regex {
   explicit Regex(const char* pattern) {
     int error = 0;
     PCRE2_SIZE at = 0;
-    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern), PCRE2_ZERO_TERMINATED,
-                              PCRE2_UTF | PCRE2_UCP, &error, &at, nullptr));
+    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
+                              &error, &at, nullptr));
     if (!code_)
       fail(ErrorCode::kUnsupported, "tokenizer: PCRE2 cannot compile the pre-split regex at {}: {}", at,
            message(error));
@@ -48,8 +47,8 @@ class Regex {
                                      PCRE2_NO_UTF_CHECK, data.get(), nullptr);
       if (result == PCRE2_ERROR_NOMATCH) return;
       if (result < 0)
-        fail(ErrorCode::kInvalidInput, "tokenizer: splitting {} bytes of text failed at byte {}: {}",
-             text.size(), at, message(result));
+        fail(ErrorCode::kInvalidInput, "tokenizer: splitting {} bytes of text failed at byte {}: {}", text.size(), at,
+             message(result));
       const PCRE2_SIZE* range = pcre2_get_ovector_pointer(data.get());
       BRICK_ASSERT(range[1] > range[0]);
       found(range[0], range[1]);
@@ -89,8 +88,8 @@ PreSplitter& PreSplitter::operator=(PreSplitter&&) noexcept = default;
 
 void PreSplitter::split(std::string_view text, std::vector<std::string_view>& words) const {
   const auto split_words = [&](std::string_view part) {
-    patterns_->words.each_match(
-        part, [&](size_t begin, size_t end) { words.push_back(part.substr(begin, end - begin)); });
+    patterns_->words.each_match(part,
+                                [&](size_t begin, size_t end) { words.push_back(part.substr(begin, end - begin)); });
   };
   if (!patterns_->alone) return split_words(text);
   size_t done = 0;

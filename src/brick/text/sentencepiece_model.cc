@@ -70,9 +70,8 @@ class Message {
 
  private:
   [[noreturn]] void corrupt(const char* how) const {
-    fail(ErrorCode::kCorrupt,
-         "SentencePiece model: the {} {} near its byte {}; is the file truncated, or no .model?", what_, how,
-         at_);
+    fail(ErrorCode::kCorrupt, "SentencePiece model: the {} {} near its byte {}; is the file truncated, or no .model?",
+         what_, how, at_);
   }
   std::string_view take(uint64_t count) {
     if (count > data_.size() - at_) corrupt("ends inside a field");
@@ -107,8 +106,7 @@ void read_piece(std::string_view data, TokenizerSpec& spec) {
     if (field->number == kPieceType) type = field->integer("a piece's type");
   }
   if (type < 1 || type > 6)
-    fail(ErrorCode::kCorrupt, "SentencePiece model: piece {} has type {}, expected 1 to 6",
-         spec.tokens.size(), type);
+    fail(ErrorCode::kCorrupt, "SentencePiece model: piece {} has type {}, expected 1 to 6", spec.tokens.size(), type);
   const auto token_type = static_cast<TokenType>(type);
   // Our user-defined tokens are literal text.
   if (token_type == TokenType::kUserDefined) text = marks_to_spaces(text);
@@ -135,11 +133,9 @@ SpecialIds read_trainer(std::string_view data) {
     if (field->number == kTrainerEosId) ids.eos = id();
     if (field->number == kTrainerPadId) ids.pad = id();
   }
-  if (model_type == kUnigram)
-    fail(ErrorCode::kUnsupported, "SentencePiece model: its type is Unigram; supported: BPE");
+  if (model_type == kUnigram) fail(ErrorCode::kUnsupported, "SentencePiece model: its type is Unigram; supported: BPE");
   if (model_type != kBpe)
-    fail(ErrorCode::kUnsupported, "SentencePiece model: its type is {} (3 word, 4 char); supported: BPE",
-         model_type);
+    fail(ErrorCode::kUnsupported, "SentencePiece model: its type is {} (3 word, 4 char); supported: BPE", model_type);
   return ids;
 }
 
@@ -157,8 +153,8 @@ bool read_normalizer(std::string_view data) {
       fail(ErrorCode::kUnsupported, "SentencePiece model: escape_whitespaces=false is not supported");
   }
   if (has_map)
-    fail(ErrorCode::kUnsupported,
-         "SentencePiece model: the normalizer {} is not supported; supported: identity", printable(name));
+    fail(ErrorCode::kUnsupported, "SentencePiece model: the normalizer {} is not supported; supported: identity",
+         printable(name));
   return prefix;
 }
 
@@ -176,8 +172,7 @@ TokenizerSpec spec_from_sentencepiece_model(std::span<const std::byte> file) {
     if (field->number == kModelNormalizer) prefix = read_normalizer(field->text("the normalizer spec"));
   }
   if (!ids || !prefix)
-    fail(ErrorCode::kCorrupt,
-         "SentencePiece model: after {} pieces there is no {} spec; is the file truncated?",
+    fail(ErrorCode::kCorrupt, "SentencePiece model: after {} pieces there is no {} spec; is the file truncated?",
          spec.tokens.size(), ids ? "normalizer" : "trainer");
   const auto optional_id = [](int32_t id) { return id < 0 ? std::nullopt : std::optional(id); };
   spec.unk = optional_id(ids->unk);

@@ -14,8 +14,8 @@ namespace {
 
 void check_id(const char* name, const std::optional<int32_t>& id, size_t count) {
   if (id && (*id < 0 || static_cast<size_t>(*id) >= count))
-    fail(ErrorCode::kCorrupt, "tokenizer: the {} token's id {} is outside the vocabulary of {} tokens", name,
-         *id, count);
+    fail(ErrorCode::kCorrupt, "tokenizer: the {} token's id {} is outside the vocabulary of {} tokens", name, *id,
+         count);
 }
 
 void check_tokens(const TokenizerSpec& spec) {
@@ -29,8 +29,7 @@ void check_tokens(const TokenizerSpec& spec) {
       fail(ErrorCode::kUnsupported, "tokenizer: token {} has {} bytes, more than the {} that we accept", id,
            token.size(), kMaxTokenBytes);
     if (!is_valid_utf8(token))
-      fail(ErrorCode::kCorrupt,
-           "tokenizer: token {} is not valid UTF-8 (is this the right kind of vocabulary?)", id);
+      fail(ErrorCode::kCorrupt, "tokenizer: token {} is not valid UTF-8 (is this the right kind of vocabulary?)", id);
     if (spec.types[id] != TokenType::kByte) continue;
     const auto byte = parse_byte_token(token);
     if (!byte)
@@ -79,8 +78,7 @@ TokenIndex make_token_index(const TokenizerSpec& spec) {
     const auto [it, added] = index.emplace(spec.tokens[i], id);
     if (added || spec.types[i] == TokenType::kUnused) continue;
     if (spec.types[it->second] != TokenType::kUnused)
-      fail(ErrorCode::kCorrupt, "tokenizer: tokens {} and {} are both {}", it->second, id,
-           printable(spec.tokens[i]));
+      fail(ErrorCode::kCorrupt, "tokenizer: tokens {} and {} are both {}", it->second, id, printable(spec.tokens[i]));
     it->second = id;
   }
   return index;

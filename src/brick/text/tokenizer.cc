@@ -30,9 +30,7 @@ bool has_inner_space(std::string_view token) {
 }  // namespace
 
 Tokenizer::Tokenizer(TokenizerSpec spec)
-    : spec_(checked(std::move(spec))),
-      index_(make_token_index(spec_)),
-      merges_(make_merge_table(spec_, index_)) {
+    : spec_(checked(std::move(spec))), index_(make_token_index(spec_)), merges_(make_merge_table(spec_, index_)) {
   const bool byte_level = spec_.kind == TokenizerKind::kByteLevelBpe;
   std::set<size_t, std::greater<>> lengths;
   for (int32_t id = 0; id < vocab_size(); ++id) {
@@ -41,8 +39,7 @@ Tokenizer::Tokenizer(TokenizerSpec spec)
       lengths.insert(token.size());
       special_first_byte_[static_cast<uint8_t>(token[0])] = true;
     }
-    if (!byte_level && spec_.types[id] != TokenType::kControl && has_inner_space(token))
-      splits_at_spaces_ = false;
+    if (!byte_level && spec_.types[id] != TokenType::kControl && has_inner_space(token)) splits_at_spaces_ = false;
   }
   special_lengths_.assign(lengths.begin(), lengths.end());
 

@@ -38,8 +38,7 @@ class Tokenizer {
   // lack some bytes: then they become U+FFFD, while a rare character that needs such a byte loses it, as in
   // transformers and llama.cpp (SmolLM2 lacks 21 bytes, e.g. 0x04, 0xF1 and those that UTF-8 never has).
   // O(n log n) for n bytes of any text.
-  std::vector<int32_t> encode(std::string_view text, bool parse_special = false,
-                              bool continues = false) const;
+  std::vector<int32_t> encode(std::string_view text, bool parse_special = false, bool continues = false) const;
 
   // The exact bytes that `ids` stand for, UTF-8 or not. Control and unknown tokens are left out unless
   // keep_special, which writes them as they stand in the vocabulary. With add_space_prefix, the space that
@@ -83,9 +82,7 @@ class StreamDecoder {
   // The tokenizer must outlive the decoder. `continues` as in Tokenizer::decode(): true for a model's
   // continuation of a prompt.
   explicit StreamDecoder(const Tokenizer& tokenizer, bool keep_special = false, bool continues = true)
-      : tokenizer_(tokenizer),
-        keep_special_(keep_special),
-        strip_(!continues && tokenizer.strips_first_space()) {}
+      : tokenizer_(tokenizer), keep_special_(keep_special), strip_(!continues && tokenizer.strips_first_space()) {}
 
   // Text that the id completes; may be empty. At most three bytes are held back.
   std::string push(int32_t id);

@@ -18,8 +18,8 @@ std::string printable(std::string_view text) {
     const size_t length = character_length(text, at);
     const auto byte = static_cast<uint8_t>(text[at]);
     // C1 controls, U+0080 to U+009F, are 0xC2 and a byte below 0xA0.
-    const bool control = length > 0 && (byte < 0x20 || byte == 0x7F ||
-                                        (byte == 0xC2 && static_cast<uint8_t>(text[at + 1]) < 0xA0));
+    const bool control =
+        length > 0 && (byte < 0x20 || byte == 0x7F || (byte == 0xC2 && static_cast<uint8_t>(text[at + 1]) < 0xA0));
     if (length == 0 || control) {
       result += fmt::format("\\x{:02X}", byte);
       ++at;

@@ -47,14 +47,13 @@ void save_checkpoint(const std::filesystem::path& folder, const Progress& progre
   for_each_named(std::as_const(optimizer.second()), "second", add);
   writer.write(output.path() / kTensors);
   // Losses as bit patterns: a resumed run repeats them exactly.
-  io::write_json_file(output.path() / kProgress,
-                      {{"step", progress.step},
-                       {"optimizer_steps", optimizer.steps()},
-                       {"tokens", progress.tokens},
-                       {"supervised_tokens", progress.supervised_tokens},
-                       {"loss_first_bits", std::bit_cast<uint64_t>(progress.loss_first)},
-                       {"loss_last_bits", std::bit_cast<uint64_t>(progress.loss_last)},
-                       {"run_hash", progress.run_hash}});
+  io::write_json_file(output.path() / kProgress, {{"step", progress.step},
+                                                  {"optimizer_steps", optimizer.steps()},
+                                                  {"tokens", progress.tokens},
+                                                  {"supervised_tokens", progress.supervised_tokens},
+                                                  {"loss_first_bits", std::bit_cast<uint64_t>(progress.loss_first)},
+                                                  {"loss_last_bits", std::bit_cast<uint64_t>(progress.loss_last)},
+                                                  {"run_hash", progress.run_hash}});
   output.commit();
 }
 
@@ -75,10 +74,11 @@ std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, con
     fail(ErrorCode::kCorrupt, "checkpoint {}: {}", folder.string(), e.what());
   }
   if (progress.run_hash != run_hash)
-    fail(ErrorCode::kMismatch,
-         "checkpoint {} belongs to another run (model, data, configuration or seed differ); remove it or choose another "
-         "output",
-         folder.string());
+    fail(
+        ErrorCode::kMismatch,
+        "checkpoint {} belongs to another run (model, data, configuration or seed differ); remove it or choose another "
+        "output",
+        folder.string());
   const io::SafetensorsFile file = io::SafetensorsFile::open(folder / kTensors);
   restore(file, "parameter", parameters);
   restore(file, "first", optimizer.first());

@@ -91,8 +91,8 @@ struct StepResult {
   int64_t tokens = 0, supervised = 0;
 };
 
-// Loss and accumulated gradients of a step's batches; the mean is over all their supervised tokens. `use.step` is of the
-// first batch: each has dropout of its own.
+// Loss and accumulated gradients of a step's batches; the mean is over all their supervised tokens. `use.step` is of
+// the first batch: each has dropout of its own.
 StepResult run_step(model::Transformer& transformer, model::AdapterUse use,
                     std::span<const data::TokenSequence> sequences, std::span<const std::vector<int64_t>> batches,
                     tensor::Tensor& d_hidden, Adapter& gradients) {
@@ -140,11 +140,13 @@ int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64
                       model::Activations activations) {
   const model::ModelConfig& c = model.config;
   const int64_t heads = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  const int64_t kept = 2 * c.hidden + 2 * heads + 2 * kv + 2 * c.ffn + model::kProjCount * config.rank;  // floats a token and layer
+  const int64_t kept =
+      2 * c.hidden + 2 * heads + 2 * kv + 2 * c.ffn + model::kProjCount * config.rank;  // floats a token and layer
   const int64_t layers_kept = activations == model::Activations::kKeep ? c.layers : 1;
   const int64_t inputs = activations == model::Activations::kKeep ? 0 : c.layers * c.hidden;
   const int64_t work = 5 * c.hidden + 3 * heads + 2 * kv + 2 * c.ffn;
-  const int64_t adapter = c.layers * config.rank * (4 * c.hidden + 2 * heads + 2 * kv + 3 * (c.hidden + c.ffn) - c.hidden);
+  const int64_t adapter =
+      c.layers * config.rank * (4 * c.hidden + 2 * heads + 2 * kv + 3 * (c.hidden + c.ffn) - c.hidden);
   constexpr int64_t kScratchFloats = 24 << 20;  // pieces of weights and logits
   return 4 * (batch_tokens * (kept * layers_kept + inputs + work) + 5 * adapter + kScratchFloats);
 }
@@ -155,8 +157,9 @@ model::Activations choose_activations(const model::Model& model, const TuneConfi
   const int64_t available = available_memory_bytes();
   const int64_t lean = planned_bytes(model, config, batch_tokens, Activations::kRecompute);
   if (available > 0 && lean > available)
-    fail(ErrorCode::kInvalidInput, "training needs {} MB and {} MB are free: lower --batch-tokens (now {} tokens a batch)",
-         lean >> 20, available >> 20, batch_tokens);
+    fail(ErrorCode::kInvalidInput,
+         "training needs {} MB and {} MB are free: lower --batch-tokens (now {} tokens a batch)", lean >> 20,
+         available >> 20, batch_tokens);
   if (config.memory == "low") return Activations::kRecompute;
   const int64_t fast = planned_bytes(model, config, batch_tokens, Activations::kKeep);
   return available == 0 || 2 * fast <= available ? Activations::kKeep : Activations::kRecompute;
@@ -171,6 +174,7 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   if (options.init != nullptr) {
     model::check_fits(*options.init, model);
     result.adapter = options.init->clone();
+    result.adapter.config.dropout = config.dropout;
   } else {
     result.adapter = model::make_adapter(model, lora_config(model, config), options.seed);
   }
@@ -181,13 +185,16 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   Progress progress;
   progress.run_hash = run_hash(sequences, config, options);
   if (options.resume && !options.checkpoint.empty())
-    if (const auto saved = load_checkpoint(options.checkpoint, progress.run_hash, adapter, optimizer)) progress = *saved;
+    if (const auto saved = load_checkpoint(options.checkpoint, progress.run_hash, adapter, optimizer))
+      progress = *saved;
   Adapter last_good = adapter.clone();
 
   Steps steps(sequences, config, options.seed);
   const int64_t total = total_steps(steps, config), tokens_a_batch = largest_batch(sequences, config);
+  TuneConfig planned = config;
+  planned.rank = adapter.config.rank;
   model::Transformer transformer(model, context, tokens_a_batch, adapter.config.rank, true,
-                                 choose_activations(model, config, tokens_a_batch));
+                                 choose_activations(model, planned, tokens_a_batch));
   tensor::Tensor d_hidden = tensor::matrix(tokens_a_batch, model.config.hidden);
 
   int64_t epoch = 0, index = 0;  // the next step's place in the data
@@ -202,9 +209,11 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
     const StepResult step = run_step(transformer, use, sequences, steps.batches(epoch, index), d_hidden, gradients);
     const double norm = gradient_norm(gradients);
     if (!std::isfinite(step.loss) || !std::isfinite(norm)) {
-      result.stopped = fmt::format("step {}: the {} is not a number; kept the adapter of the last good step (try a lower --lr)",
-                                   progress.step + 1, std::isfinite(step.loss) ? "gradient" : "loss");
+      result.stopped =
+          fmt::format("step {}: the {} is not a number; kept the adapter of the last good step (try a lower --lr)",
+                      progress.step + 1, std::isfinite(step.loss) ? "gradient" : "loss");
       adapter = std::move(last_good);
+      if (progress.step > 0) --progress.step;  // the update that led here is undone
       break;
     }
     last_good = adapter.clone();
@@ -218,10 +227,10 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
     ++progress.step;
     session_tokens += step.tokens;
     if (++index == steps.in_epoch(epoch)) ++epoch, index = 0;
-    if (options.on_step)
-      options.on_step({progress.step, step.tokens, step.loss, lr, norm, step_watch.seconds()});
-    sink.progress("tune", progress.step, total, "steps",
-                  fmt::format("loss {:.4f}  {:.0f} tokens/s", step.loss, static_cast<double>(session_tokens) / watch.seconds()));
+    if (options.on_step) options.on_step({progress.step, step.tokens, step.loss, lr, norm, step_watch.seconds()});
+    sink.progress(
+        "tune", progress.step, total, "steps",
+        fmt::format("loss {:.4f}  {:.0f} tokens/s", step.loss, static_cast<double>(session_tokens) / watch.seconds()));
     if (options.save_every > 0 && !options.checkpoint.empty() && progress.step % options.save_every == 0 &&
         progress.step < total)
       save_checkpoint(options.checkpoint, progress, adapter, optimizer);

@@ -22,12 +22,12 @@ struct StepRecord {
 
 struct TuneOptions {
   uint64_t seed = 0;
-  const model::Adapter* init = nullptr;           // continue from it: rank, alpha and targets are its own
-  std::filesystem::path checkpoint;               // folder; empty for none
-  int64_t save_every = 0;                         // steps between checkpoints; 0 for none
-  bool resume = false;                            // continue from the checkpoint where there is one
+  const model::Adapter* init = nullptr;            // continue from it: all but dropout is its own
+  std::filesystem::path checkpoint;                // folder; empty for none
+  int64_t save_every = 0;                          // steps between checkpoints; 0 for none
+  bool resume = false;                             // continue from the checkpoint where there is one
   std::function<void(const StepRecord&)> on_step;  // after each step
-  std::string run_identity;                       // what a checkpoint must agree on besides configuration and data
+  std::string run_identity;                        // what a checkpoint must agree on besides configuration and data
 };
 
 struct TuneResult {

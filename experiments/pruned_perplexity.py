@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Perplexity of a model pruned by magnitude, Wanda and SparseGPT, as the reference figures in BRICK_DATA/../reference were
+measured: calibration on the first 32 windows of 512 of WikiText-2's validation text, values kept in float32, perplexity on
+the first 32 windows of 512 of the test text. Writes experiments/results/pruned_perplexity.json.
+
+    experiments/pruned_perplexity.py model.gguf --brick build/brick
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+SPARSITIES = {"magnitude": [0.25, 0.5], "wanda": [0.25, 0.5, 0.75], "sparsegpt": [0.25, 0.5, 0.75]}
+
+
+def brick(args: argparse.Namespace, *command: object) -> dict:
+    done = subprocess.run([args.brick, *map(str, command), "--json"], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"failed: {' '.join(map(str, command))}")
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--brick", default="build/brick")
+    parser.add_argument("--data", default=os.environ.get("BRICK_DATA", "../shared/data"))
+    parser.add_argument("--compute", default="f32")
+    parser.add_argument("--out", default=HERE / "results" / "pruned_perplexity.json")
+    args = parser.parse_args()
+    text = pathlib.Path(args.data) / "wikitext2"
+
+    def perplexity(model: object) -> float:
+        return brick(args, "eval", model, "--text", text / "wiki.test.tokens.txt", "--length", 512, "--samples", 32,
+                     "--compute", args.compute)["perplexity"]
+
+    machine = brick(args, "cpu")
+    results = {"cpu": machine["model"], "isa": machine["isa"], "compute": args.compute, "dense": perplexity(args.model), "pruned": []}
+    print(f"dense {results['dense']:.3f}")
+    for method, sparsities in SPARSITIES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            family = brick(args, "blocks", args.model, "--method", method, "--sparsities", ",".join(map(str, sparsities)),
+                           "--calibration", text / "wiki.valid.tokens.txt", "--samples", 32, "--length", 512, "--values", "f32",
+                           "--compute", args.compute, "--out", pathlib.Path(folder) / "blocks")
+            for sparsity in sparsities:
+                value = perplexity(pathlib.Path(folder) / "blocks" / f"{sparsity * 100:g}")
+                results["pruned"].append({"method": method, "sparsity": sparsity, "perplexity": value,
+                                          "family_seconds": family.get("seconds")})
+                print(f"{method:10} {sparsity:4.0%}  {value:.3f}", flush=True)
+    pathlib.Path(args.out).write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

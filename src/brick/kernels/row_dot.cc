@@ -1,0 +1,138 @@
+#include "brick/kernels/row_dot.h"
+
+#include <cstring>
+
+#include "brick/kernels/simd_targets.h"
+#include "brick/tensor/pack.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "brick/kernels/row_dot.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace brick::kernels {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+using F = hn::ScalableTag<float>;
+using tensor::kQuantBlock;
+
+// The float16 at `source`; reads 8 bytes.
+HWY_INLINE float Scale(const std::byte* source) {
+#if HWY_TARGET <= HWY_AVX2
+  const hn::CappedTag<float, 4> f;
+  const hn::Rebind<hwy::float16_t, decltype(f)> f16;
+  return hn::GetLane(hn::PromoteTo(f, hn::LoadU(f16, reinterpret_cast<const hwy::float16_t*>(source))));
+#else
+  // Highway's emulation takes infinities for numbers.
+  uint16_t bits;
+  std::memcpy(&bits, source, 2);
+  return tensor::f16_to_f32(bits);
+#endif
+}
+
+float BlockSum(const float* x) {
+  const F f;
+  auto sum = hn::LoadU(f, x);
+  for (int j = static_cast<int>(hn::Lanes(f)); j < kQuantBlock; j += static_cast<int>(hn::Lanes(f)))
+    sum = hn::Add(sum, hn::LoadU(f, x + j));
+  return hn::GetLane(hn::SumOfLanes(f, sum));
+}
+
+void BlockSums(const float* x, int64_t n, float* out) {
+  for (int64_t i = 0; i < n / kQuantBlock; ++i) out[i] = BlockSum(x + i * kQuantBlock);
+}
+
+// sum over blocks of d (q . x) + m (sum of x), with m = -8 d for Q4_0.
+float DotQ4(const std::byte* source, bool offset, const float* x, const float* sums, int64_t n) {
+  const F f;
+  const hn::Rebind<uint8_t, F> u8;
+  const hn::Rebind<int32_t, F> i32;
+  const int lanes = static_cast<int>(hn::Lanes(f));
+  const auto low = hn::Set(i32, 15);
+  auto total = hn::Zero(f);
+  float shifts = 0;
+  for (int64_t i = 0; i < n / kQuantBlock; ++i, x += kQuantBlock) {
+    const float d = Scale(source);
+    shifts += (offset ? Scale(source + 2) : -8.0f * d) * sums[i];
+    source += offset ? 4 : 2;
+    auto block = hn::Zero(f);
+    for (int j = 0; j < 16; j += lanes) {
+      const auto q = hn::PromoteTo(i32, hn::LoadU(u8, reinterpret_cast<const uint8_t*>(source) + j));
+      block = hn::MulAdd(hn::ConvertTo(f, hn::And(q, low)), hn::LoadU(f, x + j), block);
+      block = hn::MulAdd(hn::ConvertTo(f, hn::ShiftRight<4>(q)), hn::LoadU(f, x + j + 16), block);
+    }
+    total = hn::MulAdd(hn::Set(f, d), block, total);
+    source += 16;
+  }
+  return hn::GetLane(hn::SumOfLanes(f, total)) + shifts;
+}
+
+float DotQ8(const std::byte* source, const float* x, int64_t n) {
+  const F f;
+  const hn::Rebind<int8_t, F> i8;
+  const hn::Rebind<int32_t, F> i32;
+  const int lanes = static_cast<int>(hn::Lanes(f));
+  auto total = hn::Zero(f);
+  for (int64_t i = 0; i < n / kQuantBlock; ++i, x += kQuantBlock, source += 34) {
+    auto block = hn::Zero(f);
+    for (int j = 0; j < kQuantBlock; j += lanes) {
+      const auto q = hn::PromoteTo(i32, hn::LoadU(i8, reinterpret_cast<const int8_t*>(source) + 2 + j));
+      block = hn::MulAdd(hn::ConvertTo(f, q), hn::LoadU(f, x + j), block);
+    }
+    total = hn::MulAdd(hn::Set(f, Scale(source)), block, total);
+  }
+  return hn::GetLane(hn::SumOfLanes(f, total));
+}
+
+float DotBf16(const std::byte* source, const float* x, int64_t n) {
+  const F f;
+  const hn::Rebind<uint16_t, F> u16;
+  const hn::Rebind<uint32_t, F> u32;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(f));
+  const auto* row = reinterpret_cast<const uint16_t*>(source);
+  const auto load = [&](int64_t i) {
+    return hn::BitCast(f, hn::ShiftLeft<16>(hn::PromoteTo(u32, hn::LoadU(u16, row + i))));
+  };
+  auto s0 = hn::Zero(f), s1 = hn::Zero(f);
+  int64_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    s0 = hn::MulAdd(load(i), hn::LoadU(f, x + i), s0);
+    s1 = hn::MulAdd(load(i + lanes), hn::LoadU(f, x + i + lanes), s1);
+  }
+  float total = hn::GetLane(hn::SumOfLanes(f, hn::Add(s0, s1)));
+  for (; i < n; ++i) total += tensor::bf16_to_f32(row[i]) * x[i];
+  return total;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace brick::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace brick::kernels {
+
+HWY_EXPORT(BlockSums);
+HWY_EXPORT(DotQ4);
+HWY_EXPORT(DotQ8);
+HWY_EXPORT(DotBf16);
+
+using tensor::DType;
+
+bool has_encoded_dot(DType dtype) noexcept {
+  return dtype == DType::kQ4_0 || dtype == DType::kQ4_1 || dtype == DType::kQ8_0 || dtype == DType::kBF16;
+}
+
+void block_sums(const float* x, int64_t n, float* out) noexcept { HWY_DYNAMIC_DISPATCH(BlockSums)(x, n, out); }
+
+float dot_encoded(DType dtype, const std::byte* row, const float* x, const float* sums, int64_t n) noexcept {
+  switch (dtype) {
+    case DType::kQ4_0: return HWY_DYNAMIC_DISPATCH(DotQ4)(row, false, x, sums, n);
+    case DType::kQ4_1: return HWY_DYNAMIC_DISPATCH(DotQ4)(row, true, x, sums, n);
+    case DType::kQ8_0: return HWY_DYNAMIC_DISPATCH(DotQ8)(row, x, n);
+    default: return HWY_DYNAMIC_DISPATCH(DotBf16)(row, x, n);
+  }
+}
+
+}  // namespace brick::kernels
+#endif  // HWY_ONCE
