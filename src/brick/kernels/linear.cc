@@ -59,7 +59,9 @@ class MatrixRows {
       use([=, mask = view.mask.row(r)](const float* x, const float*) { return sparse_dot(mask, memory, x, n); });
     } else if (!weight_.is_sparse() && has_encoded_dot(weight_.dtype())) {
       const tensor::DenseView view = weight_.dense_view();
-      use([=, row = view.row(r)](const float* x, const float* sums) { return dot_encoded(view.dtype, row, x, sums, n); });
+      use([=, row = view.row(r)](const float* x, const float* sums) {
+        return dot_encoded(view.dtype, row, x, sums, n);
+      });
     } else {
       write(r, memory);
       use([=](const float* x, const float*) { return dot(memory, x, n); });
