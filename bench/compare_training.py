@@ -32,7 +32,7 @@ def run_json(command: list[str]) -> dict:
 def run_brick(args: argparse.Namespace, dtype: str) -> dict:
     out = run_json([args.brick, "bench", args.model, "--what", "train", "--compute", COMPUTE[dtype],
                     "--tokens", str(args.tokens), "--length", str(args.length), "--rank", str(args.rank),
-                    "--repeats", str(args.steps - 1), "--memory", "fast", "--threads", str(args.threads), "--json"])
+                    "--repeats", str(args.steps - 1), "--threads", str(args.threads), "--json"])
     return {"tokens_per_second": out["train_tokens_per_second"], "spread": out["train_tokens_per_second_spread"],
             "peak_rss_mb": out["peak_rss_mb"], "loss_first": out["train_loss_first"], "loss_last": out["train_loss"],
             "cpu": out["cpu"], "isa": out["isa"], "compute": out["compute"], "threads": out["threads"]}

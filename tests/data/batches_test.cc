@@ -160,6 +160,14 @@ TEST(PlanEpoch, RefusesBadOptions) {
   EXPECT_THROW(plan_epoch(lengths, {.batch_records = -1}, 0), Error);
 }
 
+TEST(SplitBatch, HasEveryRecordOnceWithinTheLimit) {
+  std::vector<TokenSequence> sequences;
+  for (const size_t length : {40, 30, 90, 7, 300, 11}) sequences.push_back({std::vector<int32_t>(length), {}});
+  const std::vector<int64_t> batch{4, 0, 1, 3, 5};  // not record 2
+  EXPECT_EQ(split_batch(batch, sequences, 1000), (Plan{{4, 0, 1, 5, 3}}));
+  EXPECT_EQ(split_batch(batch, sequences, 60), (Plan{{4}, {0, 5, 3}, {1}}));
+}
+
 TEST(MakeBatch, LaysSequencesEndToEnd) {
   const std::vector<TokenSequence> sequences{{{1, 2, 3}, {0, 0, 1}}, {{4, 5}, {0, 1}}, {{6, 7, 8, 9}, {0, 1, 1, 0}}};
   const Batch batch = make_batch(sequences, std::vector<int64_t>{2, 0});

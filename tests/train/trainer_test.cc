@@ -287,23 +287,52 @@ TEST(Tune, RefusesADamagedCheckpoint) {
 }
 
 TEST(Tune, MemoryIsPlannedForWhatIsHeld) {
-  const TestRun run;
+  TestRun run;
+  run.sequences = random_sequences(6, run.model.config.vocab, 1, 200);
+  run.config.batch_tokens = 1024;
   kernels::Context context;
-  TuneConfig config = run.config;
-  config.memory = "low";
-  EXPECT_EQ(choose_activations(run.model, config, 512), Activations::kRecompute);
-  config.memory = "fast";
-  EXPECT_EQ(choose_activations(run.model, config, 512), Activations::kKeep);
-  int64_t kept = 0;
-  for (const Activations activations : {Activations::kKeep, Activations::kRecompute}) {
-    const model::Transformer transformer(run.model, context, 512, config.rank, true, activations);
-    EXPECT_GE(planned_bytes(run.model, config, 512, activations), transformer.buffer_bytes());
-    if (activations == Activations::kKeep) kept = transformer.buffer_bytes();
+  std::vector<int64_t> held;
+  const auto expect_plan = [&](const char* memory, int64_t part_tokens, Activations activations) {
+    run.config.memory = memory;
+    const MemoryPlan plan = plan_memory(run.model, run.config, run.sequences);
+    EXPECT_EQ(plan.part_tokens, part_tokens) << memory;
+    EXPECT_EQ(plan.activations, activations) << memory;
+    const model::Transformer transformer(run.model, context, plan.part_tokens, run.config.rank, true, plan.activations);
+    held.push_back(transformer.buffer_bytes());
+    EXPECT_GE(plan.bytes, held.back()) << memory;
+  };
+  expect_plan("fast", 1024, Activations::kKeep);
+  expect_plan("auto", 512, Activations::kKeep);
+  expect_plan("low", 256, Activations::kRecompute);
+  run.sequences = random_sequences(6, run.model.config.vocab, 1, 600);
+  expect_plan("auto", 609, Activations::kKeep);  // the longest record
+  EXPECT_GT(held[0], held[1]);
+  EXPECT_GT(held[1], held[2]);
+}
+
+TEST(Tune, PartsOfABatchAddUpToIt) {
+  TestRun run;
+  run.sequences = random_sequences(5, run.model.config.vocab, 1, 200);
+  run.config.batch_tokens = 1024;
+  run.config.steps = 3;
+  Adapter init = model::make_adapter(run.model, lora_config(run.model, run.config), 0);
+  model::randomise(init, 1);
+  run.options.init = &init;
+  const TuneResult whole = run();
+  const std::vector<StepRecord> wanted = run.steps;
+  for (const char* memory : {"auto", "low"}) {
+    run.config.memory = memory;
+    const TuneResult parts = run();
+    ASSERT_EQ(run.steps.size(), wanted.size());
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      EXPECT_NEAR(run.steps[i].loss, wanted[i].loss, kLoss * wanted[i].loss) << memory;
+      EXPECT_EQ(run.steps[i].tokens, wanted[i].tokens) << memory;
+    }
+    const Difference worst = worst_difference(parts.adapter, whole.adapter);
+    EXPECT_LE(worst.angle, kAngle) << memory;
+    EXPECT_LE(worst.norm, kNorm) << memory;
+    EXPECT_FALSE(same_bits(parts.adapter, whole.adapter)) << memory;  // that is, it was cut
   }
-  const model::Model deep = model::tiny_model({.layers = 8});
-  EXPECT_GT(planned_bytes(deep, config, 512, Activations::kKeep),
-            planned_bytes(deep, config, 512, Activations::kRecompute));
-  EXPECT_GT(kept, 0);  // that is, the comparison above was none with nothing
 }
 
 TEST(Transformer, TakesAdaptersOfSmallerRanksThanPlanned) {

@@ -15,7 +15,7 @@ void add_bench(CLI::App& app, Globals& globals) {
   command->add_option("--decode-tokens", job->decode_tokens, "tokens to decode")->capture_default_str();
   command->add_option("--repeats", job->repeats, "timed repetitions after a warm-up; the median counts")
       ->capture_default_str();
-  command->add_option("--memory", job->memory, "low or fast")
+  command->add_option("--memory", job->memory, "as of brick tune")
       ->check(CLI::IsMember({"auto", "low", "fast"}))
       ->capture_default_str();
   command->callback([=, &globals] {

@@ -29,6 +29,11 @@ struct BatchOptions {
 std::vector<std::vector<int64_t>> plan_epoch(std::span<const int64_t> lengths, const BatchOptions& options,
                                              int64_t epoch);
 
+// The records of a batch in parts of at most `part_tokens` tokens, packed by first-fit decreasing; a longer record is a
+// part alone.
+std::vector<std::vector<int64_t>> split_batch(std::span<const int64_t> batch, std::span<const TokenSequence> sequences,
+                                              int64_t part_tokens);
+
 // n records end to end; record i is [offsets[i], offsets[i + 1]) of ids and supervised.
 struct Batch {
   std::vector<int32_t> ids;         // [T]

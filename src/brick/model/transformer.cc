@@ -143,7 +143,7 @@ Branch Transformer::branch(int64_t layer, Proj proj, const AdapterUse& use) cons
           config.masked,
           use.training ? config.dropout : 0.0,
           use.seed,
-          stream_id({use.step, static_cast<uint64_t>(layer), static_cast<uint64_t>(proj)})};
+          stream_id({use.step, use.part, static_cast<uint64_t>(layer), static_cast<uint64_t>(proj)})};
 }
 
 void Transformer::project(int64_t layer, Proj proj, const AdapterUse& use, LayerTape& tape, ConstMatView x, float beta,

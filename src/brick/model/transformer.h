@@ -20,11 +20,11 @@ struct TokenBatch {
   std::span<const int64_t> offsets;
 };
 
-// An adapter in use. Dropout acts only while training; its numbers come from (seed, step, layer, matrix).
+// An adapter in use. Dropout acts only while training; its numbers come from (seed, step, part, layer, matrix).
 struct AdapterUse {
   const Adapter* adapter = nullptr;
   bool training = false;
-  uint64_t seed = 0, step = 0;
+  uint64_t seed = 0, step = 0, part = 0;
 };
 
 // Activations of one layer that its backward needs, for up to `tokens` tokens.

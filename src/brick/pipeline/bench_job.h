@@ -9,7 +9,7 @@ struct BenchJob {
   std::string model, what = "train,prefill,decode";
   int64_t tokens = 1024;  // a training batch, in sequences of `length`
   int64_t length = 256, rank = 8, decode_tokens = 64, repeats = 5;
-  std::string memory = "fast";
+  std::string memory = "auto";
 };
 
 // {"train_tokens_per_second", "prefill_tokens_per_second", "decode_tokens_per_second" (medians, with "..._spread":

@@ -21,12 +21,11 @@ void announce(const Workbench& bench, const data::EncodedRecords& records, const
               ProgressSink& sink) {
   train::TuneConfig planned = job.config;
   planned.rank = rank;
-  const auto activations = train::choose_activations(bench.model(), planned, planned.batch_tokens);
+  const train::MemoryPlan plan = train::plan_memory(bench.model(), planned, records.sequences);
   sink.note(fmt::format(
-      "{} records, {} tokens, {} of them trained on; about {} MB for activations, adapter and optimizer, {}",
+      "{} records, {} tokens, {} of them trained on; about {} MB beside the model: {} tokens at a time, activations {}",
       records.sequences.size(), data::count_tokens(records.sequences), data::count_supervised(records.sequences),
-      train::planned_bytes(bench.model(), planned, planned.batch_tokens, activations) >> 20,
-      activations == model::Activations::kKeep ? "activations kept" : "activations recomputed"));
+      plan.bytes >> 20, plan.part_tokens, plan.activations == model::Activations::kKeep ? "kept" : "recomputed"));
   if (records.cut > 0)
     sink.note(fmt::format("{} records longer than {} tokens were cut", records.cut, job.config.length));
   if (records.without_target > 0)

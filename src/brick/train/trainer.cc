@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numeric>
 
 #include "brick/base/error.h"
 #include "brick/base/process.h"
@@ -59,13 +61,35 @@ int64_t total_steps(Steps& steps, const TuneConfig& config) {
   return std::max<int64_t>(total, 1);
 }
 
-int64_t largest_batch(std::span<const data::TokenSequence> sequences, const TuneConfig& config) {
+// The most tokens that a part of at most `part` tokens, or of one longer record, can have.
+int64_t largest_part(std::span<const data::TokenSequence> sequences, const TuneConfig& config, int64_t part) {
   std::vector<int64_t> lengths = data::lengths_of(sequences);
   std::sort(lengths.rbegin(), lengths.rend());
-  if (config.batch_records == 0) return std::max(config.batch_tokens, lengths.front());
-  int64_t total = 0;
-  for (size_t i = 0; i < std::min(lengths.size(), static_cast<size_t>(config.batch_records)); ++i) total += lengths[i];
-  return total;
+  int64_t batch = std::max(config.batch_tokens, lengths.front());
+  if (config.batch_records > 0) {
+    const auto count = std::min(lengths.size(), static_cast<size_t>(config.batch_records));
+    batch = std::accumulate(lengths.begin(), lengths.begin() + static_cast<int64_t>(count), int64_t{0});
+  }
+  return std::min(batch, std::max(part, lengths.front()));
+}
+
+constexpr int64_t kWholeBatch = std::numeric_limits<int64_t>::max();
+constexpr int64_t kPartTokens = 512;     // products of as many rows run at full rate
+constexpr int64_t kLowPartTokens = 256;
+
+int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64_t tokens,
+                      model::Activations activations) {
+  const model::ModelConfig& c = model.config;
+  const int64_t heads = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  const int64_t kept =
+      2 * c.hidden + 2 * heads + 2 * kv + 2 * c.ffn + model::kProjCount * config.rank;  // floats a token and layer
+  const int64_t layers_kept = activations == model::Activations::kKeep ? c.layers : 1;
+  const int64_t inputs = activations == model::Activations::kKeep ? 0 : c.layers * c.hidden;
+  const int64_t work = 5 * c.hidden + 3 * heads + 2 * kv + 2 * c.ffn;
+  const int64_t adapter =
+      c.layers * config.rank * (4 * c.hidden + 2 * heads + 2 * kv + 3 * (c.hidden + c.ffn) - c.hidden);
+  constexpr int64_t kScratchFloats = 24 << 20;  // pieces of weights and logits
+  return 4 * (tokens * (kept * layers_kept + inputs + work) + 5 * adapter + kScratchFloats);
 }
 
 std::string run_hash(std::span<const data::TokenSequence> sequences, TuneConfig config, const TuneOptions& options) {
@@ -91,31 +115,32 @@ struct StepResult {
   int64_t tokens = 0, supervised = 0;
 };
 
-// Loss and accumulated gradients of a step's batches; the mean is over all their supervised tokens. `use.step` is of
-// the first batch: each has dropout of its own.
+// Loss and accumulated gradients of a step's batches; the mean is over all their supervised tokens. Each part of them
+// has dropout of its own.
 StepResult run_step(model::Transformer& transformer, model::AdapterUse use,
                     std::span<const data::TokenSequence> sequences, std::span<const std::vector<int64_t>> batches,
-                    tensor::Tensor& d_hidden, Adapter& gradients) {
+                    int64_t part_tokens, tensor::Tensor& d_hidden, Adapter& gradients) {
   StepResult result;
-  std::vector<data::Batch> made;
-  for (const std::vector<int64_t>& indices : batches) {
-    made.push_back(data::make_batch(sequences, indices));
-    result.tokens += made.back().tokens();
-    result.supervised += made.back().supervised_tokens();
-  }
+  std::vector<data::Batch> parts;
+  for (const std::vector<int64_t>& batch : batches)
+    for (const std::vector<int64_t>& part : data::split_batch(batch, sequences, part_tokens)) {
+      parts.push_back(data::make_batch(sequences, part));
+      result.tokens += parts.back().tokens();
+      result.supervised += parts.back().supervised_tokens();
+    }
   const auto weight = static_cast<float>(1.0 / static_cast<double>(result.supervised));
   double sum = 0;
   std::vector<float> losses;
-  for (const data::Batch& batch : made) {
-    const model::TokenBatch tokens{batch.ids, batch.offsets};
-    const std::vector<model::ScoredToken> scored = model::scored_tokens(batch.ids, batch.supervised, batch.offsets);
+  for (const data::Batch& part : parts) {
+    const model::TokenBatch tokens{part.ids, part.offsets};
+    const std::vector<model::ScoredToken> scored = model::scored_tokens(part.ids, part.supervised, part.offsets);
     losses.assign(scored.size(), 0.0f);
     const tensor::MatView hidden = transformer.forward(tokens, use);
     const tensor::MatView d(d_hidden.f32(), hidden.rows, hidden.cols);
     model::token_losses(transformer.context(), transformer.model(), hidden, scored, losses, weight, d);
     transformer.backward(tokens, use, d, gradients);
     for (float loss : losses) sum += loss;
-    ++use.step;
+    ++use.part;
   }
   result.loss = sum / static_cast<double>(result.supervised);
   return result;
@@ -136,33 +161,22 @@ model::LoraConfig lora_config(const model::Model& model, const TuneConfig& confi
   return lora;
 }
 
-int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64_t batch_tokens,
-                      model::Activations activations) {
-  const model::ModelConfig& c = model.config;
-  const int64_t heads = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  const int64_t kept =
-      2 * c.hidden + 2 * heads + 2 * kv + 2 * c.ffn + model::kProjCount * config.rank;  // floats a token and layer
-  const int64_t layers_kept = activations == model::Activations::kKeep ? c.layers : 1;
-  const int64_t inputs = activations == model::Activations::kKeep ? 0 : c.layers * c.hidden;
-  const int64_t work = 5 * c.hidden + 3 * heads + 2 * kv + 2 * c.ffn;
-  const int64_t adapter =
-      c.layers * config.rank * (4 * c.hidden + 2 * heads + 2 * kv + 3 * (c.hidden + c.ffn) - c.hidden);
-  constexpr int64_t kScratchFloats = 24 << 20;  // pieces of weights and logits
-  return 4 * (batch_tokens * (kept * layers_kept + inputs + work) + 5 * adapter + kScratchFloats);
-}
-
-model::Activations choose_activations(const model::Model& model, const TuneConfig& config, int64_t batch_tokens) {
+MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
+                       std::span<const data::TokenSequence> sequences) {
   using model::Activations;
-  if (config.memory == "fast") return Activations::kKeep;
+  const auto planned = [&](int64_t part, Activations activations) {
+    const int64_t tokens = largest_part(sequences, config, part);
+    return MemoryPlan{tokens, activations, planned_bytes(model, config, tokens, activations)};
+  };
+  if (config.memory == "fast") return planned(kWholeBatch, Activations::kKeep);
+  const MemoryPlan low = planned(kLowPartTokens, Activations::kRecompute);
   const int64_t available = available_memory_bytes();
-  const int64_t lean = planned_bytes(model, config, batch_tokens, Activations::kRecompute);
-  if (available > 0 && lean > available)
-    fail(ErrorCode::kInvalidInput,
-         "training needs {} MB and {} MB are free: lower --batch-tokens (now {} tokens a batch)", lean >> 20,
-         available >> 20, batch_tokens);
-  if (config.memory == "low") return Activations::kRecompute;
-  const int64_t fast = planned_bytes(model, config, batch_tokens, Activations::kKeep);
-  return available == 0 || 2 * fast <= available ? Activations::kKeep : Activations::kRecompute;
+  if (available > 0 && low.bytes > available)
+    fail(ErrorCode::kInvalidInput, "training needs {} MB and {} MB are free: lower --length (the longest record has {} tokens)",
+         low.bytes >> 20, available >> 20, low.part_tokens);
+  if (config.memory == "low") return low;
+  const MemoryPlan keep = planned(kPartTokens, Activations::kKeep);
+  return available == 0 || 2 * keep.bytes <= available ? keep : planned(kPartTokens, Activations::kRecompute);
 }
 
 TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> sequences, const TuneConfig& config,
@@ -190,12 +204,12 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   Adapter last_good = adapter.clone();
 
   Steps steps(sequences, config, options.seed);
-  const int64_t total = total_steps(steps, config), tokens_a_batch = largest_batch(sequences, config);
-  TuneConfig planned = config;
-  planned.rank = adapter.config.rank;
-  model::Transformer transformer(model, context, tokens_a_batch, adapter.config.rank, true,
-                                 choose_activations(model, planned, tokens_a_batch));
-  tensor::Tensor d_hidden = tensor::matrix(tokens_a_batch, model.config.hidden);
+  const int64_t total = total_steps(steps, config);
+  TuneConfig with_rank = config;
+  with_rank.rank = adapter.config.rank;
+  const MemoryPlan plan = plan_memory(model, with_rank, sequences);
+  model::Transformer transformer(model, context, plan.part_tokens, adapter.config.rank, true, plan.activations);
+  tensor::Tensor d_hidden = tensor::matrix(plan.part_tokens, model.config.hidden);
 
   int64_t epoch = 0, index = 0;  // the next step's place in the data
   for (int64_t skip = progress.step; skip > 0; --skip)
@@ -205,8 +219,8 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   while (progress.step < total) {
     const Stopwatch step_watch;
     zero(gradients);
-    const model::AdapterUse use{&adapter, true, options.seed, static_cast<uint64_t>(progress.step * config.accumulate)};
-    const StepResult step = run_step(transformer, use, sequences, steps.batches(epoch, index), d_hidden, gradients);
+    const model::AdapterUse use{&adapter, true, options.seed, static_cast<uint64_t>(progress.step)};
+    const StepResult step = run_step(transformer, use, sequences, steps.batches(epoch, index), plan.part_tokens, d_hidden, gradients);
     const double norm = gradient_norm(gradients);
     if (!std::isfinite(step.loss) || !std::isfinite(norm)) {
       result.stopped =

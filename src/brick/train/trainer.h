@@ -37,13 +37,18 @@ struct TuneResult {
   std::string stopped;  // why training ended early (a loss that is no number); the adapter is the last good one
 };
 
-// What a run will hold in memory beside the model, in bytes: activations, adapter, gradients, moments, scratch.
-int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64_t batch_tokens,
-                      model::Activations activations);
+// How a run's batches are computed: in parts of whole records, one after another, whose gradients add up.
+struct MemoryPlan {
+  int64_t part_tokens = 0;  // most tokens of a part
+  model::Activations activations = model::Activations::kKeep;
+  int64_t bytes = 0;  // held beside the model: activations, adapter, gradients, moments, scratch
+};
 
-// As --memory says: auto keeps activations where twice what is planned is available. Error(kInvalidInput) where even
-// the lean plan does not fit, naming the setting that would.
-model::Activations choose_activations(const model::Model& model, const TuneConfig& config, int64_t batch_tokens);
+// As --memory says: fast takes a batch as one part and keeps its activations; auto takes parts of 512 tokens and keeps
+// activations where twice their plan is available; low takes parts of 256 tokens and recomputes. The parts, and so the
+// results, do not depend on what is available. Error(kInvalidInput) where the plan does not fit, naming what would.
+MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
+                       std::span<const data::TokenSequence> sequences);
 
 // Error(kInvalidInput) for a bad configuration or no data; kMismatch for an init that does not fit. On return the
 // checkpoint, if any, is removed.
