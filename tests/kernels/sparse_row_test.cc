@@ -5,6 +5,7 @@
 
 #include "brick/base/cpu.h"
 #include "brick/kernels/sparse_row_impl.h"
+#include "brick/tensor/pack.h"
 #include "kernels/test_util.h"
 
 namespace brick::kernels {
@@ -34,29 +35,66 @@ struct Row {
   }
 };
 
-std::vector<const SparseRowKernels*> implementations() {
-  std::vector<const SparseRowKernels*> out;
-  for (Isa isa : available_isas()) {
-    if (isa == Isa::kAvx2) out.push_back(&kSparseRowAvx2);
-    if (isa == Isa::kAvx512) out.push_back(&kSparseRowAvx512);
-  }
+std::vector<uint16_t> bf16_of(const std::vector<float>& values) {
+  std::vector<uint16_t> out;
+  for (const float value : values) out.push_back(tensor::f32_to_bf16(value));
   return out;
 }
 
+bool has_avx2() {
+  const auto isas = available_isas();
+  return std::find(isas.begin(), isas.end(), Isa::kAvx2) != isas.end();
+}
+
 TEST(SparseRow, AgreesWithTheScalarDefinition) {
-  if (implementations().empty()) GTEST_SKIP() << "this CPU has neither AVX2 nor AVX-512";
-  for (const SparseRowKernels* kernels : implementations())
-    for (int64_t cols : {1, 7, 8, 15, 16, 17, 31, 32, 63, 64, 65, 96, 200, 576})
-      for (double density : {0.0, 0.25, 0.5, 0.9, 1.0}) {
-        const Row row(cols, density);
-        const float want = kSparseRowScalar.dot(row.mask.data(), row.packed.data(), row.x.data(), cols);
-        const float got = kernels->dot(row.mask.data(), row.packed.data(), row.x.data(), cols);
-        expect_within("sparse_dot", std::fabs(got - want) / row.magnitude(), kTolerance);
-        std::vector<float> expanded(static_cast<size_t>(cols) + 1, 5.0f), wanted(expanded);
-        kSparseRowScalar.expand(row.mask.data(), row.packed.data(), cols, wanted.data());
-        kernels->expand(row.mask.data(), row.packed.data(), cols, expanded.data());
-        EXPECT_EQ(expanded, wanted) << cols << " columns, density " << density;
-      }
+  if (!has_avx2()) GTEST_SKIP() << "this CPU has no AVX2";
+  const SparseRowKernels &simd = kSparseRowAvx2, &scalar = kSparseRowScalar;
+  for (int64_t cols : {1, 7, 8, 15, 16, 17, 31, 32, 63, 64, 65, 96, 200, 576})
+    for (double density : {0.0, 0.25, 0.5, 0.9, 1.0}) {
+      const Row row(cols, density);
+      const uint64_t* mask = row.mask.data();
+      const float want = scalar.dot(mask, row.packed.data(), row.x.data(), cols);
+      const float got = simd.dot(mask, row.packed.data(), row.x.data(), cols);
+      expect_within("sparse_dot", std::fabs(got - want) / row.magnitude(), kTolerance);
+
+      const std::vector<uint16_t> halves = bf16_of(row.packed);
+      const float want_bf16 = scalar.dot_bf16(mask, halves.data(), row.x.data(), cols);
+      const float got_bf16 = simd.dot_bf16(mask, halves.data(), row.x.data(), cols);
+      expect_within("sparse_dot bf16", std::fabs(got_bf16 - want_bf16) / row.magnitude(), kTolerance);
+
+      std::vector<float> expanded(static_cast<size_t>(cols) + 1, 5.0f), wanted(expanded);
+      scalar.expand(mask, row.packed.data(), cols, wanted.data());
+      simd.expand(mask, row.packed.data(), cols, expanded.data());
+      EXPECT_EQ(expanded, wanted) << cols << " columns, density " << density;
+    }
+}
+
+TEST(SparseRow, Bf16AgreesWithTheScalarDefinition) {
+  if (!has_sparse_dot_bf16()) GTEST_SKIP() << "this CPU has no AVX-512 with VBMI2 and BF16, or BRICK_ISA forbids it";
+  for (int64_t cols : {1, 7, 16, 31, 32, 33, 63, 64, 65, 96, 200, 576})
+    for (double density : {0.0, 0.25, 0.5, 0.9, 1.0}) {
+      const Row row(cols, density);
+      const std::vector<uint16_t> halves = bf16_of(row.packed), x = bf16_of(row.x);
+      std::vector<float> rounded(row.x);
+      for (size_t i = 0; i < rounded.size(); ++i) rounded[i] = tensor::bf16_to_f32(x[i]);
+      const float want = kSparseRowScalar.dot_bf16(row.mask.data(), halves.data(), rounded.data(), cols);
+      const float got = sparse_dot(row.mask.data(), halves.data(), x.data(), cols);
+      expect_within("sparse_dot bf16 x", std::fabs(got - want) / row.magnitude(), kTolerance);
+    }
+}
+
+TEST(SparseRow, UnpacksQ4AsBf16) {
+  if (!has_sparse_dot_bf16()) GTEST_SKIP() << "this CPU has no AVX-512 with VBMI2 and BF16, or BRICK_ISA forbids it";
+  constexpr int64_t kBlocks = 5, kValues = kBlocks * tensor::kQuantBlock;
+  const Row row(kValues, 1.0);
+  std::vector<std::byte> encoded(kBlocks * 20);
+  tensor::pack(tensor::DType::kQ4_1, row.packed.data(), kValues, encoded.data());
+  std::vector<float> want(kValues);
+  tensor::unpack(tensor::DType::kQ4_1, encoded.data(), kValues, want.data());
+  std::vector<uint16_t> got(kValues);
+  unpack_q4_1_bf16(encoded.data(), kBlocks, got.data());
+  for (int64_t i = 0; i < kValues; ++i)  // one unit in the last place: the multiplication and addition are fused
+    EXPECT_NEAR(tensor::bf16_to_f32(got[i]), want[i], std::fabs(want[i]) * 0x1p-7) << i;
 }
 
 TEST(SparseRow, NegativeControlAFlippedBitIsSeen) {

@@ -5,6 +5,7 @@
 
 #include "brick/base/cpu.h"
 #include "brick/kernels/sparse_row_impl.h"
+#include "brick/tensor/pack.h"
 
 namespace brick::kernels {
 namespace {
@@ -21,24 +22,46 @@ float dot_scalar(const uint64_t* mask, const float* packed, const float* x, int6
   return sum;
 }
 
+float dot_bf16_scalar(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept {
+  float sum = 0;
+  for_each_kept(mask, cols, [&](int64_t c) { sum += tensor::bf16_to_f32(*packed++) * x[c]; });
+  return sum;
+}
+
 void expand_scalar(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept {
   std::memset(out, 0, static_cast<size_t>(cols) * sizeof(float));
   for_each_kept(mask, cols, [&](int64_t c) { out[c] = *packed++; });
 }
 
+// AVX2 on AVX-512 machines too, see sparse_row_avx512.cc.
 const SparseRowKernels& chosen() {
-  static const SparseRowKernels& kernels = active_isa() >= Isa::kAvx512 ? kSparseRowAvx512
-                                           : active_isa() >= Isa::kAvx2 ? kSparseRowAvx2
-                                                                        : kSparseRowScalar;
+  static const SparseRowKernels& kernels = active_isa() >= Isa::kAvx2 ? kSparseRowAvx2 : kSparseRowScalar;
   return kernels;
 }
 
 }  // namespace
 
-const SparseRowKernels kSparseRowScalar{dot_scalar, expand_scalar};
+const SparseRowKernels kSparseRowScalar{dot_scalar, dot_bf16_scalar, expand_scalar};
 
 float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept {
   return chosen().dot(mask, packed, x, cols);
+}
+
+float sparse_dot(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept {
+  return chosen().dot_bf16(mask, packed, x, cols);
+}
+
+bool has_sparse_dot_bf16() noexcept {
+  static const bool has = active_isa() >= Isa::kAvx512Bf16 && __builtin_cpu_supports("avx512vbmi2") != 0;
+  return has;
+}
+
+float sparse_dot(const uint64_t* mask, const uint16_t* packed, const uint16_t* x, int64_t cols) noexcept {
+  return kSparseBf16Avx512.dot(mask, packed, x, cols);
+}
+
+void unpack_q4_1_bf16(const std::byte* source, int64_t blocks, uint16_t* out) noexcept {
+  kSparseBf16Avx512.unpack_q4_1(source, blocks, out);
 }
 
 void sparse_expand(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept {

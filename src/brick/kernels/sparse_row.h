@@ -1,16 +1,24 @@
-// Rows of a bitmask-sparse matrix against dense vectors. The kept values of the row lie packed, as float32; the mask is
-// bit c % 64 of word c / 64 for column c, no bit beyond the last column.
+// Rows of a bitmask-sparse matrix against dense vectors. The kept values of the row lie packed; the mask is bit c % 64
+// of word c / 64 for column c, no bit beyond the last column.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace brick::kernels {
 
-// `packed` must be readable to this many floats past the last kept value; room too for a last block that is padded.
+// `packed` must be readable to this many values past the last kept one.
 inline constexpr int64_t kPackedSlack = 32;
 
-// The row's dot product with x [cols].
+// The row's dot product with x [cols]; the kept values as float32 or bfloat16.
 float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept;
+float sparse_dot(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept;
+
+// With x in bfloat16 too, summed in float32; only where has_sparse_dot_bf16().
+bool has_sparse_dot_bf16() noexcept;
+float sparse_dot(const uint64_t* mask, const uint16_t* packed, const uint16_t* x, int64_t cols) noexcept;
+// Blocks of Q4_1 as bfloat16, out [32 blocks].
+void unpack_q4_1_bf16(const std::byte* source, int64_t blocks, uint16_t* out) noexcept;
 
 // The row with its zeros, out [cols].
 void sparse_expand(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept;

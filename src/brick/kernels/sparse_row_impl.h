@@ -1,15 +1,24 @@
 // One implementation of sparse_row.h for each instruction set that can spread packed values over lanes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace brick::kernels {
 
 struct SparseRowKernels {
   float (*dot)(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept;
+  float (*dot_bf16)(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept;
   void (*expand)(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept;
 };
 
-extern const SparseRowKernels kSparseRowScalar, kSparseRowAvx2, kSparseRowAvx512;
+extern const SparseRowKernels kSparseRowScalar, kSparseRowAvx2;
+
+// With x in bfloat16 too.
+struct SparseBf16Kernels {
+  float (*dot)(const uint64_t* mask, const uint16_t* packed, const uint16_t* x, int64_t cols) noexcept;
+  void (*unpack_q4_1)(const std::byte* blocks, int64_t count, uint16_t* out) noexcept;
+};
+extern const SparseBf16Kernels kSparseBf16Avx512;
 
 }  // namespace brick::kernels
