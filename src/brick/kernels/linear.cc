@@ -6,6 +6,7 @@
 #include "brick/base/parallel.h"
 #include "brick/kernels/gemm.h"
 #include "brick/kernels/row_dot.h"
+#include "brick/kernels/sparse_product.h"
 #include "brick/kernels/sparse_row.h"
 #include "brick/kernels/vector_ops.h"
 
@@ -20,6 +21,11 @@ using tensor::MatView;
 constexpr int64_t kPieceFloats = 2 << 20;
 constexpr int64_t kFewRows = 4;  // up to here one pass over the weights beats their expansion
 constexpr int64_t kExpansionGrain = 8;
+
+// Up to these shares of kept weights, and from so many tokens on, sparse_product() was measured faster than expansion
+// (bench/linear_bench).
+constexpr double kSparseKeptF32 = 0.4, kSparseKeptBf16 = 0.15;
+constexpr int64_t kSparseTokens = 32;
 
 bool is_plain(const Matrix& weight, DType dtype) { return !weight.is_sparse() && weight.dtype() == dtype; }
 
@@ -74,6 +80,10 @@ class MatrixRows {
   int64_t rows() const { return weight_.rows(); }
   int64_t cols() const { return weight_.cols(); }
   void write(int64_t r, float* out) const { expand_row(weight_, r, out); }
+  std::optional<tensor::MaskView> mask() const {
+    return weight_.is_sparse() ? std::optional(weight_.sparse_view().mask) : std::nullopt;
+  }
+  bool keep_f32() const { return false; }
   // Where such rows lie in memory already; else null.
   const float* f32(int64_t r) const { return in_place<float>(DType::kF32, r); }
   const uint16_t* bf16(int64_t r) const { return in_place<uint16_t>(DType::kBF16, r); }
@@ -130,6 +140,8 @@ class WrittenRows {
   int64_t rows() const { return source_.rows; }
   int64_t cols() const { return source_.cols; }
   void write(int64_t r, float* out) const { source_.write(r, out); }
+  const std::optional<tensor::MaskView>& mask() const { return source_.mask; }
+  bool keep_f32() const { return source_.keep_f32; }
   const float* f32(int64_t) const { return nullptr; }
   const uint16_t* bf16(int64_t) const { return nullptr; }
   template <class Use>
@@ -212,31 +224,52 @@ void for_each_piece(const Rows& weight, Body&& body) {
 }
 
 template <class Rows>
+KeptRows kept_rows(const Rows& weight, int64_t begin, int64_t end) {
+  return {*weight.mask(), begin, end, [&](int64_t r, float* out) { weight.write(r, out); }};
+}
+
+template <class Rows>
 void forward(Context& context, const Rows& weight, ConstMatView x, float beta, MatView y) {
   if (x.rows <= kFewRows) return linear_few_rows(context, weight, x, beta, y);
-  if (context.compute() == Compute::kBf16) {
+  const Compute compute = weight.keep_f32() ? Compute::kF32 : context.compute();
+  if (weight.mask() && sparse_product_wins(*weight.mask(), x.rows, compute)) {
+    for_each_piece(weight, [&](int64_t begin, int64_t end) {
+      const KeptRows rows = kept_rows(weight, begin, end);
+      const KeptLists lists = list_by_row(rows, context.scratch(Context::kWeights, list_floats(rows)));
+      sparse_product(lists, x, beta, y.col_range(begin, end),
+                     context.scratch(Context::kInput, input_floats(x.rows, x.cols)));
+    });
+  } else if (compute == Compute::kBf16) {
     const uint16_t* input = to_bf16_rows(x, context.scratch(Context::kInput, bf16_floats(x)));
     for_each_piece(weight, [&](int64_t begin, int64_t end) {
       gemm_bf16(Trans::kNo, Trans::kYes, input, bf16_piece(context, weight, begin, end), x.rows, end - begin, x.cols,
                 beta, y.col_range(begin, end));
     });
-    return;
+  } else {
+    for_each_piece(weight, [&](int64_t begin, int64_t end) {
+      gemm(Trans::kNo, Trans::kYes, 1.0f, x, f32_piece(context, weight, begin, end), beta, y.col_range(begin, end));
+    });
   }
-  for_each_piece(weight, [&](int64_t begin, int64_t end) {
-    gemm(Trans::kNo, Trans::kYes, 1.0f, x, f32_piece(context, weight, begin, end), beta, y.col_range(begin, end));
-  });
 }
 
 template <class Rows>
 void backward(Context& context, const Rows& weight, ConstMatView dy, float beta, MatView dx) {
+  const Compute compute = weight.keep_f32() ? Compute::kF32 : context.compute();
+  const bool sparse = weight.mask() && sparse_product_wins(*weight.mask(), dy.rows, compute);
   for_each_piece(weight, [&](int64_t begin, int64_t end) {
     const ConstMatView piece = dy.col_range(begin, end);
     const float piece_beta = begin == 0 ? beta : 1.0f;
-    if (context.compute() == Compute::kBf16)
+    if (sparse) {
+      const KeptRows rows = kept_rows(weight, begin, end);
+      const KeptLists lists = list_by_column(rows, context.scratch(Context::kWeights, list_floats(rows)));
+      sparse_product(lists, piece, piece_beta, dx,
+                     context.scratch(Context::kInput, input_floats(piece.rows, piece.cols)));
+    } else if (compute == Compute::kBf16) {
       gemm_bf16(Trans::kNo, Trans::kNo, to_bf16_rows(piece, context.scratch(Context::kInput, bf16_floats(piece))),
                 bf16_piece(context, weight, begin, end), dy.rows, weight.cols(), end - begin, piece_beta, dx);
-    else
+    } else {
       gemm(Trans::kNo, Trans::kNo, 1.0f, piece, f32_piece(context, weight, begin, end), piece_beta, dx);
+    }
   });
 }
 
@@ -278,6 +311,13 @@ void linear(Context& context, const RowSource& weight, ConstMatView x, float bet
 
 void linear_backward(Context& context, const RowSource& weight, ConstMatView dy, float beta, MatView dx) {
   backward(context, WrittenRows(weight), dy, beta, dx);
+}
+
+bool sparse_product_wins(tensor::MaskView mask, int64_t tokens, Compute compute) {
+  const double kept =
+      static_cast<double>(mask.count()) / static_cast<double>(std::max<int64_t>(1, mask.rows * mask.cols));
+  return has_sparse_product() && tokens >= kSparseTokens &&
+         kept <= (compute == Compute::kBf16 ? kSparseKeptBf16 : kSparseKeptF32);
 }
 
 void weight_gradient(Context& context, ConstMatView dy, ConstMatView x, MatView dw) {

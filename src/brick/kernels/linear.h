@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "brick/kernels/context.h"
 #include "brick/tensor/matrix.h"
@@ -20,10 +21,16 @@ void linear_backward(Context& context, const tensor::Matrix& weight, tensor::Con
 struct RowSource {
   int64_t rows, cols;
   std::function<void(int64_t r, float* out)> write;
+  std::optional<tensor::MaskView> mask = {};  // outside it the rows are 0
+  bool keep_f32 = false;                      // products in float32 whatever the context says
 };
 void linear(Context& context, const RowSource& weight, tensor::ConstMatView x, float beta, tensor::MatView y);
 void linear_backward(Context& context, const RowSource& weight, tensor::ConstMatView dy, float beta,
                      tensor::MatView dx);
+
+// Whether a product of `tokens` tokens with a weight of this mask is faster from its kept weights alone, in float32,
+// than by expansion, in `compute`.
+bool sparse_product_wins(tensor::MaskView mask, int64_t tokens, Compute compute);
 
 // dW = dy^T x; dy [T, out], x [T, in], dW [out, in].
 void weight_gradient(Context& context, tensor::ConstMatView dy, tensor::ConstMatView x, tensor::MatView dw);

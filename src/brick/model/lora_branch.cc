@@ -58,24 +58,30 @@ void add_delta(const tensor::Matrix& weight, const Branch& branch, int64_t r, fl
 
 // c M * (B A), and W + c M * (B A).
 RowSource delta(const tensor::Matrix& weight, const Branch& branch) {
-  return {weight.rows(), weight.cols(), [&](int64_t r, float* out) {
+  return {weight.rows(), weight.cols(),
+          [&](int64_t r, float* out) {
             std::fill_n(out, weight.cols(), 0.0f);
             add_delta(weight, branch, r, out);
-          }};
+          },
+          weight.sparse_view().mask};
 }
 RowSource with_delta(const tensor::Matrix& weight, const Branch& branch) {
-  return {weight.rows(), weight.cols(), [&](int64_t r, float* out) { effective_row(weight, branch, r, out); }};
+  return {weight.rows(), weight.cols(), [&](int64_t r, float* out) { effective_row(weight, branch, r, out); },
+          weight.sparse_view().mask, true};
 }
 
-// One product with W + delta. Not where only the delta meets dropped inputs, and not in bfloat16, where adding first
-// would round small deltas away.
-bool adds_first(const Context& context, const Branch& branch) {
-  return branch.dropout <= 0 && context.compute() == kernels::Compute::kF32;
+// One product with W + delta, in float32. Not where only the delta meets dropped inputs, and in bfloat16 only where few
+// weights are kept: rounding the sum would lose small deltas.
+bool adds_first(const Context& context, const tensor::Matrix& weight, const Branch& branch, int64_t tokens) {
+  return branch.dropout <= 0 &&
+         (context.compute() == kernels::Compute::kF32 ||
+          kernels::sparse_product_wins(weight.sparse_view().mask, tokens, kernels::Compute::kF32));
 }
 
 void project_masked(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x, float beta,
                     MatView y) {
-  if (adds_first(context, branch)) return kernels::linear(context, with_delta(weight, branch), x, beta, y);
+  if (adds_first(context, weight, branch, x.rows))
+    return kernels::linear(context, with_delta(weight, branch), x, beta, y);
   kernels::linear(context, weight, x, beta, y);
   kernels::linear(context, delta(weight, branch), branch_input(context, branch, x), 1.0f, y);
 }
@@ -105,7 +111,8 @@ void masked_parameter_gradient(Context& context, const tensor::Matrix& weight, c
 
 void masked_input_gradient(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView dy,
                            float beta, MatView dx) {
-  if (adds_first(context, branch)) return kernels::linear_backward(context, with_delta(weight, branch), dy, beta, dx);
+  if (adds_first(context, weight, branch, dy.rows))
+    return kernels::linear_backward(context, with_delta(weight, branch), dy, beta, dx);
   kernels::linear_backward(context, weight, dy, beta, dx);
   if (branch.dropout <= 0) return kernels::linear_backward(context, delta(weight, branch), dy, 1.0f, dx);
   const MatView through(context.scratch(Context::kBranch, dx.rows * dx.cols), dx.rows, dx.cols);

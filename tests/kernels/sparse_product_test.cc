@@ -1,0 +1,86 @@
+#include "brick/kernels/sparse_product.h"
+
+#include <gtest/gtest.h>
+
+#include "brick/tensor/mask.h"
+#include "kernels/test_util.h"
+
+namespace brick::kernels {
+namespace {
+
+constexpr double kTolerance = 1e-6;  // of the sum of magnitudes: float32 sums in two orders
+
+struct Case {
+  tensor::Mask mask;
+  Grid weight;
+
+  Case(int64_t rows, int64_t cols, double density) : mask(rows, cols), weight(rows, cols) {
+    Rng rng(91, static_cast<uint64_t>(rows * 4096 + cols));
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < cols; ++c) {
+        const bool keep = rng.uniform() < density;
+        mask.set(r, c, keep);
+        weight(r, c) = keep ? static_cast<float>(rng.normal()) : 0.0f;
+      }
+  }
+  KeptRows rows(int64_t first, int64_t last) const {
+    return {mask.view(), first, last,
+            [this](int64_t r, float* out) { std::copy_n(weight.view().row(r), mask.cols(), out); }};
+  }
+};
+
+// The worst |got - want| over want's sum of magnitudes, want = x W^T + beta y for W's rows [first, last), or x W.
+double worst_product_error(const Case& c, int64_t first, int64_t last, bool by_column, int64_t tokens, float beta) {
+  const int64_t rows = last - first, cols = c.mask.cols();
+  const int64_t inputs = by_column ? rows : cols, outputs = by_column ? cols : rows;
+  const Grid x = Grid::random(tokens, inputs, 5), before = Grid::random(tokens, outputs, 6);
+  Grid y = beta == 0.0f ? Grid(tokens, outputs) : before;  // NaN where nothing of it may be read
+  const KeptRows kept = c.rows(first, last);
+  std::vector<float> memory(static_cast<size_t>(list_floats(kept)));
+  std::vector<float> gathered(static_cast<size_t>(input_floats(tokens, inputs)));
+  const KeptLists lists = by_column ? list_by_column(kept, memory.data()) : list_by_row(kept, memory.data());
+  sparse_product(lists, x.view(), beta, y.view(), gathered.data());
+  double worst = 0;
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t o = 0; o < outputs; ++o) {
+      double want = beta == 0.0f ? 0.0 : before(t, o), magnitude = 1;
+      for (int64_t i = 0; i < inputs; ++i) {
+        const double term =
+            static_cast<double>(x(t, i)) * (by_column ? c.weight(first + i, o) : c.weight(first + o, i));
+        want += term;
+        magnitude += std::fabs(term);
+      }
+      const double error = std::fabs(y(t, o) - want) / magnitude;
+      if (!(error <= worst)) worst = error;
+    }
+  return y.gaps_intact() ? worst : std::numeric_limits<double>::infinity();
+}
+
+TEST(SparseProduct, AgreesWithTheDenseDefinition) {
+  if (!has_sparse_product()) GTEST_SKIP() << "this CPU has no AVX2, or BRICK_ISA forbids it";
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {8, 64}, {13, 70}, {96, 40}, {200, 131}})
+    for (const double density : {0.0, 0.25, 1.0})
+      for (const int64_t tokens : {1, 31, 32, 33, 70})
+        for (const bool by_column : {false, true})
+          for (const float beta : {0.0f, 1.0f}) {
+            const Case c(rows, cols, density);
+            expect_within("sparse_product", worst_product_error(c, 0, rows, by_column, tokens, beta), kTolerance);
+            expect_within("sparse_product of some rows",
+                          worst_product_error(c, rows / 3, rows, by_column, tokens, beta), kTolerance);
+          }
+}
+
+TEST(SparseProduct, NegativeControlAForgottenWeightIsSeen) {
+  if (!has_sparse_product()) GTEST_SKIP() << "this CPU has no AVX2, or BRICK_ISA forbids it";
+  Case c(16, 64, 0.5);
+  for (int64_t i = 0; i < 64; ++i)
+    if (c.mask.kept(3, i)) {
+      c.mask.set(3, i, false);  // the weight's matrix still has it
+      break;
+    }
+  EXPECT_GT(worst_product_error(c, 0, 16, false, 40, 0.0f), 10 * kTolerance);
+  EXPECT_GT(worst_product_error(c, 0, 16, true, 40, 0.0f), 10 * kTolerance);
+}
+
+}  // namespace
+}  // namespace brick::kernels
