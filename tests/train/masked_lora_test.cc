@@ -79,16 +79,16 @@ Tensor normal(int64_t rows, int64_t cols, double deviation, Rng& rng) {
 
 // One linear layer with a branch. `in` spans more than one word of the mask.
 struct Layer {
-  static constexpr int64_t kTokens = 9, kIn = 70, kOut = 24, kRank = 3;
+  static constexpr int64_t kTokens = 40, kIn = 70, kOut = 24, kRank = 3;
   Rng rng{5, stream_id({0x82})};
-  tensor::Mask mask = model::random_mask(kOut, kIn, 0.5, rng);
+  tensor::Mask mask;
   Tensor dense = normal(kOut, kIn, 0.1, rng);
   Matrix weight;
   LoraPair pair{normal(kRank, kIn, 0.3, rng), normal(kOut, kRank, 0.3, rng)};
   Tensor x = normal(kTokens, kIn, 1, rng), dy = normal(kTokens, kOut, 1, rng);
   Branch branch{&pair, 1.5f, true, 0.0, 11, 12};
 
-  explicit Layer(double dropout) {
+  explicit Layer(double dropout, double sparsity = 0.5) : mask(model::random_mask(kOut, kIn, sparsity, rng)) {
     branch.dropout = dropout;
     weight = Matrix::sparse(tensor::SparseMatrix::encode(dense.mat(), mask.view(), tensor::SparseCoding::kValues,
                                                          tensor::DType::kF32, nullptr));
@@ -123,8 +123,9 @@ TEST(Dropout, DropsItsShareAndScalesTheRest) {
 }
 
 void expect_as_written_out(kernels::Compute compute, double tolerance) {
-  for (const double dropout : {0.0, 0.3}) {
-    Layer layer(dropout);
+  // At 80 % the kept weights alone are multiplied, where that kernel exists.
+  for (const auto& [dropout, sparsity] : {std::pair{0.0, 0.5}, {0.3, 0.5}, {0.0, 0.8}, {0.3, 0.8}}) {
+    Layer layer(dropout, sparsity);
     kernels::Context context(compute), exact;
     const Grid x = grid(layer.x), dy = grid(layer.dy), a = grid(layer.pair.a), b = grid(layer.pair.b);
     const Grid drop = dropout > 0 ? grid(layer.dropped(exact, layer.branch)) : x;
