@@ -1,7 +1,6 @@
 #include "brick/kernels/sparse_product.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "brick/base/cpu.h"
 #include "brick/base/parallel.h"
@@ -17,13 +16,6 @@ constexpr int64_t kRowGrain = 8;
 constexpr int64_t kOutputsAtATime = 96;
 
 int64_t blocks_of(int64_t tokens) { return (tokens + kTokensAtATime - 1) / kTokensAtATime; }
-
-template <class Visit>
-void for_each_kept(tensor::MaskView mask, int64_t r, Visit&& visit) {
-  const uint64_t* words = mask.row(r);
-  for (int64_t w = 0; w < tensor::mask_words(mask.cols); ++w)
-    for (uint64_t bits = words[w]; bits != 0; bits &= bits - 1) visit(w * 64 + std::countr_zero(bits));
-}
 
 // Lays out weights, begin, and behind them what the listing itself needs.
 KeptLists lists_in(float* memory, int64_t kept, int64_t outputs, int64_t inputs, float** rest) {
@@ -66,7 +58,7 @@ KeptLists list_by_row(const KeptRows& rows, float* memory) {
     for (int64_t o = begin; o < end; ++o) {
       rows.write(rows.first + o, row);
       KeptWeight* next = lists.weights + lists.begin[o];
-      for_each_kept(rows.mask, rows.first + o, [&](int64_t c) {
+      rows.mask.for_each_kept(rows.first + o, [&](int64_t c) {
         *next++ = {row[c], static_cast<uint32_t>(c * kTokensAtATime)};
       });
     }
@@ -83,7 +75,7 @@ KeptLists list_by_column(const KeptRows& rows, float* memory) {
   std::fill_n(places, threads() * cols, int64_t{0});
   parallel_ranges(inputs, kRowGrain, [&](int64_t begin, int64_t end) {
     int64_t* counts = places + omp_get_thread_num() * cols;
-    for (int64_t i = begin; i < end; ++i) for_each_kept(rows.mask, rows.first + i, [&](int64_t c) { ++counts[c]; });
+    for (int64_t i = begin; i < end; ++i) rows.mask.for_each_kept(rows.first + i, [&](int64_t c) { ++counts[c]; });
   });
   int64_t next = 0;
   for (int64_t c = 0; c < cols; ++c) {
@@ -100,7 +92,7 @@ KeptLists list_by_column(const KeptRows& rows, float* memory) {
     float* row = buffers + omp_get_thread_num() * cols;
     for (int64_t i = begin; i < end; ++i) {
       rows.write(rows.first + i, row);
-      for_each_kept(rows.mask, rows.first + i, [&](int64_t c) {
+      rows.mask.for_each_kept(rows.first + i, [&](int64_t c) {
         lists.weights[place[c]++] = {row[c], static_cast<uint32_t>(i * kTokensAtATime)};
       });
     }

@@ -1,36 +1,30 @@
 #include "brick/kernels/sparse_row.h"
 
-#include <bit>
 #include <cstring>
 
 #include "brick/base/cpu.h"
 #include "brick/kernels/sparse_row_impl.h"
+#include "brick/tensor/mask.h"
 #include "brick/tensor/pack.h"
 
 namespace brick::kernels {
 namespace {
 
-template <class Body>
-void for_each_kept(const uint64_t* mask, int64_t cols, Body&& body) {
-  for (int64_t begin = 0; begin < cols; begin += 64)
-    for (uint64_t bits = mask[begin / 64]; bits != 0; bits &= bits - 1) body(begin + std::countr_zero(bits));
-}
-
 float dot_scalar(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept {
   float sum = 0;
-  for_each_kept(mask, cols, [&](int64_t c) { sum += *packed++ * x[c]; });
+  tensor::for_each_kept(mask, cols, [&](int64_t c) { sum += *packed++ * x[c]; });
   return sum;
 }
 
 float dot_bf16_scalar(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept {
   float sum = 0;
-  for_each_kept(mask, cols, [&](int64_t c) { sum += tensor::bf16_to_f32(*packed++) * x[c]; });
+  tensor::for_each_kept(mask, cols, [&](int64_t c) { sum += tensor::bf16_to_f32(*packed++) * x[c]; });
   return sum;
 }
 
 void expand_scalar(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept {
   std::memset(out, 0, static_cast<size_t>(cols) * sizeof(float));
-  for_each_kept(mask, cols, [&](int64_t c) { out[c] = *packed++; });
+  tensor::for_each_kept(mask, cols, [&](int64_t c) { out[c] = *packed++; });
 }
 
 // AVX2 on AVX-512 machines too, see sparse_row_avx512.cc.

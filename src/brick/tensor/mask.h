@@ -10,6 +10,13 @@ namespace brick::tensor {
 
 inline int64_t mask_words(int64_t cols) { return (cols + 63) / 64; }
 
+// Calls visit(column) for each kept column of a row, in order.
+template <class Visit>
+void for_each_kept(const uint64_t* row, int64_t cols, Visit&& visit) {
+  for (int64_t w = 0; w < mask_words(cols); ++w)
+    for (uint64_t bits = row[w]; bits != 0; bits &= bits - 1) visit(w * 64 + std::countr_zero(bits));
+}
+
 // Looks at mask words owned elsewhere. Bit c % 64 of word c / 64 of a row is column c; 1 = kept.
 // Padding bits are zero.
 struct MaskView {
@@ -18,6 +25,10 @@ struct MaskView {
 
   const uint64_t* row(int64_t r) const { return words + r * mask_words(cols); }
   bool kept(int64_t r, int64_t c) const { return (row(r)[c / 64] >> (c % 64) & 1u) != 0; }
+  template <class Visit>
+  void for_each_kept(int64_t r, Visit&& visit) const {
+    tensor::for_each_kept(row(r), cols, visit);
+  }
   int64_t count_row(int64_t r) const {
     int64_t count = 0;
     for (int64_t w = 0; w < mask_words(cols); ++w) count += std::popcount(row(r)[w]);

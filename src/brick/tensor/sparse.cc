@@ -20,13 +20,6 @@ int parent_integer(DType dtype, const std::byte* block, int64_t index) {
   return index < 16 ? q[index] & 15 : q[index - 16] >> 4;
 }
 
-template <class Visit>
-void for_each_kept(MaskView mask, int64_t r, Visit&& visit) {
-  const uint64_t* words = mask.row(r);
-  for (int64_t w = 0; w < mask_words(mask.cols); ++w)
-    for (uint64_t bits = words[w]; bits != 0; bits &= bits - 1) visit(w * 64 + std::countr_zero(bits));
-}
-
 void reject_padding_bits(MaskView mask) {
   const int64_t words = mask_words(mask.cols), tail = mask.cols % 64;
   const uint64_t padding = tail == 0 ? 0 : ~uint64_t{0} << tail;
@@ -41,7 +34,7 @@ void encode_parent_row(const std::byte* parent_row, DType dtype, MaskView mask, 
     std::memcpy(out + b * scales, parent_row + b * info(dtype).block_bytes, static_cast<size_t>(scales));
   out += blocks * scales;
   int64_t n = 0;
-  for_each_kept(mask, r, [&](int64_t c) {
+  mask.for_each_kept(r, [&](int64_t c) {
     const int q = parent_integer(dtype, parent_row + c / kQuantBlock * info(dtype).block_bytes, c % kQuantBlock);
     if (is_nibble(dtype))
       out[n / 2] |= static_cast<std::byte>(q << (n % 2 * 4));
@@ -56,7 +49,7 @@ void unpack_parent_row(const SparseView& source, int64_t r, float* out) {
   const int64_t scales = scale_bytes(source.dtype);
   const auto* q = reinterpret_cast<const uint8_t*>(base + source.cols() / kQuantBlock * scales);
   int64_t n = 0;
-  for_each_kept(source.mask, r, [&](int64_t c) {
+  source.mask.for_each_kept(r, [&](int64_t c) {
     uint16_t d_bits, m_bits = 0;
     const std::byte* scale = base + c / kQuantBlock * scales;
     std::memcpy(&d_bits, scale, 2);
@@ -107,7 +100,7 @@ void unpack_sparse_row(const SparseView& source, int64_t r, float* out) {
   std::array<float, kQuantBlock> buffer{};
   const int64_t kept = source.mask.count_row(r);
   int64_t n = 0;
-  for_each_kept(source.mask, r, [&](int64_t c) {
+  source.mask.for_each_kept(r, [&](int64_t c) {
     if (n % kQuantBlock == 0) {
       const int64_t left = type.block_values == 1 ? std::min<int64_t>(kQuantBlock, kept - n) : kQuantBlock;
       unpack(source.dtype, values + n / type.block_values * type.block_bytes, left, buffer.data());
@@ -140,7 +133,7 @@ SparseMatrix SparseMatrix::encode(ConstMatView dense, MaskView mask, SparseCodin
       encode_parent_row(parent->bytes.data() + r * row_bytes(dtype, mask.cols), dtype, mask, r, out);
     } else {
       row.clear();
-      for_each_kept(mask, r, [&](int64_t c) { row.push_back(dense(r, c)); });
+      mask.for_each_kept(r, [&](int64_t c) { row.push_back(dense(r, c)); });
       while (row.size() % static_cast<size_t>(info(dtype).block_values) != 0) row.push_back(row.back());
       pack(dtype, row.data(), static_cast<int64_t>(row.size()), out);
     }
