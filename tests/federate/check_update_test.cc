@@ -21,7 +21,8 @@ class CheckUpdate : public testing::Test {
       f_.add("client" + std::to_string(k), std::move(adapter), 0.0, 10);
     }
     ClientUpdate& masked = f_.updates[1];
-    masked.masks = masks_of(block_);
+    masks_ = masks_of(block_);
+    masked.masks = masks_;
     masked.mask_hash = model::mask_hash(block_);
     f_.adapters[1].config.masked = true;
     f_.adapters[1].config.mask_hash = masked.mask_hash;
@@ -36,6 +37,7 @@ class CheckUpdate : public testing::Test {
   model::Model model_, block_;
   Reference reference_;
   Federation f_;
+  std::vector<LayerMasks> masks_;
 };
 
 TEST_F(CheckUpdate, GoodOnesPass) {
@@ -84,10 +86,10 @@ TEST_F(CheckUpdate, MaskOfAnotherBlock) {
 }
 
 TEST_F(CheckUpdate, MasksOfAnotherShape) {
-  const BlockMasks wrong = random_masks(0.5, 1, {{Proj::kQ, 32, 31}});
+  BlockMasks wrong = random_masks(0.5, 1, {{Proj::kQ, 32, 31}});
   f_.updates[0].masks = wrong.views();
   expect("mask of model.layers.0.self_attn.q_proj is [32, 31]");
-  f_.updates[0].masks.pop_back();
+  f_.updates[0].masks = f_.updates[0].masks.first(1);
   expect("masks for 1 layers");
 }
 

@@ -96,12 +96,15 @@ inline bool same_bits(const Adapter& x, const Adapter& y) {
 struct BlockMasks {
   std::vector<std::array<tensor::Mask, model::kProjCount>> masks;
 
-  std::vector<LayerMasks> views() const {
-    std::vector<LayerMasks> out(masks.size());
+  std::vector<LayerMasks> of_layers;
+
+  // Valid until the next call.
+  std::span<const LayerMasks> views() {
+    of_layers.assign(masks.size(), {});
     for (size_t layer = 0; layer < masks.size(); ++layer)
       for (size_t p = 0; p < masks[layer].size(); ++p)
-        if (masks[layer][p].rows() > 0) out[layer][p] = masks[layer][p].view();
-    return out;
+        if (masks[layer][p].rows() > 0) of_layers[layer][p] = masks[layer][p].view();
+    return of_layers;
   }
 };
 

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
+#include <vector>
 
 namespace brick {
 
@@ -17,6 +19,21 @@ template <class Body>
 void parallel_for(int64_t count, Body&& body) {
 #pragma omp parallel for schedule(dynamic, 1) if (count > 1)
   for (int64_t i = 0; i < count; ++i) body(i);
+}
+
+// As parallel_for, for a body that may throw: all are called, then the error of the lowest i is thrown.
+template <class Body>
+void parallel_try(int64_t count, Body&& body) {
+  std::vector<std::exception_ptr> errors(static_cast<size_t>(count));
+  parallel_for(count, [&](int64_t i) {
+    try {
+      body(i);
+    } catch (...) {
+      errors[static_cast<size_t>(i)] = std::current_exception();
+    }
+  });
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
 }
 
 // Calls body(begin, end) on contiguous pieces of [0, count) of at least `grain`, one piece a thread.

@@ -1,10 +1,13 @@
 #include "brick/federate/check_update.h"
 
+#define EIGEN_DONT_PARALLELIZE
+#include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "brick/base/error.h"
+#include "brick/base/parallel.h"
 #include "brick/kernels/linear.h"
 
 namespace brick::federate {
@@ -15,46 +18,37 @@ using model::Proj;
 using Reason = std::optional<std::string>;
 using Targets = std::vector<std::array<bool, model::kProjCount>>;
 
-// <B A, B' A'>_F = sum_ij (B^T B')_ij (A A'^T)_ij.
-double inner(const LoraPair& x, const LoraPair& y) {
-  const tensor::ConstMatView bx = x.b.mat(), by = y.b.mat(), ax = x.a.mat(), ay = y.a.mat();
-  std::vector<double> gram(static_cast<size_t>(bx.cols * by.cols));
-  for (int64_t r = 0; r < bx.rows; ++r)
-    for (int64_t i = 0; i < bx.cols; ++i)
-      for (int64_t j = 0; j < by.cols; ++j)
-        gram[static_cast<size_t>(i * by.cols + j)] += static_cast<double>(bx(r, i)) * by(r, j);
-  double total = 0;
-  for (int64_t i = 0; i < ax.rows; ++i)
-    for (int64_t j = 0; j < ay.rows; ++j) {
-      double product = 0;
-      for (int64_t c = 0; c < ax.cols; ++c) product += static_cast<double>(ax(i, c)) * ay(j, c);
-      total += gram[static_cast<size_t>(i * by.cols + j)] * product;
-    }
-  return total;
-}
-
-// Squared norms of c B A and of its difference to what was sent. `sent` may be absent.
+// Squared norms of c B A and of its difference to what was sent.
 struct SquaredNorms {
   double whole = 0, moved = 0;
 };
 
-SquaredNorms squared_norms(const ClientUpdate& update, int64_t layer, Proj proj) {
-  const LoraPair& pair = update.adapter->at(layer, proj);
-  const double c = update.adapter->config.scale();
-  SquaredNorms norms;
-  norms.whole = norms.moved = c * c * inner(pair, pair);
-  if (update.sent == nullptr || !update.sent->at(layer, proj).present()) return norms;
-  const LoraPair& from = update.sent->at(layer, proj);
-  const double d = update.sent->config.scale();
-  norms.moved = std::max(0.0, norms.whole - 2 * c * d * inner(pair, from) + d * d * inner(from, from));
+using RowMajorF = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+Eigen::Map<const RowMajorF> eigen(const tensor::Tensor& t) { return {t.f32(), t.shape()[0], t.shape()[1]}; }
+
+// ||X Y||_F^2 = sum (X^T X) (Y Y^T), with X = [c B, -d B'] and Y = [A; A']. `from` may be absent.
+SquaredNorms squared_norms(const LoraPair& pair, double c, const LoraPair& from, double d) {
+  const Eigen::Index own = pair.a.shape()[0], all = own + (from.present() ? from.a.shape()[0] : 0);
+  Eigen::MatrixXd x(pair.b.shape()[0], all), y(pair.a.shape()[1], all);
+  x.leftCols(own) = c * eigen(pair.b).cast<double>();
+  y.leftCols(own) = eigen(pair.a).cast<double>().transpose();
+  if (from.present()) {
+    x.rightCols(all - own) = -d * eigen(from.b).cast<double>();
+    y.rightCols(all - own) = eigen(from.a).cast<double>().transpose();
+  }
+  const Eigen::MatrixXd products = (x.transpose() * x).cwiseProduct(y.transpose() * y);
+  SquaredNorms norms{products.topLeftCorner(own, own).sum(), std::max(0.0, products.sum())};
   if (!std::isfinite(norms.whole)) norms.moved = norms.whole;
   return norms;
 }
 
-std::string shape_text(const tensor::Tensor& tensor) { return fmt::format("[{}]", fmt::join(tensor.shape(), ", ")); }
+std::string outline_text(const tensor::TensorView& factor) {
+  return fmt::format("{} [{}]", tensor::name(factor.dtype), fmt::join(factor.shape, ", "));
+}
 
-bool is_matrix(const tensor::Tensor& tensor, int64_t rows, int64_t cols) {
-  return tensor.dtype() == tensor::DType::kF32 && tensor.shape() == tensor::Shape{rows, cols};
+bool is_matrix(const tensor::TensorView& factor, int64_t rows, int64_t cols) {
+  return factor.dtype == tensor::DType::kF32 && factor.shape == tensor::Shape{rows, cols};
 }
 
 Reason check_weight(const ClientUpdate& update) {
@@ -64,14 +58,14 @@ Reason check_weight(const ClientUpdate& update) {
 }
 
 Reason check_base(const ClientUpdate& update, const Reference& reference) {
-  for (const std::string* base : {&update.adapter->config.base_fingerprint, &update.base_fingerprint})
+  for (const std::string* base : {&update.config().base_fingerprint, &update.base_fingerprint})
     if (!reference.fingerprint.empty() && !base->empty() && *base != reference.fingerprint)
       return fmt::format("it was made on another base model ({:.12} instead of {:.12})", *base, reference.fingerprint);
   return std::nullopt;
 }
 
 Reason check_mask(const ClientUpdate& update, const Reference& reference) {
-  const model::LoraConfig& config = update.adapter->config;
+  const model::LoraConfig& config = update.config();
   if (config.masked && (config.mask_hash.empty() || config.mask_hash != update.mask_hash))
     return fmt::format("it is masked for another block (mask {:.12} instead of {:.12})",
                        config.mask_hash.empty() ? "unknown" : config.mask_hash,
@@ -94,80 +88,107 @@ Reason check_mask(const ClientUpdate& update, const Reference& reference) {
 }
 
 // `whose`: "its" or "its start's".
-Reason check_shapes(const model::Adapter& adapter, const Reference& reference, std::string_view whose) {
-  const int64_t rank = adapter.config.rank;
+Reason check_shapes(const ClientUpdate& adapter, const Reference& reference, std::string_view whose) {
+  const model::LoraConfig& config = adapter.config();
+  const int64_t rank = config.rank;
   if (rank < 1) return fmt::format("{} rank is {}", whose, rank);
-  if (const float scale = adapter.config.scale(); !std::isfinite(scale) || scale <= 0)
-    return fmt::format("{} scale (alpha {} at rank {}) is no positive number", whose, adapter.config.alpha, rank);
-  if (adapter.layers.size() != reference.weights.size())
-    return fmt::format("{} adapter has {} layers, the model {}", whose, adapter.layers.size(),
-                       reference.weights.size());
+  if (const float scale = config.scale(); !std::isfinite(scale) || scale <= 0)
+    return fmt::format("{} scale (alpha {} at rank {}) is no positive number", whose, config.alpha, rank);
+  if (adapter.layers() != static_cast<int64_t>(reference.weights.size()))
+    return fmt::format("{} adapter has {} layers, the model {}", whose, adapter.layers(), reference.weights.size());
   bool any = false;
-  for (size_t l = 0; l < adapter.layers.size(); ++l)
+  for (size_t l = 0; l < reference.weights.size(); ++l)
     for (Proj proj : model::kProjs) {
       const int64_t layer = static_cast<int64_t>(l);
-      const LoraPair& pair = adapter.at(layer, proj);
-      const bool wanted = reference.targets.empty() ? pair.present() : reference.targets[l][static_cast<size_t>(proj)];
-      if (pair.present() != wanted)
+      const tensor::TensorView a = adapter.outline(layer, proj, false), b = adapter.outline(layer, proj, true);
+      const bool present = !a.shape.empty();
+      const bool wanted = reference.targets.empty() ? present : reference.targets[l][static_cast<size_t>(proj)];
+      if (present != wanted)
         return fmt::format("{} targets differ from the federation's: {} {}", whose, matrix_path(layer, proj),
                            wanted ? "is missing" : "is not among them");
       if (!wanted) continue;
       any = true;
       const Reference::Weight& weight = reference.weights[l][static_cast<size_t>(proj)];
-      if (!is_matrix(pair.a, rank, weight.cols))
-        return fmt::format("{} {}.lora_A.weight is {} {}, expected f32 [{}, {}]", whose, matrix_path(layer, proj),
-                           tensor::name(pair.a.dtype()), shape_text(pair.a), rank, weight.cols);
-      if (!is_matrix(pair.b, weight.rows, rank))
-        return fmt::format("{} {}.lora_B.weight is {} {}, expected f32 [{}, {}]", whose, matrix_path(layer, proj),
-                           tensor::name(pair.b.dtype()), shape_text(pair.b), weight.rows, rank);
+      if (!is_matrix(a, rank, weight.cols))
+        return fmt::format("{} {}.lora_A.weight is {}, expected f32 [{}, {}]", whose, matrix_path(layer, proj),
+                           outline_text(a), rank, weight.cols);
+      if (!is_matrix(b, weight.rows, rank))
+        return fmt::format("{} {}.lora_B.weight is {}, expected f32 [{}, {}]", whose, matrix_path(layer, proj),
+                           outline_text(b), weight.rows, rank);
     }
   if (!any) return fmt::format("{} adapter has no matrices", whose);
   return std::nullopt;
 }
 
-Reason check_finite(const model::Adapter& adapter) {
+Reason check_finite(const LoraPair& pair, int64_t layer, Proj proj) {
+  for (const auto& [name, factor] : {std::pair{"A", &pair.a}, std::pair{"B", &pair.b}})
+    if (!std::all_of(factor->f32(), factor->f32() + factor->size(), [](float x) { return std::isfinite(x); }))
+      return fmt::format("{}.lora_{}.weight has values that are not finite", matrix_path(layer, proj), name);
+  return std::nullopt;
+}
+
+Reason check_size(const SquaredNorms& squared, double norm, const UpdateLimits& limits, int64_t layer, Proj proj) {
+  const double largest = std::sqrt(std::max(squared.whole, squared.moved));
+  if (!std::isfinite(largest)) return fmt::format("its product of {} overflows", matrix_path(layer, proj));
+  if (norm > 0 && largest > limits.of_weight * norm)
+    return fmt::format("its change of {} has norm {:.3g}, more than {:g} times the weight's {:.3g}",
+                       matrix_path(layer, proj), largest, limits.of_weight, norm);
+  return std::nullopt;
+}
+
+SquaredNorms squared_norms(const ClientUpdate& update, const LoraPair& pair, int64_t layer, Proj proj) {
+  static const LoraPair none;
+  const LoraPair& from = update.sent != nullptr ? update.sent->at(layer, proj) : none;
+  return squared_norms(pair, update.config().scale(), from, update.sent != nullptr ? update.sent->config.scale() : 0.0);
+}
+
+// Reads it once, matrix by matrix.
+Reason check_values(const ClientUpdate& update, const Reference& reference, const UpdateLimits& limits, double& norm) {
   Reason reason;
-  const auto finite = [](const tensor::Tensor& t) {
-    return std::all_of(t.f32(), t.f32() + t.size(), [](float x) { return std::isfinite(x); });
-  };
-  model::for_each_pair(adapter, [&](int64_t layer, Proj proj, const LoraPair& pair) {
+  double moved = 0;
+  for_each_target(update, [&](int64_t layer, Proj proj, int64_t, int64_t) {
     if (reason) return;
-    for (const auto& [name, factor] : {std::pair{"A", &pair.a}, std::pair{"B", &pair.b}})
-      if (!reason && !finite(*factor))
-        reason = fmt::format("{}.lora_{}.weight has values that are not finite", matrix_path(layer, proj), name);
+    const LoraPair pair = update.pair(layer, proj);
+    if ((reason = check_finite(pair, layer, proj))) return;
+    const SquaredNorms squared = squared_norms(update, pair, layer, proj);
+    const Reference::Weight& weight = reference.weights[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
+    reason = check_size(squared, weight.norm, limits, layer, proj);
+    moved += squared.moved;
   });
+  norm = reason ? 0.0 : std::sqrt(moved);
   return reason;
 }
 
-Reason check_size(const ClientUpdate& update, const Reference& reference, const UpdateLimits& limits) {
-  Reason reason;
-  model::for_each_pair(*update.adapter, [&](int64_t layer, Proj proj, const LoraPair&) {
-    if (reason) return;
-    const double norm = reference.weights[static_cast<size_t>(layer)][static_cast<size_t>(proj)].norm;
-    const SquaredNorms squared = squared_norms(update, layer, proj);
-    const double largest = std::sqrt(std::max(squared.whole, squared.moved));
-    if (!std::isfinite(largest))
-      reason = fmt::format("its product of {} overflows", matrix_path(layer, proj));
-    else if (norm > 0 && largest > limits.of_weight * norm)
-      reason = fmt::format("its change of {} has norm {:.3g}, more than {:g} times the weight's {:.3g}",
-                           matrix_path(layer, proj), largest, limits.of_weight, norm);
-  });
-  return reason;
+Reason check_update(const ClientUpdate& update, const Reference& reference, const UpdateLimits& limits, double& norm) {
+  norm = 0;
+  if (!update.returned()) return "it returned no adapter";
+  if (Reason reason = check_weight(update)) return reason;
+  if (Reason reason = check_base(update, reference)) return reason;
+  if (Reason reason = check_mask(update, reference)) return reason;
+  if (Reason reason = check_shapes(update, reference, "its")) return reason;
+  if (update.sent != nullptr) {
+    ClientUpdate start;
+    start.adapter = update.sent;
+    if (Reason reason = check_shapes(start, reference, "its start's")) return reason;
+    if (update.sent->config.rank != update.config().rank)
+      return fmt::format("it was sent rank {} and returned rank {}", update.sent->config.rank, update.config().rank);
+  }
+  return check_values(update, reference, limits, norm);
 }
 
-Targets targets_of(const model::Adapter& adapter) {
-  Targets targets(adapter.layers.size());
-  for (size_t layer = 0; layer < targets.size(); ++layer)
-    for (Proj proj : model::kProjs)
-      targets[layer][static_cast<size_t>(proj)] = adapter.at(static_cast<int64_t>(layer), proj).present();
+Targets targets_of(const ClientUpdate& update) {
+  Targets targets(static_cast<size_t>(update.layers()));
+  for_each_target(update, [&](int64_t layer, Proj proj, int64_t, int64_t) {
+    targets[static_cast<size_t>(layer)][static_cast<size_t>(proj)] = true;
+  });
   return targets;
 }
 
 Targets commonest_targets(std::span<const ClientUpdate> updates) {
   std::vector<std::pair<Targets, int>> counts;
   for (const ClientUpdate& update : updates) {
-    if (update.adapter == nullptr) continue;
-    Targets targets = targets_of(*update.adapter);
+    if (!update.returned()) continue;
+    Targets targets = targets_of(update);
     const auto found = std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return c.first == targets; });
     if (found != counts.end())
       ++found->second;
@@ -210,30 +231,23 @@ Reference reference_of(const model::Model& parent, const model::Adapter* like) {
       }
       reference.weights[layer][static_cast<size_t>(proj)] = {weight.rows(), weight.cols(), std::sqrt(squares)};
     }
-  if (like != nullptr) reference.targets = targets_of(*like);
+  if (like != nullptr) {
+    ClientUpdate update;
+    update.adapter = like;
+    reference.targets = targets_of(update);
+  }
   return reference;
 }
 
 Reason reject_reason(const ClientUpdate& update, const Reference& reference, const UpdateLimits& limits) {
-  if (update.adapter == nullptr) return "it returned no adapter";
-  if (Reason reason = check_weight(update)) return reason;
-  if (Reason reason = check_base(update, reference)) return reason;
-  if (Reason reason = check_mask(update, reference)) return reason;
-  if (Reason reason = check_shapes(*update.adapter, reference, "its")) return reason;
-  if (update.sent != nullptr) {
-    if (Reason reason = check_shapes(*update.sent, reference, "its start's")) return reason;
-    if (update.sent->config.rank != update.adapter->config.rank)
-      return fmt::format("it was sent rank {} and returned rank {}", update.sent->config.rank,
-                         update.adapter->config.rank);
-  }
-  if (Reason reason = check_finite(*update.adapter)) return reason;
-  return check_size(update, reference, limits);
+  double norm = 0;
+  return check_update(update, reference, limits, norm);
 }
 
 double update_norm(const ClientUpdate& update) {
   double total = 0;
-  model::for_each_pair(*update.adapter, [&](int64_t layer, Proj proj, const LoraPair&) {
-    total += squared_norms(update, layer, proj).moved;
+  for_each_target(update, [&](int64_t layer, Proj proj, int64_t, int64_t) {
+    total += squared_norms(update, update.pair(layer, proj), layer, proj).moved;
   });
   return std::sqrt(total);
 }
@@ -243,10 +257,12 @@ Review review(std::span<const ClientUpdate> updates, const Reference& reference,
   if (common.targets.empty()) common.targets = commonest_targets(updates);
   if (common.targets.size() != common.weights.size()) common.targets.clear();
   Review result;
-  for (const ClientUpdate& update : updates) {
-    result.reasons.push_back(reject_reason(update, common, limits));
-    result.norms.push_back(result.reasons.back() ? 0.0 : update_norm(update));
-  }
+  result.reasons.resize(updates.size());
+  result.norms.resize(updates.size());
+  parallel_try(static_cast<int64_t>(updates.size()), [&](int64_t i) {
+    const auto k = static_cast<size_t>(i);
+    result.reasons[k] = check_update(updates[k], common, limits, result.norms[k]);
+  });
   if (const std::optional<double> median = median_norm(result, limits))
     for (size_t k = 0; k < updates.size(); ++k)
       if (!result.reasons[k] && result.norms[k] > limits.of_median * *median)

@@ -36,8 +36,8 @@ struct UpdateLimits {
 };
 
 // Why this update must not be used, by itself; none: it may. In this order: no adapter, weight, base model,
-// mask, shapes and targets, non-finite values (the tensor is named), size. Shapes include those of `sent` and
-// of the masks.
+// mask, shapes and targets; then matrix by matrix, read once: non-finite values (the tensor is named), size.
+// Shapes include those of `sent` and of the masks.
 std::optional<std::string> reject_reason(const ClientUpdate& update, const Reference& reference,
                                          const UpdateLimits& limits = {});
 

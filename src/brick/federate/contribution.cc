@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "brick/base/parallel.h"
 #include "brick/federate/factors.h"
-#include "brick/federate/masked_mean.h"
 
 namespace brick::federate {
 namespace {
@@ -14,14 +14,12 @@ namespace {
 constexpr uint64_t kSvdUse = 0;  // Place::seed_of; 1 and up are the free directions
 
 // A pass over fewer entries takes a few milliseconds: less than waiting for a second thread does on a busy
-// machine (measured with SmolLM2's shapes on two shared cores: 60 s with two threads, 11 to 25 s with one).
+// machine. So such matrices run side by side.
 constexpr int64_t kOneThreadEntries = 1 << 20;
 
 class ThreadLimit {
  public:
-  explicit ThreadLimit(bool one) : before_(threads()) {
-    if (one) set_threads(1);
-  }
+  ThreadLimit() : before_(threads()) { set_threads(1); }
   ~ThreadLimit() { set_threads(before_); }
   ThreadLimit(const ThreadLimit&) = delete;
   ThreadLimit& operator=(const ThreadLimit&) = delete;
@@ -67,10 +65,6 @@ bool same_view(tensor::ConstMatView a, tensor::ConstMatView b) {
   return true;
 }
 
-LowRank zero_low_rank(int64_t rows, int64_t cols) {
-  return {tensor::matrix(rows, 1), tensor::matrix(1, cols), {0.0}, 0};
-}
-
 }  // namespace
 
 bool same_bits(const Factor& a, const Factor& b) {
@@ -81,8 +75,11 @@ bool MatrixRound::all_dense() const {
   return std::none_of(clients.begin(), clients.end(), [](const Contribution& c) { return c.mask.has_value(); });
 }
 
-bool MatrixRound::unchanged() const {
-  return std::all_of(clients.begin(), clients.end(), [](const Contribution& c) { return c.unchanged; });
+int64_t MatrixRound::stacked_rank() const {
+  int64_t total = global ? global->a.rows : 0;
+  for (const Contribution& client : clients)
+    total += client.update->config().rank + (client.sent ? client.sent->a.rows : 0);
+  return total;
 }
 
 MatrixRound matrix_round(const model::Adapter* global, std::span<const ClientUpdate> updates,
@@ -90,23 +87,28 @@ MatrixRound matrix_round(const model::Adapter* global, std::span<const ClientUpd
   MatrixRound round;
   if (global != nullptr && global->at(layer, proj).present())
     round.global = factor_of(global->at(layer, proj), global->config.scale());
+  round.layer = layer;
+  round.proj = proj;
+  round.rows = updates[0].outline(layer, proj, true).shape[0];
+  round.cols = updates[0].outline(layer, proj, false).shape[1];
+  std::map<const uint64_t*, bool> keeps_all;
   for (size_t k = 0; k < updates.size(); ++k) {
     const ClientUpdate& update = updates[k];
-    const model::LoraPair& pair = update.adapter->at(layer, proj);
     Contribution client;
     client.weight = weights[k];
-    client.trained = factor_of(pair, update.adapter->config.scale());
+    client.update = &update;
     if (update.sent != nullptr && update.sent->at(layer, proj).present())
       client.sent = factor_of(update.sent->at(layer, proj), update.sent->config.scale());
     else if (update.sent == nullptr)
       client.sent = round.global;
-    client.unchanged = client.sent && same_bits(client.trained, *client.sent);
     if (!update.masks.empty()) {
       client.mask = update.masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
-      if (client.mask && client.mask->count() == client.mask->rows * client.mask->cols) client.mask.reset();
+      if (client.mask) {
+        const auto [known, added] = keeps_all.try_emplace(client.mask->words);
+        if (added) known->second = client.mask->count() == client.mask->rows * client.mask->cols;
+        if (known->second) client.mask.reset();
+      }
     }
-    round.rows = client.trained.b.rows;
-    round.cols = client.trained.a.cols;
     round.clients.push_back(client);
   }
   return round;
@@ -116,39 +118,60 @@ int64_t result_rank(const model::Adapter* global, std::span<const ClientUpdate> 
                     const AggregateConfig& config) {
   if (config.rank > 0) return config.rank;
   int64_t rank = global != nullptr ? global->config.rank : 0;
-  for (const ClientUpdate& update : updates) rank = std::max(rank, update.adapter->config.rank);
+  for (const ClientUpdate& update : updates) rank = std::max(rank, update.config().rank);
   return rank;
 }
 
 model::LoraConfig result_config(const model::Adapter* global, std::span<const ClientUpdate> updates, int64_t rank) {
   const model::LoraConfig* like = global != nullptr ? &global->config : nullptr;
   if (like == nullptr) {
-    const auto largest = std::max_element(updates.begin(), updates.end(), [](const auto& a, const auto& b) {
-      return a.adapter->config.rank < b.adapter->config.rank;
-    });
-    like = &largest->adapter->config;
+    const auto largest = std::max_element(
+        updates.begin(), updates.end(), [](const auto& a, const auto& b) { return a.config().rank < b.config().rank; });
+    like = &largest->config();
   }
   model::LoraConfig config = config_at(*like, rank);
   for (const ClientUpdate& update : updates)
-    if (config.base_fingerprint.empty()) config.base_fingerprint = update.adapter->config.base_fingerprint;
+    if (config.base_fingerprint.empty()) config.base_fingerprint = update.config().base_fingerprint;
   return config;
 }
 
-LowRank average_svd(const MatrixRound& round, int64_t rank, uint64_t seed) {
-  FactorSum sum;
-  if (round.global) sum.add(1.0, *round.global);
-  for (const Contribution& client : round.clients) {
-    sum.add(client.weight, client.trained);
-    if (client.sent) sum.add(-client.weight, *client.sent);
+void add_moves(const MatrixRound& round, std::span<const Contribution* const> clients, double x, ProductSum& sum) {
+  FactorSum sent;
+  if (round.global && x != 0) sent.add(x, *round.global);
+  for (const Contribution* client : clients) {
+    const model::LoraPair pair = client->update->pair(round.layer, round.proj);
+    const Factor trained = factor_of(pair, client->update->config().scale());
+    if (client->sent && same_bits(trained, *client->sent)) continue;
+    sum.add(client->weight, trained);
+    if (client->sent) sent.add(-client->weight, *client->sent);
   }
-  const std::vector<Factor> terms = sum.factors();
-  int64_t stacked = 0;
-  for (const Factor& term : terms) stacked += term.a.rows;
-  if (terms.empty()) return zero_low_rank(round.rows, round.cols);
-  if (terms.size() == 1 || thin_enough(round.rows, round.cols, stacked)) return thin_svd(terms, rank);
-  tensor::Tensor t = tensor::matrix(round.rows, round.cols);
-  masked_mean(round, {.tau = 1.0}, t.mat(), {});
-  return truncated_svd(t.mat(), rank, seed);
+  for (const Factor& factor : sent.factors()) sum.add(1.0, factor);
+}
+
+LowRank average_svd(const MatrixRound& round, int64_t rank, uint64_t seed) {
+  std::vector<const Contribution*> clients;
+  for (const Contribution& client : round.clients) clients.push_back(&client);
+  ProductSum sum(round.rows, round.cols, round.stacked_rank());
+  add_moves(round, clients, 1.0, sum);
+  return sum.svd(rank, seed);
+}
+
+void for_each_matrix(const ClientUpdate& like, const MatrixBody& body) {
+  struct Matrix {
+    int64_t layer;
+    model::Proj proj;
+    int64_t rows, cols;
+  };
+  std::vector<Matrix> small, large;
+  for_each_target(like, [&](int64_t layer, model::Proj proj, int64_t rows, int64_t cols) {
+    (rows * cols < kOneThreadEntries ? small : large).push_back({layer, proj, rows, cols});
+  });
+  parallel_try(static_cast<int64_t>(small.size()), [&](int64_t i) {
+    const ThreadLimit limit;
+    const Matrix& m = small[static_cast<size_t>(i)];
+    body(m.layer, m.proj, m.rows, m.cols);
+  });
+  for (const Matrix& m : large) body(m.layer, m.proj, m.rows, m.cols);
 }
 
 model::Adapter solve_each(const model::Adapter* global, std::span<const ClientUpdate> updates,
@@ -157,11 +180,10 @@ model::Adapter solve_each(const model::Adapter* global, std::span<const ClientUp
   const int64_t rank = result_rank(global, updates, config);
   model::Adapter out;
   out.config = result_config(global, updates, rank);
-  out.layers.resize(updates[0].adapter->layers.size());
-  model::for_each_pair(*updates[0].adapter, [&](int64_t layer, model::Proj proj, const model::LoraPair&) {
+  out.layers.resize(static_cast<size_t>(updates[0].layers()));
+  for_each_matrix(updates[0], [&](int64_t layer, model::Proj proj, int64_t, int64_t) {
     const Place place{layer, proj, seed};
     const MatrixRound round = matrix_round(global, updates, weights, layer, proj);
-    const ThreadLimit limit(round.rows * round.cols < kOneThreadEntries);
     out.at(layer, proj) = balanced_pair(solve(round, rank, place.seed_of(kSvdUse)), rank, out.config.scale(), place);
   });
   return out;

@@ -9,7 +9,7 @@ namespace {
 
 int64_t largest_rank(std::span<const ClientUpdate> updates) {
   int64_t rank = 0;
-  for (const ClientUpdate& update : updates) rank = std::max(rank, update.adapter->config.rank);
+  for (const ClientUpdate& update : updates) rank = std::max(rank, update.config().rank);
   return rank;
 }
 
@@ -32,15 +32,14 @@ model::Adapter average_factors(const model::Adapter* global, std::span<const Cli
   const int64_t rank = largest_rank(updates);
   model::Adapter out;
   out.config = result_config(global, updates, rank);
-  out.layers.resize(updates[0].adapter->layers.size());
+  out.layers.resize(static_cast<size_t>(updates[0].layers()));
   const double scale = out.config.scale();
-  model::for_each_pair(*updates[0].adapter, [&](int64_t layer, model::Proj proj, const model::LoraPair& first) {
-    const int64_t rows = first.b.shape()[0], cols = first.a.shape()[1];
+  for_each_matrix(updates[0], [&](int64_t layer, model::Proj proj, int64_t rows, int64_t cols) {
     std::vector<double> a(static_cast<size_t>(rank * cols)), b(static_cast<size_t>(rows * rank));
     for (size_t k = 0; k < updates.size(); ++k) {
-      const model::LoraPair& pair = updates[k].adapter->at(layer, proj);
+      const model::LoraPair pair = updates[k].pair(layer, proj);
       add(weights[k], pair.a.mat(), a, cols);
-      add(weights[k] * (updates[k].adapter->config.scale() / scale), pair.b.mat(), b, rank);
+      add(weights[k] * (updates[k].config().scale() / scale), pair.b.mat(), b, rank);
     }
     out.at(layer, proj) = {to_tensor(a, rank, cols), to_tensor(b, rows, rank)};
   });
@@ -48,9 +47,9 @@ model::Adapter average_factors(const model::Adapter* global, std::span<const Cli
 }
 
 bool equal_ranks(const model::Adapter* global, std::span<const ClientUpdate> updates) {
-  const int64_t rank = global != nullptr ? global->config.rank : updates[0].adapter->config.rank;
+  const int64_t rank = global != nullptr ? global->config.rank : updates[0].config().rank;
   return std::all_of(updates.begin(), updates.end(),
-                     [&](const ClientUpdate& update) { return update.adapter->config.rank == rank; });
+                     [&](const ClientUpdate& update) { return update.config().rank == rank; });
 }
 
 }  // namespace brick::federate

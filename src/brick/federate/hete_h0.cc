@@ -9,8 +9,10 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <set>
 
 #include "brick/base/error.h"
+#include "brick/base/parallel.h"
 #include "brick/federate/contribution.h"
 #include "brick/federate/factor_average.h"
 #include "brick/federate/factors.h"
@@ -75,9 +77,9 @@ Adapter common_start(const Adapter* global, std::span<const ClientUpdate> update
   if (global == nullptr) {
     Adapter zero;
     zero.config = result_config(global, updates, rank);
-    zero.layers.resize(updates[0].adapter->layers.size());
-    model::for_each_pair(*updates[0].adapter, [&](int64_t layer, Proj proj, const LoraPair& pair) {
-      zero.at(layer, proj) = {tensor::matrix(rank, pair.a.shape()[1]), tensor::matrix(pair.b.shape()[0], rank)};
+    zero.layers.resize(static_cast<size_t>(updates[0].layers()));
+    for_each_target(updates[0], [&](int64_t layer, Proj proj, int64_t rows, int64_t cols) {
+      zero.at(layer, proj) = {tensor::matrix(rank, cols), tensor::matrix(rows, rank)};
     });
     return zero;
   }
@@ -89,8 +91,9 @@ Adapter common_start(const Adapter* global, std::span<const ClientUpdate> update
   for (const bool as_it_is : {true, false}) {
     Adapter start = as_it_is ? truncate(*global, rank, seed) : truncate(canonical(*global, seed), rank, seed);
     if (largest != nullptr) adopt_free_rows(*largest->sent, start);
+    std::set<const Adapter*> seen{global};
     const auto found = std::find_if(updates.begin(), updates.end(), [&](const ClientUpdate& update) {
-      return sent_of(update, global) != global && !first_rows(*update.sent, start);
+      return seen.insert(sent_of(update, global)).second && !first_rows(*update.sent, start);
     });
     if (found == updates.end()) return start;
     stranger = &*found;
@@ -104,9 +107,8 @@ Adapter common_start(const Adapter* global, std::span<const ClientUpdate> update
 
 // dA_k and dB_k of one matrix, at the client's own rank.
 LoraPair update_of(const ClientUpdate& update, const Adapter* sent, int64_t layer, Proj proj, float scale) {
-  const LoraPair& trained = update.adapter->at(layer, proj);
-  LoraPair delta{trained.a.clone(), trained.b.clone()};
-  const float own = update.adapter->config.scale() / scale;
+  LoraPair delta = update.pair(layer, proj);
+  const float own = update.config().scale() / scale;
   for (int64_t i = 0; i < delta.b.size(); ++i) delta.b.f32()[i] *= own;
   if (sent == nullptr) return delta;
   const LoraPair& from = sent->at(layer, proj);
@@ -116,31 +118,49 @@ LoraPair update_of(const ClientUpdate& update, const Adapter* sent, int64_t laye
   return delta;
 }
 
-// The k largest magnitudes of a flattened adapter: all above `least`, and the first `ties` equal to it.
+// The k largest magnitudes of a flattened adapter: all above `least`, and those equal to it before `end`.
 struct TopK {
-  float least = 0;
-  int64_t ties = 0;
+  float least = -1;  // takes everything
+  int64_t end = 0;
 
-  bool take(float value) {
+  bool take(float value, int64_t at) const {
     const float magnitude = std::abs(value);
-    return magnitude > least || (magnitude == least && ties-- > 0);
+    return magnitude > least || (magnitude == least && at < end);
   }
 };
 
-TopK top_k(const ClientUpdate& update, const Adapter* sent, float scale) {
-  std::vector<float> magnitudes;
-  magnitudes.reserve(static_cast<size_t>(update.adapter->parameters()));
-  model::for_each_pair(*update.adapter, [&](int64_t layer, Proj proj, const LoraPair&) {
+// visit(delta, at) on each factor's update, flattened from `at`.
+template <class Visit>
+void for_each_delta(const ClientUpdate& update, const Adapter* sent, float scale, Visit&& visit) {
+  int64_t at = 0;
+  for_each_target(update, [&](int64_t layer, Proj proj, int64_t, int64_t) {
     const LoraPair delta = update_of(update, sent, layer, proj, scale);
-    for (const tensor::Tensor* factor : {&delta.a, &delta.b})
-      for (int64_t i = 0; i < factor->size(); ++i) magnitudes.push_back(std::abs(factor->f32()[i]));
+    for (const tensor::Tensor* factor : {&delta.a, &delta.b}) {
+      visit(std::span<const float>(factor->f32(), static_cast<size_t>(factor->size())), at);
+      at += factor->size();
+    }
   });
-  const int64_t total = static_cast<int64_t>(magnitudes.size());
-  const int64_t k = static_cast<int64_t>((1.0 - sparsity(update)) * static_cast<double>(total));
+}
+
+TopK top_k(const ClientUpdate& update, const Adapter* sent, float scale) {
+  const double kept = 1.0 - sparsity(update);
+  if (kept == 1.0) return {};
+  std::vector<float> magnitudes;
+  for_each_delta(update, sent, scale, [&](std::span<const float> delta, int64_t) {
+    for (float value : delta) magnitudes.push_back(std::abs(value));
+  });
+  const int64_t k = static_cast<int64_t>(kept * static_cast<double>(magnitudes.size()));
   if (k <= 0) return {std::numeric_limits<float>::infinity(), 0};
   const auto kth = magnitudes.begin() + (k - 1);
   std::nth_element(magnitudes.begin(), kth, magnitudes.end(), std::greater<>());
-  return {*kth, k - std::count_if(magnitudes.begin(), kth, [&](float m) { return m > *kth; })};
+  TopK top{*kth, std::numeric_limits<int64_t>::max()};
+  int64_t ties = 1 + std::count(magnitudes.begin(), kth, *kth);  // of which these are taken,
+  if (std::count(kth, magnitudes.end(), *kth) == 1) return top;  // and here that is all
+  for_each_delta(update, sent, scale, [&](std::span<const float> delta, int64_t at) {
+    for (size_t i = 0; i < delta.size(); ++i)
+      if (std::abs(delta[i]) == top.least && --ties == 0) top.end = at + static_cast<int64_t>(i) + 1;
+  });
+  return top;
 }
 
 struct Sums {
@@ -150,12 +170,13 @@ struct Sums {
   Sums(int64_t rows, int64_t cols)
       : moved(static_cast<size_t>(rows * cols)), covered(static_cast<size_t>(rows * cols)), stride(cols) {}
 
-  void add(double weight, tensor::ConstMatView delta, TopK& mask) {
+  // `at`: where delta begins in the flattened adapter. Without a branch, as it would be a coin's toss.
+  void add(double weight, tensor::ConstMatView delta, const TopK& mask, int64_t at) {
     for (int64_t r = 0; r < delta.rows; ++r)
       for (int64_t c = 0; c < delta.cols; ++c) {
-        if (!mask.take(delta(r, c))) continue;
-        moved[static_cast<size_t>(r * stride + c)] += weight * delta(r, c);
-        covered[static_cast<size_t>(r * stride + c)] += weight;
+        const double w = mask.take(delta(r, c), at + r * delta.cols + c) ? weight : 0.0;
+        moved[static_cast<size_t>(r * stride + c)] += w * delta(r, c);
+        covered[static_cast<size_t>(r * stride + c)] += w;
       }
   }
 
@@ -167,6 +188,17 @@ struct Sums {
   }
 };
 
+// Where matrices begin in an adapter of rank 1, flattened; times a client's rank, in its own.
+std::vector<std::array<int64_t, model::kProjCount>> begins(const ClientUpdate& update) {
+  std::vector<std::array<int64_t, model::kProjCount>> out(static_cast<size_t>(update.layers()));
+  int64_t at = 0;
+  for_each_target(update, [&](int64_t layer, Proj proj, int64_t rows, int64_t cols) {
+    out[static_cast<size_t>(layer)][static_cast<size_t>(proj)] = at;
+    at += rows + cols;
+  });
+  return out;
+}
+
 }  // namespace
 
 Adapter hete_h0(const Adapter* global, std::span<const ClientUpdate> updates, const AggregateConfig& config,
@@ -175,15 +207,21 @@ Adapter hete_h0(const Adapter* global, std::span<const ClientUpdate> updates, co
   const int64_t rank = result.config.rank;
   const float scale = result.config.scale();
   const std::vector<double> weights = client_weights(updates);
-  std::vector<TopK> masks;
-  for (const ClientUpdate& update : updates) masks.push_back(top_k(update, sent_of(update, global), scale));
+  std::vector<TopK> masks(updates.size());
+  parallel_try(static_cast<int64_t>(updates.size()), [&](int64_t i) {
+    const ClientUpdate& update = updates[static_cast<size_t>(i)];
+    masks[static_cast<size_t>(i)] = top_k(update, sent_of(update, global), scale);
+  });
 
-  model::for_each_pair(result, [&](int64_t layer, Proj proj, LoraPair& pair) {
-    Sums a(rank, pair.a.shape()[1]), b(pair.b.shape()[0], rank);
+  const auto at = begins(updates[0]);
+  for_each_matrix(updates[0], [&](int64_t layer, Proj proj, int64_t rows, int64_t cols) {
+    LoraPair& pair = result.at(layer, proj);
+    Sums a(rank, cols), b(rows, rank);
     for (size_t k = 0; k < updates.size(); ++k) {
       const LoraPair delta = update_of(updates[k], sent_of(updates[k], global), layer, proj, scale);
-      a.add(weights[k], delta.a.mat(), masks[k]);
-      b.add(weights[k], delta.b.mat(), masks[k]);
+      const int64_t begin = updates[k].config().rank * at[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
+      a.add(weights[k], delta.a.mat(), masks[k], begin);
+      b.add(weights[k], delta.b.mat(), masks[k], begin + delta.a.size());
     }
     a.apply(config.coverage, pair.a);
     b.apply(config.coverage, pair.b);

@@ -8,9 +8,9 @@ namespace brick::federate {
 model::Adapter hete_h1(const model::Adapter* global, std::span<const ClientUpdate> updates,
                        const AggregateConfig& config, uint64_t seed) {
   return solve_each(global, updates, config, seed, [](const MatrixRound& round, int64_t rank, uint64_t svd_seed) {
-    if (round.all_dense() || round.unchanged()) return average_svd(round, rank, svd_seed);
-    tensor::Tensor t = tensor::matrix(round.rows, round.cols);
-    masked_mean(round, {}, t.mat(), {});
+    if (round.all_dense()) return average_svd(round, rank, svd_seed);
+    tensor::Tensor t = tensor::matrix(round.rows, round.cols), covered = tensor::matrix(round.rows, round.cols);
+    if (!masked_mean(round, {}, t.mat(), covered.mat())) return average_svd(round, rank, svd_seed);
     return truncated_svd(t.mat(), rank, svd_seed);
   });
 }

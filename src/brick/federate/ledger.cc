@@ -12,9 +12,12 @@ void RoundLedger::record(int64_t round, std::span<const ClientUpdate> updates, c
     entry.reason = review.reasons[k].value_or("");
     entry.accepted = !review.reasons[k];
     entry.update_norm = review.norms[k];
-    if (update.adapter != nullptr) {
-      entry.rank = update.adapter->config.rank;
-      entry.bytes_up = adapter_bytes(*update.adapter);
+    if (update.returned()) {
+      entry.rank = update.config().rank;
+      for_each_target(update, [&](int64_t layer, model::Proj proj, int64_t, int64_t) {
+        for (bool is_b : {false, true})
+          entry.bytes_up += tensor::byte_count(tensor::DType::kF32, update.outline(layer, proj, is_b).shape);
+      });
     }
     if (update.sent != nullptr) entry.bytes_down = adapter_bytes(*update.sent);
     if (entry.accepted) entry.sparsity = sparsity(update);

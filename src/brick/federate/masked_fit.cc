@@ -78,9 +78,9 @@ class FilledMap final : public LinearMap {
 }  // namespace
 
 LowRank masked_fit(const MatrixRound& round, const Trust& trust, int64_t rank, int64_t iterations, uint64_t seed) {
-  if (round.all_dense() || round.unchanged() || trust.tau == 1.0) return average_svd(round, rank, seed);
+  if (round.all_dense() || trust.tau == 1.0) return average_svd(round, rank, seed);
   tensor::Tensor t = tensor::matrix(round.rows, round.cols), omega = tensor::matrix(round.rows, round.cols);
-  masked_mean(round, trust, t.mat(), omega.mat());
+  if (!masked_mean(round, trust, t.mat(), omega.mat())) return average_svd(round, rank, seed);
   float *const begin = omega.f32(), *const end = begin + omega.size();
   const float largest = *std::max_element(begin, end);
   LowRank x = truncated_svd(t.mat(), rank, seed);

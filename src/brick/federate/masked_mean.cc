@@ -12,25 +12,36 @@ using kernels::Trans;
 using tensor::ConstMatView;
 using tensor::MatView;
 
-constexpr int64_t kChunk = 64;  // rows at a time: a few hundred kB a buffer
+constexpr int64_t kRows = 64;  // the fewest that are worth a thread
 
-void product_rows(const Factor& factor, int64_t begin, int64_t end, MatView out) {
-  kernels::gemm(Trans::kNo, Trans::kNo, static_cast<float>(factor.scale), factor.b.row_range(begin, end), factor.a,
-                0.0f, out);
+bool same_mask(const std::optional<tensor::MaskView>& x, const std::optional<tensor::MaskView>& y) {
+  if (!x || !y) return !x && !y;
+  if (x->words == y->words) return true;
+  return x->rows == y->rows && x->cols == y->cols && std::ranges::equal(x->bytes(), y->bytes());
 }
 
-// covered += w M, sum += w M~ d; one row. `d` null: zero.
-void add_row(const Contribution& client, int64_t row, float tau, const float* d, int64_t cols, float* covered,
-             float* sum) {
-  const float w = static_cast<float>(client.weight);
-  if (!client.mask) {
+// The clients by their masks, in the order of each group's first.
+std::vector<std::vector<const Contribution*>> by_mask(const MatrixRound& round) {
+  std::vector<std::vector<const Contribution*>> groups;
+  for (const Contribution& client : round.clients) {
+    const auto found = std::find_if(groups.begin(), groups.end(),
+                                    [&](const auto& group) { return same_mask(group[0]->mask, client.mask); });
+    (found != groups.end() ? *found : groups.emplace_back()).push_back(&client);
+  }
+  return groups;
+}
+
+// covered += w M, sum += M~ d; one row. `d` null: zero.
+void add_row(const std::optional<tensor::MaskView>& mask, int64_t row, float w, float tau, const float* d, int64_t cols,
+             float* covered, float* sum) {
+  if (!mask) {
     for (int64_t c = 0; c < cols; ++c) covered[c] += w;
     if (d != nullptr)
-      for (int64_t c = 0; c < cols; ++c) sum[c] += w * d[c];
+      for (int64_t c = 0; c < cols; ++c) sum[c] += d[c];
     return;
   }
-  const uint64_t* words = client.mask->row(row);
-  const float off = tau * w, weights[2] = {off, w};
+  const uint64_t* words = mask->row(row);
+  const float weights[2] = {tau, 1.0f};
   for (int64_t c0 = 0; c0 < cols; c0 += 64) {
     uint64_t bits = words[c0 / 64];
     const int64_t end = std::min(cols, c0 + 64);
@@ -42,51 +53,47 @@ void add_row(const Contribution& client, int64_t row, float tau, const float* d,
   }
 }
 
-// t = P_g + sum / C; covered becomes C.
-void finish(float rest, const float* sum, int64_t count, float* covered, float* t) {
+// t = sum / C, of what was the sum; covered becomes C.
+void divide(float rest, int64_t count, float* covered, float* t) {
   for (int64_t i = 0; i < count; ++i) {
     const float c = covered[i] + rest * std::max(0.0f, 1.0f - covered[i]);
     covered[i] = c;
-    t[i] += c > 0.0f ? sum[i] / c : 0.0f;
+    t[i] = c > 0.0f ? t[i] / c : 0.0f;
   }
 }
 
 }  // namespace
 
-void masked_mean(const MatrixRound& round, const Trust& trust, MatView t, MatView weight) {
-  const int64_t cols = round.cols, piece = kChunk * cols;
+bool masked_mean(const MatrixRound& round, const Trust& trust, MatView t, MatView weight) {
+  const int64_t cols = round.cols;
   const float tau = static_cast<float>(trust.tau), rest = static_cast<float>(trust.tau + trust.anchor);
-  const int64_t pieces = std::clamp<int64_t>(round.rows / kChunk, 1, threads());
-  tensor::Tensor buffers = tensor::matrix(pieces, 4 * piece);
-  parallel_for(pieces, [&](int64_t p) {
-    float* trained = buffers.mat().row(p);
-    float *sent = trained + piece, *sum = sent + piece, *covered = sum + piece;
-    for (int64_t begin = round.rows * p / pieces, last = round.rows * (p + 1) / pieces; begin < last; begin += kChunk) {
-      const int64_t end = std::min(begin + kChunk, last), count = (end - begin) * cols;
-      std::fill_n(sum, count, 0.0f);
-      std::fill_n(covered, count, 0.0f);
-      for (const Contribution& client : round.clients) {
-        if (!client.unchanged) {
-          product_rows(client.trained, begin, end, {trained, end - begin, cols});
-          if (client.sent) {
-            product_rows(*client.sent, begin, end, {sent, end - begin, cols});
-            for (int64_t i = 0; i < count; ++i) trained[i] -= sent[i];
-          }
-        }
-        for (int64_t r = begin; r < end; ++r) {
-          const int64_t at = (r - begin) * cols;
-          add_row(client, r, tau, client.unchanged ? nullptr : trained + at, cols, covered + at, sum + at);
-        }
-      }
-      const MatView out = t.row_range(begin, end);
-      if (round.global)
-        product_rows(*round.global, begin, end, out);
-      else
-        std::fill_n(out.data, count, 0.0f);
-      finish(rest, sum, count, covered, out.data);
-      if (weight.data != nullptr) std::copy_n(covered, count, weight.row(begin));
-    }
+  ProductSum group_sum(round.rows, cols, round.stacked_rank());
+  bool moved = false;
+  for (int64_t r = 0; r < round.rows; ++r) {
+    std::fill_n(t.row(r), cols, 0.0f);
+    std::fill_n(weight.row(r), cols, 0.0f);
+  }
+  for (const std::vector<const Contribution*>& group : by_mask(round)) {
+    double w = 0;
+    for (const Contribution* client : group) w += client->weight;
+    group_sum.clear();
+    add_moves(round, group, 0.0, group_sum);
+    const bool zero = group_sum.empty();
+    const ConstMatView d = zero ? ConstMatView() : group_sum.dense();
+    moved = moved || !zero;
+    parallel_ranges(round.rows, kRows, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        add_row(group[0]->mask, r, static_cast<float>(w), tau, zero ? nullptr : d.row(r), cols, weight.row(r),
+                t.row(r));
+    });
+  }
+  parallel_ranges(round.rows, kRows, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) divide(rest, cols, weight.row(r), t.row(r));
   });
+  if (round.global)
+    kernels::gemm(Trans::kNo, Trans::kNo, static_cast<float>(round.global->scale), round.global->b, round.global->a,
+                  1.0f, t);
+  return moved;
 }
 
 }  // namespace brick::federate

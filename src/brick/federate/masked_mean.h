@@ -16,8 +16,9 @@ struct Trust {
 //
 // which minimises sum_k w_k M~_k (x - P_k)^2 + w_0 (1 - c)(x - P_g)^2 in each entry: C weighs that entry in
 // the low-rank fit. The anchor of method 1.4 (H2) is weighed with the share of clients that lack the entry
-// (our choice), so that without masks it vanishes and hete-h2 is flexlora. t is [rows, cols]; so is weight,
-// or empty where C is not wanted.
-void masked_mean(const MatrixRound& round, const Trust& trust, tensor::MatView t, tensor::MatView weight);
+// (our choice), so that without masks it vanishes and hete-h2 is flexlora. t and weight (C) are
+// [rows, cols]. Clients of one mask are summed before it is applied. False where every client returned what it
+// was sent.
+bool masked_mean(const MatrixRound& round, const Trust& trust, tensor::MatView t, tensor::MatView weight);
 
 }  // namespace brick::federate

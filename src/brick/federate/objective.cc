@@ -11,11 +11,14 @@ double entry(const Factor& factor, int64_t r, int64_t c) {
   return factor.scale * sum;
 }
 
-double entry_cost(const MatrixRound& round, const Trust& trust, const Factor& x, int64_t r, int64_t c) {
+double entry_cost(const MatrixRound& round, std::span<const model::LoraPair> trained, const Trust& trust,
+                  const Factor& x, int64_t r, int64_t c) {
   const double base = round.global ? entry(*round.global, r, c) : 0.0, move = entry(x, r, c) - base;
   double cost = 0, covered = 0;
-  for (const Contribution& client : round.clients) {
-    const double d = entry(client.trained, r, c) - (client.sent ? entry(*client.sent, r, c) : 0.0);
+  for (size_t k = 0; k < trained.size(); ++k) {
+    const Contribution& client = round.clients[k];
+    const double d = entry(factor_of(trained[k], client.update->config().scale()), r, c) -
+                     (client.sent ? entry(*client.sent, r, c) : 0.0);
     const bool kept = !client.mask || client.mask->kept(r, c);
     covered += kept ? client.weight : 0.0;
     cost += client.weight * (kept ? 1.0 : trust.tau) * (move - d) * (move - d);
@@ -32,8 +35,10 @@ double masked_objective(const model::Adapter* global, std::span<const ClientUpda
   model::for_each_pair(x, [&](int64_t layer, model::Proj proj, const model::LoraPair& pair) {
     const MatrixRound round = matrix_round(global, updates, weights, layer, proj);
     const Factor factor = factor_of(pair, x.config.scale());
+    std::vector<model::LoraPair> trained;
+    for (const Contribution& client : round.clients) trained.push_back(client.update->pair(layer, proj));
     for (int64_t r = 0; r < round.rows; ++r)
-      for (int64_t c = 0; c < round.cols; ++c) total += entry_cost(round, trust, factor, r, c);
+      for (int64_t c = 0; c < round.cols; ++c) total += entry_cost(round, trained, trust, factor, r, c);
   });
   return total;
 }

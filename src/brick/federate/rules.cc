@@ -52,12 +52,12 @@ model::Adapter aggregate(const model::Adapter* global, std::span<const ClientUpd
   if (rule->needs_equal_ranks) {
     const ClientUpdate& first = updates[0];
     for (const ClientUpdate& update : updates)
-      if (update.adapter->config.rank != first.adapter->config.rank)
+      if (update.config().rank != first.config().rank)
         fail(ErrorCode::kMismatch,
              "{} averages factors of one rank, but client '{}' has rank {} and '{}' {}; use zero-pad, "
              "flexlora "
              "or a hete rule",
-             rule->name, update.name, update.adapter->config.rank, first.name, first.adapter->config.rank);
+             rule->name, update.name, update.config().rank, first.name, first.config().rank);
   }
   std::vector<ClientUpdate> ordered(updates.begin(), updates.end());
   std::stable_sort(ordered.begin(), ordered.end(),

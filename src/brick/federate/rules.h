@@ -10,9 +10,11 @@
 // as it was, alpha = c r, and B carries the rest. The clients are put into the order of their names first, so
 // that their order changes no bit.
 //
-// Memory: matrix by matrix, streaming over the clients. Of one matrix at a time hete-h1 holds one float32
-// array [out, in] (T), hete-h2 and hete-tau two (T and C); flexlora one only where the clients' ranks sum to
-// more than half the matrix's smaller side. Everything else is thin factors and buffers of a few rows.
+// Memory: matrix by matrix, streaming over the clients, so that it does not grow with them; small matrices one
+// a thread, large ones one at a time. The rules in weight space hold factors of up to a matrix's size; flexlora
+// one float32 array [out, in] beside them where the clients' ranks sum to more than half the matrix's smaller
+// side, the hete rules three (T, C and the sum of one block's clients). Clients of one block share the work on
+// its mask.
 #pragma once
 
 #include <span>

@@ -13,10 +13,27 @@ std::vector<LayerMasks> masks_of(const model::Model& block) {
   return masks;
 }
 
+int64_t ClientUpdate::layers() const {
+  return file != nullptr ? file->layers() : static_cast<int64_t>(adapter->layers.size());
+}
+
+tensor::TensorView ClientUpdate::outline(int64_t layer, model::Proj proj, bool is_b) const {
+  if (file != nullptr) return {tensor::DType::kF32, file->shape(layer, proj, is_b), {}};
+  const model::LoraPair& pair = adapter->at(layer, proj);
+  const tensor::Tensor& factor = is_b ? pair.b : pair.a;
+  return {factor.dtype(), factor.shape(), {}};
+}
+
+model::LoraPair ClientUpdate::pair(int64_t layer, model::Proj proj) const {
+  if (file != nullptr) return file->read(layer, proj);
+  const model::LoraPair& pair = adapter->at(layer, proj);
+  return {pair.a.clone(), pair.b.clone()};
+}
+
 double sparsity(const ClientUpdate& update) {
   int64_t total = 0, kept = 0;
-  model::for_each_pair(*update.adapter, [&](int64_t layer, model::Proj proj, const model::LoraPair& pair) {
-    const int64_t size = pair.b.shape()[0] * pair.a.shape()[1];
+  for_each_target(update, [&](int64_t layer, model::Proj proj, int64_t rows, int64_t cols) {
+    const int64_t size = rows * cols;
     total += size;
     const auto& mask =
         update.masks.empty() ? std::nullopt : update.masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];

@@ -3,12 +3,18 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "brick/base/rng.h"
+#include "brick/io/mapped_file.h"
 #include "brick/model/model.h"
+
+namespace brick::io {
+class SafetensorsFile;
+}
 
 namespace brick::model {
 
@@ -68,6 +74,37 @@ void check_fits(const Adapter& adapter, const Model& model);
 // masked adapter carries peft_type LORA with a `brick` section; only models with the same mask take it
 // (check_fits). `path` of save_adapter must be an existing folder: callers make it atomic.
 Adapter load_adapter(const std::string& path);
+
+// Such a folder opened, its numbers unread: a few kB an adapter, however large it is.
+class AdapterFile {
+ public:
+  // Checks what load_adapter checks, except that values are finite.
+  explicit AdapterFile(const std::string& path);
+
+  const LoraConfig& config() const { return config_; }
+  int64_t layers() const { return static_cast<int64_t>(layers_.size()); }
+  // Of A [r, in] or B [out, r]; empty where the matrix is no target.
+  tensor::Shape shape(int64_t layer, Proj proj, bool is_b) const;
+  // One matrix's factors as f32; the file's pages are let go. From any thread.
+  LoraPair read(int64_t layer, Proj proj) const;
+
+ private:
+  struct Slot {
+    uint64_t offset = 0;  // in the file
+    int64_t rows = 0, cols = 0;
+    tensor::DType dtype{};
+    bool present() const { return rows > 0; }
+  };
+  using LayerSlots = std::array<std::array<Slot, 2>, kProjCount>;  // A, B
+
+  void find_factors(const io::SafetensorsFile& file);
+  tensor::Tensor read(const Slot& slot) const;
+
+  LoraConfig config_;
+  std::vector<LayerSlots> layers_;
+  std::shared_ptr<const io::MappedFile> file_;
+};
+
 void save_adapter(const Adapter& adapter, const std::string& base_name, const std::string& path);
 
 }  // namespace brick::model

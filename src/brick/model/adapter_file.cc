@@ -99,18 +99,13 @@ std::optional<Place> place_of(std::string_view name) {
   return std::nullopt;
 }
 
-tensor::Tensor read_factor(const io::SafetensorsFile& file, const io::SafetensorInfo& info, bool is_b, int64_t rank) {
+void check_factor(const io::SafetensorsFile& file, const io::SafetensorInfo& info, bool is_b, int64_t rank) {
   const tensor::TensorView view = file.tensor(info);
   if (!tensor::is_float(view.dtype))
     fail(ErrorCode::kUnsupported, "{}: {} is {}; f32, f16 and bf16 are supported", file.name(), info.name, info.dtype);
   if (view.shape.size() != 2 || view.shape[is_b ? 1 : 0] != rank || view.shape[is_b ? 0 : 1] <= 0)
     fail(ErrorCode::kCorrupt, "{}: {} has shape [{}], but adapter_config.json says rank {}", file.name(), info.name,
          fmt::join(view.shape, ", "), rank);
-  tensor::Tensor values = tensor::to_f32(view);
-  for (int64_t i = 0; i < values.size(); ++i)
-    if (!std::isfinite(values.f32()[i]))
-      fail(ErrorCode::kNumeric, "{}: {} has the value {} at {}", file.name(), info.name, values.f32()[i], i);
-  return values;
 }
 
 std::string module_name(int64_t layer, Proj proj) {
@@ -121,40 +116,10 @@ bool is_target(const LoraConfig& config, Proj proj) {
   return std::find(config.targets.begin(), config.targets.end(), proj) != config.targets.end();
 }
 
-// Reads every tensor; all layers must have the same targets.
-void read_pairs(const io::SafetensorsFile& file, Adapter& adapter) {
-  std::map<int64_t, std::array<LoraPair, kProjCount>> layers;
-  for (const io::SafetensorInfo& info : file.tensors()) {
-    const std::optional<Place> place = place_of(info.name);
-    if (!place)
-      fail(ErrorCode::kUnsupported, "{}: tensor {} is no LoRA factor of a llama's linear layer", file.name(),
-           info.name);
-    LoraPair& pair = layers[place->layer][static_cast<size_t>(place->proj)];
-    tensor::Tensor& factor = place->is_b ? pair.b : pair.a;
-    if (!factor.empty())
-      fail(ErrorCode::kCorrupt, "{}: tensor {} is there twice under two names", file.name(), info.name);
-    factor = read_factor(file, info, place->is_b, adapter.config.rank);
-  }
-  if (layers.empty()) fail(ErrorCode::kCorrupt, "{}: holds no tensor", file.name());
-  for (Proj proj : kProjs) {
-    const LoraPair& pair = layers.begin()->second[static_cast<size_t>(proj)];
-    if (!pair.a.empty() || !pair.b.empty()) adapter.config.targets.push_back(proj);
-  }
-  for (auto& [index, layer] : layers) {
-    if (index != static_cast<int64_t>(adapter.layers.size()))
-      fail(ErrorCode::kUnsupported, "{}: layer {} has no factors, but layer {} has; an adapter has the same in all",
-           file.name(), adapter.layers.size(), index);
-    for (Proj proj : kProjs) {
-      const LoraPair& pair = layer[static_cast<size_t>(proj)];
-      if (pair.a.empty() != pair.b.empty())
-        fail(ErrorCode::kCorrupt, "{}: {}.lora_{}.weight is missing", file.name(), module_name(index, proj),
-             pair.a.empty() ? 'A' : 'B');
-      if (pair.present() != is_target(adapter.config, proj))
-        fail(ErrorCode::kUnsupported, "{}: {} is {}, unlike in layer 0; an adapter has the same in all layers",
-             file.name(), module_name(index, proj), pair.present() ? "present" : "missing");
-    }
-    adapter.layers.push_back(std::move(layer));
-  }
+void check_finite(const tensor::Tensor& values, const std::string& file, const std::string& name) {
+  for (int64_t i = 0; i < values.size(); ++i)
+    if (!std::isfinite(values.f32()[i]))
+      fail(ErrorCode::kNumeric, "{}: {} has the value {} at {}", file, name, values.f32()[i], i);
 }
 
 // Names in target_modules must have tensors; expressions are PEFT's own (Python), so the tensors decide.
@@ -199,19 +164,89 @@ json config_json(const Adapter& adapter, const std::string& base_name) {
 
 }  // namespace
 
-Adapter load_adapter(const std::string& path) {
+// All layers must have the same targets.
+void AdapterFile::find_factors(const io::SafetensorsFile& file) {
+  std::map<int64_t, LayerSlots> layers;
+  for (const io::SafetensorInfo& info : file.tensors()) {
+    const std::optional<Place> place = place_of(info.name);
+    if (!place)
+      fail(ErrorCode::kUnsupported, "{}: tensor {} is no LoRA factor of a llama's linear layer", file.name(),
+           info.name);
+    Slot& slot = layers[place->layer][static_cast<size_t>(place->proj)][place->is_b ? 1 : 0];
+    if (slot.present())
+      fail(ErrorCode::kCorrupt, "{}: tensor {} is there twice under two names", file.name(), info.name);
+    check_factor(file, info, place->is_b, config_.rank);
+    slot = {info.offset, info.shape[0], info.shape[1], file.tensor(info).dtype};
+  }
+  if (layers.empty()) fail(ErrorCode::kCorrupt, "{}: holds no tensor", file.name());
+  for (Proj proj : kProjs) {
+    const auto& [a, b] = layers.begin()->second[static_cast<size_t>(proj)];
+    if (a.present() || b.present()) config_.targets.push_back(proj);
+  }
+  for (const auto& [index, layer] : layers) {
+    if (index != this->layers())
+      fail(ErrorCode::kUnsupported, "{}: layer {} has no factors, but layer {} has; an adapter has the same in all",
+           file.name(), this->layers(), index);
+    for (Proj proj : kProjs) {
+      const auto& [a, b] = layer[static_cast<size_t>(proj)];
+      if (a.present() != b.present())
+        fail(ErrorCode::kCorrupt, "{}: {}.lora_{}.weight is missing", file.name(), module_name(index, proj),
+             a.present() ? 'B' : 'A');
+      if (a.present() != is_target(config_, proj))
+        fail(ErrorCode::kUnsupported, "{}: {} is {}, unlike in layer 0; an adapter has the same in all layers",
+             file.name(), module_name(index, proj), a.present() ? "present" : "missing");
+    }
+    layers_.push_back(layer);
+  }
+}
+
+AdapterFile::AdapterFile(const std::string& path) {
   const fs::path folder(path);
   if (!fs::exists(folder)) fail(ErrorCode::kNotFound, "adapter {}: no such folder", path);
   const std::string config_path = (folder / kConfigFile).string();
   const json object = io::read_json_file(config_path);
-  Adapter adapter;
-  adapter.config = read_config(object, config_path);
+  config_ = read_config(object, config_path);
   const io::SafetensorsFile file = io::SafetensorsFile::open(folder / kWeightsFile);
-  read_pairs(file, adapter);
-  check_targets(JsonFields(object, config_path), adapter.config);
+  file_ = file.file();
+  find_factors(file);
+  check_targets(JsonFields(object, config_path), config_);
   const auto base = file.metadata().find(kFingerprintKey);
-  if (adapter.config.base_fingerprint.empty() && base != file.metadata().end())
-    adapter.config.base_fingerprint = base->second;
+  if (config_.base_fingerprint.empty() && base != file.metadata().end()) config_.base_fingerprint = base->second;
+  file_->drop_pages(file_->bytes());
+}
+
+tensor::Shape AdapterFile::shape(int64_t layer, Proj proj, bool is_b) const {
+  const Slot& slot = layers_[static_cast<size_t>(layer)][static_cast<size_t>(proj)][is_b ? 1 : 0];
+  return slot.present() ? tensor::Shape{slot.rows, slot.cols} : tensor::Shape{};
+}
+
+tensor::Tensor AdapterFile::read(const Slot& slot) const {
+  const tensor::Shape shape{slot.rows, slot.cols};
+  const auto bytes = static_cast<size_t>(tensor::byte_count(slot.dtype, shape));
+  return tensor::to_f32({slot.dtype, shape, file_->bytes().subspan(slot.offset, bytes)});
+}
+
+LoraPair AdapterFile::read(int64_t layer, Proj proj) const {
+  const auto& [a, b] = layers_[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
+  LoraPair pair{read(a), read(b)};
+  // The whole file, as the system maps pages around those that are read.
+  file_->drop_pages(file_->bytes());
+  return pair;
+}
+
+Adapter load_adapter(const std::string& path) {
+  const AdapterFile file(path);
+  Adapter adapter;
+  adapter.config = file.config();
+  adapter.layers.resize(static_cast<size_t>(file.layers()));
+  for (int64_t layer = 0; layer < file.layers(); ++layer)
+    for (Proj proj : adapter.config.targets) {
+      LoraPair pair = file.read(layer, proj);
+      const std::string weights = (fs::path(path) / kWeightsFile).string();
+      check_finite(pair.a, weights, module_name(layer, proj) + ".lora_A.weight");
+      check_finite(pair.b, weights, module_name(layer, proj) + ".lora_B.weight");
+      adapter.at(layer, proj) = std::move(pair);
+    }
   return adapter;
 }
 

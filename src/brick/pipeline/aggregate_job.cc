@@ -25,13 +25,50 @@ double parse_number(const std::string& text, const std::string& what) {
   return value;
 }
 
-// The client's files in memory; updates look at them. A file that cannot be read rejects the client, not the round.
-struct LoadedClient {
-  AggregateJob::Client source;
-  model::Adapter adapter;
-  std::optional<model::Adapter> sent;
-  std::string unreadable;
+// What clients of one block share.
+struct Block {
+  model::Model model;
+  std::vector<federate::LayerMasks> masks;
+  std::string mask_hash, fingerprint;
+
+  explicit Block(const std::string& path)
+      : model(model::load_model(path, {.tokenizer = false})),
+        masks(federate::masks_of(model)),
+        mask_hash(model::mask_hash(model)),
+        fingerprint(model::fingerprint(model)) {}
 };
+
+// What the updates look at: files, each read a matrix at a time, and what the clients share.
+struct Clients {
+  std::list<model::AdapterFile> files;
+  std::map<std::string, Block> blocks;
+  std::map<int64_t, model::Adapter> sent;  // by rank
+};
+
+// Throws where the client's files are no adapter or no block.
+federate::ClientUpdate open_client(const AggregateJob::Client& client, const model::Adapter* global, uint64_t seed,
+                                   Clients& clients) {
+  model::AdapterFile file(client.adapter);
+  federate::ClientUpdate update;
+  update.name = client.adapter;
+  update.records = client.records;
+  update.base_fingerprint = file.config().base_fingerprint;
+  if (!client.block.empty()) {
+    const auto found = clients.blocks.find(client.block);
+    const Block& block = found != clients.blocks.end()
+                             ? found->second
+                             : clients.blocks.try_emplace(client.block, client.block).first->second;
+    update.masks = block.masks;
+    update.mask_hash = block.mask_hash;
+    if (update.base_fingerprint.empty()) update.base_fingerprint = block.fingerprint;
+  }
+  if (const int64_t rank = file.config().rank; global != nullptr && rank != global->config.rank) {
+    if (!clients.sent.contains(rank)) clients.sent.emplace(rank, federate::truncate(*global, rank, seed));
+    update.sent = &clients.sent.at(rank);
+  }
+  update.file = &clients.files.emplace_back(std::move(file));
+  return update;
+}
 
 }  // namespace
 
@@ -72,39 +109,17 @@ nlohmann::json aggregate(const AggregateJob& job, const RunSettings& settings, P
   const Workbench base(job.base, settings, !job.validation.empty());
   const std::optional<model::Adapter> global = load_fitting_adapter(job.global, base.model(), sink);
 
-  std::map<std::string, model::Model> blocks;
-  std::list<LoadedClient> loaded;
+  // A file that cannot be read rejects its client, not the round.
+  Clients clients;
   std::vector<federate::ClientUpdate> updates;
-  for (const AggregateJob::Client& client : job.clients) {
-    LoadedClient& c = loaded.emplace_back();
-    c.source = client;
-    try {
-      c.adapter = model::load_adapter(client.adapter);
-      if (!client.block.empty() && !blocks.contains(client.block))
-        blocks.emplace(client.block, model::load_model(client.block, {.tokenizer = false}));
-      if (global && c.adapter.config.rank != global->config.rank)
-        c.sent = federate::truncate(*global, c.adapter.config.rank, settings.seed);
-    } catch (const Error& e) {
-      c.unreadable = e.what();
-      continue;
-    }
-    federate::ClientUpdate update;
-    update.name = client.adapter;
-    update.adapter = &c.adapter;
-    update.sent = c.sent ? &*c.sent : nullptr;
-    update.records = client.records;
-    update.base_fingerprint = c.adapter.config.base_fingerprint;
-    if (!client.block.empty()) {
-      const model::Model& block = blocks.at(client.block);
-      update.masks = federate::masks_of(block);
-      update.mask_hash = model::mask_hash(block);
-      if (update.base_fingerprint.empty()) update.base_fingerprint = model::fingerprint(block);
-    }
-    updates.push_back(std::move(update));
-  }
   nlohmann::json rejected = nlohmann::json::array();
-  for (const LoadedClient& c : loaded)
-    if (!c.unreadable.empty()) rejected.push_back({{"client", c.source.adapter}, {"reason", c.unreadable}});
+  for (const AggregateJob::Client& client : job.clients) {
+    try {
+      updates.push_back(open_client(client, global ? &*global : nullptr, settings.seed, clients));
+    } catch (const Error& e) {
+      rejected.push_back({{"client", client.adapter}, {"reason", e.what()}});
+    }
+  }
   if (updates.empty())
     fail(ErrorCode::kInvalidInput, "no client is acceptable: {}", rejected[0]["reason"].get<std::string>());
   const federate::Review review =

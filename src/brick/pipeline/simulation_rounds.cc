@@ -1,4 +1,7 @@
 // The rounds of a simulation: tune, upload, aggregate.
+#include <list>
+#include <map>
+
 #include "brick/base/error.h"
 #include "brick/base/process.h"
 #include "brick/federate/check_update.h"
@@ -89,7 +92,8 @@ void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter
   const nlohmann::json& event = folder_.once({{"event", "aggregate"}, {"round", round}}, [&] {
     const Stopwatch watch;
     const model::Adapter global = load_global(round - 1);
-    std::vector<model::Adapter> adapters(clients_.size());
+    std::list<model::AdapterFile> files;
+    std::map<const model::Model*, std::vector<federate::LayerMasks>> masks;
     std::vector<federate::ClientUpdate> updates;
     nlohmann::json rejected = nlohmann::json::array();
     for (size_t i = 0; i < clients_.size(); ++i) {
@@ -97,16 +101,17 @@ void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter
       federate::ClientUpdate update;
       update.name = clients_[i].config->name;
       try {
-        adapters[i] = model::load_adapter((folder_.round(round) / "clients" / update.name).string());
+        update.file = &files.emplace_back((folder_.round(round) / "clients" / update.name).string());
       } catch (const Error& e) {
         rejected.push_back({{"client", update.name}, {"reason", e.what()}});
         continue;
       }
-      update.adapter = &adapters[i];
       update.sent = &sent[i];
-      update.masks = federate::masks_of(*clients_[i].block);
+      const auto [shared, added] = masks.try_emplace(clients_[i].block);
+      if (added) shared->second = federate::masks_of(*shared->first);
+      update.masks = shared->second;
       update.mask_hash = model::mask_hash(*clients_[i].block);
-      update.base_fingerprint = adapters[i].config.base_fingerprint;
+      update.base_fingerprint = update.config().base_fingerprint;
       update.records = static_cast<double>(clients_[i].records);
       updates.push_back(std::move(update));
     }
