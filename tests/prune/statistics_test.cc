@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <limits>
 
 #include "brick/prune/inverse_factor.h"
@@ -83,12 +84,13 @@ std::vector<double> damped_hessian(const InputStatistics& inputs, double damping
 
 TEST(InverseFactor, ReproducesTheInverse) {
   for (const int64_t n : {1, 5, 96, 97, 250}) {
-    const InputStatistics inputs = statistics_of(correlated_inputs(2 * n, n, 7).mat(), Needs::kHessian);
+    InputStatistics inputs = statistics_of(correlated_inputs(2 * n, n, 7).mat(), Needs::kHessian);
+    const auto size = static_cast<size_t>(n);
+    const std::vector<double> want = inverse_of(damped_hessian(inputs, 0.01), size);
     const InverseFactor factor = factor_inverse(inputs, 0.01);
     ASSERT_TRUE(factor.found());
     EXPECT_EQ(factor.damping, 0.01);
-    const auto size = static_cast<size_t>(n);
-    const std::vector<double> want = inverse_of(damped_hessian(inputs, 0.01), size);
+    EXPECT_TRUE(inputs.gram.empty());
     const tensor::ConstMatView u = factor.upper.mat();
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t j = 0; j < n; ++j) {
@@ -106,17 +108,35 @@ TEST(InverseFactor, ReproducesTheInverse) {
   }
 }
 
+InverseFactor factor_of(const std::vector<double>& gram, double damping) {
+  InputStatistics inputs = statistics_from_gram(gram);
+  return factor_inverse(inputs, damping);
+}
+
 TEST(InverseFactor, DampingGrowsUntilItFactorises) {
   // Eigenvalues of H: 2 (1 +- 1.05); 0.01 is too little, 0.1 is enough.
-  const InverseFactor raised = factor_inverse(statistics_from_gram({1, 1.05, 0, 1}), 0.01);
+  const InverseFactor raised = factor_of({1, 1.05, 0, 1}, 0.01);
   ASSERT_TRUE(raised.found());
   EXPECT_DOUBLE_EQ(raised.damping, 0.1);
-  EXPECT_FALSE(factor_inverse(statistics_from_gram({1, 5, 0, 1}), 0.01).found());
-  EXPECT_FALSE(factor_inverse(statistics_from_gram({1, std::nan(""), 0, 1}), 0.01).found());
+  EXPECT_FALSE(factor_of({1, 5, 0, 1}, 0.01).found());
+  EXPECT_FALSE(factor_of({1, std::nan(""), 0, 1}, 0.01).found());
+}
+
+TEST(InverseFactor, RaisedDampingGivesWhatItGivesAtOnce) {
+  // The factorisation ends with column 0, so the first try fails when all else is overwritten.
+  const int64_t n = 230;
+  const tensor::Tensor x = correlated_inputs(3 * n, n, 11);
+  std::vector<double> gram = statistics_of(x.mat(), Needs::kHessian).gram;
+  gram[0] *= 0.5;  // no longer a matrix of products: indefinite
+  const InverseFactor raised = factor_of(gram, 1e-9);
+  ASSERT_TRUE(raised.found());
+  ASSERT_GT(raised.damping, 1e-9);
+  const InverseFactor at_once = factor_of(gram, raised.damping);
+  EXPECT_EQ(std::memcmp(raised.upper.f32(), at_once.upper.f32(), raised.upper.bytes().size()), 0);
 }
 
 TEST(InverseFactor, SingularWithoutDampingIsRetriedWithSome) {
-  const InverseFactor factor = factor_inverse(statistics_from_gram({1, 1, 0, 1}), 0.0);
+  const InverseFactor factor = factor_of({1, 1, 0, 1}, 0.0);
   ASSERT_TRUE(factor.found());
   EXPECT_DOUBLE_EQ(factor.damping, kLeastRetryDamping);
 }

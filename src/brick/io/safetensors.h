@@ -76,6 +76,7 @@ class SafetensorsSet {
   const SafetensorInfo* find_tensor(std::string_view name) const;  // nullptr if absent
   // As SafetensorsFile::tensor; the view lives as long as this set.
   tensor::TensorView tensor(std::string_view name) const;
+  void drop_pages() const noexcept;  // of all its files (mapped_file.h)
 
  private:
   std::string name_;

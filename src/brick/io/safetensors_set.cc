@@ -92,4 +92,8 @@ tensor::TensorView SafetensorsSet::tensor(std::string_view name) const {
   return files_[found->second].tensor(name);
 }
 
+void SafetensorsSet::drop_pages() const noexcept {
+  for (const SafetensorsFile& file : files_) file.file()->drop_pages(file.file()->bytes());
+}
+
 }  // namespace brick::io

@@ -15,6 +15,7 @@ using tensor::ConstMatView;
 using tensor::MatView;
 
 constexpr int64_t kQueryBlock = 64;
+constexpr int64_t kSharesAThread = 6;  // of the backward: with fewer, threads wait long for the last one
 
 struct Block {
   int64_t span = 0, first = 0, count = 0;  // queries [first, +count) of a span
@@ -36,6 +37,40 @@ MatView block_scores(const AttentionSpan& span, const Block& block, ConstMatView
        q.row_range(span.query_begin + block.first, span.query_begin + block.first + block.count),
        k.row_range(span.key_begin, span.key_begin + keys), 0.0f, scores);
   return scores;
+}
+
+// A task of the backward: queries [first, last) of a span, and the heads that share a KV head.
+struct Share {
+  int64_t span, kv, first, last, part, parts;  // which of its span's and KV head's parts
+  MatView dk, dv;                              // [keys that it sees, head_dim], its own or the result's
+
+  bool owns_sums() const { return part + 1 < parts; }
+  void clear_sums() const {
+    for (int64_t r = 0; r < dk.rows; ++r) {
+      std::fill_n(dk.row(r), dk.cols, 0.0f);
+      std::fill_n(dv.row(r), dv.cols, 0.0f);
+    }
+  }
+};
+
+// One a sequence and KV head; where these are too few for the threads they are cut into parts of about equal work.
+std::vector<Share> backward_shares(const AttentionShape& shape, std::span<const AttentionSpan> spans) {
+  const int64_t tasks = std::max<int64_t>(static_cast<int64_t>(spans.size()) * shape.kv_heads, 1);
+  const int64_t wanted = (kSharesAThread * threads() + tasks - 1) / tasks;
+  std::vector<Share> shares;
+  for (size_t s = 0; s < spans.size(); ++s) {
+    const int64_t blocks = (spans[s].queries + kQueryBlock - 1) / kQueryBlock;
+    const int64_t parts = std::clamp<int64_t>(blocks, 1, wanted);
+    // A query's work grows with its place.
+    const auto cut = [&](int64_t part) {
+      const double share = std::sqrt(static_cast<double>(part) / static_cast<double>(parts));
+      return std::min(static_cast<int64_t>(share * static_cast<double>(blocks)) * kQueryBlock, spans[s].queries);
+    };
+    for (int64_t kv = 0; kv < shape.kv_heads; ++kv)
+      for (int64_t part = 0; part < parts; ++part)
+        shares.push_back({static_cast<int64_t>(s), kv, cut(part), cut(part + 1), part, parts, {}, {}});
+  }
+  return shares;
 }
 
 }  // namespace
@@ -78,24 +113,39 @@ void attention_backward(Context& context, const AttentionShape& shape, std::span
                         ConstMatView d_o, MatView dq, MatView dk, MatView dv) {
   const int64_t group = shape.heads / shape.kv_heads, d = shape.head_dim;
   const int64_t memory_each = 2 * std::min(kQueryBlock, q.rows) * longest(spans);
-  float* memory = context.scratch(Context::kAttention, memory_each * threads());
   const float factor = 1.0f / std::sqrt(static_cast<float>(d));
-
-  // A task owns the keys and values of one sequence and one KV head, so its sums have a fixed order.
-  parallel_for(static_cast<int64_t>(spans.size()) * shape.kv_heads, [&](int64_t task) {
-    const AttentionSpan& span = spans[static_cast<size_t>(task / shape.kv_heads)];
-    const int64_t kv = task % shape.kv_heads;
-    const ConstMatView kh = k.col_range(kv * d, (kv + 1) * d), vh = v.col_range(kv * d, (kv + 1) * d);
-    const MatView dkh = dk.block(span.key_begin, span.keys, kv * d, d),
-                  dvh = dv.block(span.key_begin, span.keys, kv * d, d);
-    for (int64_t r = 0; r < span.keys; ++r) {
-      std::fill_n(dkh.row(r), d, 0.0f);
-      std::fill_n(dvh.row(r), d, 0.0f);
+  std::vector<Share> shares = backward_shares(shape, spans);
+  const auto keys_of = [&](const Share& share) {
+    const AttentionSpan& span = spans[static_cast<size_t>(share.span)];
+    return share.owns_sums() ? visible_keys(span, share.last - 1) : span.keys;
+  };
+  int64_t sums = 0;
+  for (const Share& share : shares) sums += share.owns_sums() ? 2 * keys_of(share) * d : 0;
+  float* memory = context.scratch(Context::kAttention, memory_each * threads() + sums);
+  float* next = memory + memory_each * threads();
+  for (Share& share : shares) {
+    const int64_t keys = keys_of(share), key_begin = spans[static_cast<size_t>(share.span)].key_begin;
+    if (share.owns_sums()) {
+      share.dk = {next, keys, d};
+      share.dv = {next + keys * d, keys, d};
+      next += 2 * keys * d;
+    } else {
+      share.dk = dk.block(key_begin, keys, share.kv * d, d);
+      share.dv = dv.block(key_begin, keys, share.kv * d, d);
     }
+  }
+
+  // Each share has sums of its own, so that their order is fixed.
+  parallel_for(static_cast<int64_t>(shares.size()), [&](int64_t task) {
+    const Share& share = shares[static_cast<size_t>(task)];
+    const AttentionSpan& span = spans[static_cast<size_t>(share.span)];
+    const int64_t kv = share.kv;
+    const ConstMatView kh = k.col_range(kv * d, (kv + 1) * d), vh = v.col_range(kv * d, (kv + 1) * d);
+    share.clear_sums();
     float* own = memory + memory_each * omp_get_thread_num();
     for (int64_t h = kv * group; h < (kv + 1) * group; ++h)
-      for (int64_t first = 0; first < span.queries; first += kQueryBlock) {
-        const Block block{0, first, std::min(kQueryBlock, span.queries - first)};
+      for (int64_t first = share.first; first < share.last; first += kQueryBlock) {
+        const Block block{0, first, std::min(kQueryBlock, share.last - first)};
         const int64_t row0 = span.query_begin + first;
         const ConstMatView qh = q.col_range(h * d, (h + 1) * d), doh = d_o.block(row0, block.count, h * d, d);
         const MatView p = block_scores(span, block, qh, kh, own);
@@ -113,9 +163,20 @@ void attention_backward(Context& context, const AttentionShape& shape, std::span
         const ConstMatView p_const = p, ds_const = ds;
         gemm(Trans::kNo, Trans::kNo, 1.0f, ds_const, keys, 0.0f, dq.block(row0, block.count, h * d, d));
         gemm(Trans::kYes, Trans::kNo, 1.0f, ds_const, qh.row_range(row0, row0 + block.count), 1.0f,
-             dkh.row_range(0, p.cols));
-        gemm(Trans::kYes, Trans::kNo, 1.0f, p_const, doh, 1.0f, dvh.row_range(0, p.cols));
+             share.dk.row_range(0, p.cols));
+        gemm(Trans::kYes, Trans::kNo, 1.0f, p_const, doh, 1.0f, share.dv.row_range(0, p.cols));
       }
+  });
+  parallel_for(static_cast<int64_t>(shares.size()), [&](int64_t task) {
+    const Share& whole = shares[static_cast<size_t>(task)];
+    if (whole.owns_sums()) return;
+    for (int64_t part = 0; part < whole.part; ++part) {
+      const Share& share = shares[static_cast<size_t>(task - whole.part + part)];
+      for (int64_t r = 0; r < share.dk.rows; ++r) {
+        axpy(1.0f, share.dk.row(r), whole.dk.row(r), d);
+        axpy(1.0f, share.dv.row(r), whole.dv.row(r), d);
+      }
+    }
   });
 }
 

@@ -106,6 +106,7 @@ Model load_block_weights(const std::string& folder, const nlohmann::json& config
     model.layers.push_back(std::move(layer));
   }
   refuse_others(*set, known);
+  model.drop_pages = [set] { set->drop_pages(); };
   if (const std::string found = mask_hash(model); found != model.block.mask_hash)
     fail(ErrorCode::kCorrupt, "{}: the masks hash to '{}', but config.json says '{}': the block was altered", folder,
          found.substr(0, 12), model.block.mask_hash.substr(0, 12));

@@ -63,6 +63,8 @@ Model load_gguf_weights(const io::GgufFile& file) {
     }
     model.layers.push_back(std::move(layer));
   }
+  model.drop_pages = [mapped = file.file()] { mapped->drop_pages(mapped->bytes()); };
+  model.drop_pages();  // of the rows that were copied
   return model;
 }
 

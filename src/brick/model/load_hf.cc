@@ -28,6 +28,7 @@ Model load_hf_weights(const std::string& folder, const nlohmann::json& config) {
     model.layers.push_back(std::move(layer));
   }
   refuse_others(*set, known);
+  model.drop_pages = [set] { set->drop_pages(); };
   return model;
 }
 

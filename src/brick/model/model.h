@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -38,6 +39,8 @@ struct Model {
   BlockSpec block;                               // of a dense model: nothing pruned
   std::optional<text::TokenizerSpec> tokenizer;  // filled on request (load.h)
   std::string source;                            // path it was loaded from
+  // Tells the system that the weights' pages are not needed for now; they are read from the file again when touched.
+  std::function<void()> drop_pages = [] {};
 
   const tensor::Matrix& head() const { return own_head ? *own_head : embedding; }
   int64_t parameters() const;         // counting zeros of pruned weights

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
@@ -15,29 +16,32 @@ namespace {
 
 using Eigen::Index;
 using Eigen::MatrixXd;
+using MatrixMap = Eigen::Map<MatrixXd>;
 
 constexpr Index kTile = 96;
 constexpr double kLeastPivot = 1e-13;  // of the largest diagonal entry: below, rounding alone made it positive
 
-// H with rows and columns in reverse, lower triangle: its Cholesky factor is R in reverse.
-MatrixXd reversed_hessian(const InputStatistics& inputs, double damping) {
-  const Index n = inputs.width();
+// The lower triangle of `h` becomes H with rows and columns in reverse, whose Cholesky factor is R in reverse. Its
+// upper triangle holds X^T X likewise and stays as it is; `diagonal` is the diagonal of that.
+void fill_hessian(const InputStatistics& inputs, const Eigen::VectorXd& diagonal, double damping, MatrixMap& h) {
+  const Index n = h.rows();
   const double scale = 2.0 / static_cast<double>(std::max<int64_t>(inputs.tokens, 1));
-  MatrixXd h(n, n);
+  parallel_for((n + kTile - 1) / kTile, [&](int64_t strip) {
+    for (Index i = 0; i < n; ++i)
+      for (Index j = strip * kTile; j < std::min((strip + 1) * kTile, i); ++j) h(i, j) = scale * h(j, i);
+  });
   double trace = 0;
-  for (Index j = 0; j < n; ++j) {
-    const double* row = inputs.gram.data() + j * n;
-    const bool dead = inputs.sum_squares[static_cast<size_t>(j)] == 0.0;
-    for (Index i = j; i < n; ++i) h(n - 1 - j, n - 1 - i) = scale * row[i];
-    if (dead) h(n - 1 - j, n - 1 - j) = 1.0;
-    trace += h(n - 1 - j, n - 1 - j);
+  for (Index j = n - 1; j >= 0; --j) {
+    const bool dead = inputs.sum_squares[static_cast<size_t>(n - 1 - j)] == 0.0;
+    h(j, j) = dead ? 1.0 : scale * diagonal[j];
+    trace += h(j, j);
   }
   h.diagonal().array() += damping * trace / static_cast<double>(n);
-  return h;
 }
 
-// The lower triangle of a becomes its Cholesky factor, tile by tile; false if it is not positive definite.
-bool cholesky_in_place(MatrixXd& a) {
+// The lower triangle of a becomes its Cholesky factor, tile by tile, and the rest stays as it is; false if it is not
+// positive definite.
+bool cholesky_in_place(MatrixMap& a) {
   const Index n = a.rows();
   const double least = std::sqrt(kLeastPivot * a.diagonal().maxCoeff());
   for (Index k = 0; k < n; k += kTile) {
@@ -58,41 +62,44 @@ bool cholesky_in_place(MatrixXd& a) {
       while ((i + 1) * (i + 2) / 2 <= pair) ++i;
       const auto [row, rows] = tile(i);
       const auto [col, cols] = tile(pair - i * (i + 1) / 2);
-      a.block(row, col, rows, cols).noalias() -= a.block(row, k, rows, size) * a.block(col, k, cols, size).transpose();
+      const auto left = a.block(row, k, rows, size), right = a.block(col, k, cols, size);
+      if (row == col)
+        a.block(row, col, rows, cols).triangularView<Eigen::Lower>() -= left * right.transpose();
+      else
+        a.block(row, col, rows, cols).noalias() -= left * right.transpose();
     });
   }
   return true;
 }
 
-// The inverse of a lower triangular matrix, by panels of columns.
-MatrixXd inverse_of_lower(const MatrixXd& lower) {
+// upper = the inverse of a lower triangular matrix with rows and columns in reverse, by panels of its columns.
+void reversed_inverse(const MatrixMap& lower, tensor::MatView upper) {
   const Index n = lower.rows();
-  MatrixXd inverse = MatrixXd::Zero(n, n);
   parallel_for((n + kTile - 1) / kTile, [&](int64_t panel) {
     const Index begin = panel * kTile, size = std::min(kTile, n - begin), left = n - begin;
-    auto columns = inverse.block(begin, begin, left, size);
-    columns.topRows(size).setIdentity();
+    MatrixXd columns = MatrixXd::Identity(left, size);
     lower.bottomRightCorner(left, left).triangularView<Eigen::Lower>().solveInPlace(columns);
+    for (Index r = 0; r < left; ++r)
+      for (Index c = 0; c < std::min(r + 1, size); ++c)
+        upper(n - 1 - begin - r, n - 1 - begin - c) = static_cast<float>(columns(r, c));
   });
-  return inverse;
 }
 
 }  // namespace
 
-InverseFactor factor_inverse(const InputStatistics& inputs, double damping) {
+InverseFactor factor_inverse(InputStatistics& inputs, double damping) {
   const Index n = inputs.width();
-  BRICK_ASSERT(static_cast<Index>(inputs.gram.size()) == n * n);
+  std::vector<double> memory = std::move(inputs.gram);
+  BRICK_ASSERT(static_cast<Index>(memory.size()) == n * n);
+  std::reverse(memory.begin(), memory.end());
+  MatrixMap h(memory.data(), n, n);
+  const Eigen::VectorXd diagonal = h.diagonal();
   for (int attempt = 0; attempt < kDampingTries; ++attempt) {
     if (attempt > 0) damping = std::max(10.0 * damping, kLeastRetryDamping);
-    MatrixXd h = reversed_hessian(inputs, damping);
+    fill_hessian(inputs, diagonal, damping, h);
     if (!cholesky_in_place(h)) continue;
-    const MatrixXd inverse = inverse_of_lower(h);
     InverseFactor out{tensor::matrix(n, n), damping};
-    const tensor::MatView upper = out.upper.mat();
-    parallel_ranges(n, 1, [&](int64_t begin, int64_t end) {
-      for (Index i = begin; i < end; ++i)
-        for (Index j = i; j < n; ++j) upper(i, j) = static_cast<float>(inverse(n - 1 - i, n - 1 - j));
-    });
+    reversed_inverse(h, out.upper.mat());
     return out;
   }
   return {{}, damping};

@@ -9,8 +9,9 @@ namespace brick::prune {
 // `damping` mean(diag H) I (Frantar & Alistarh 2023, code at 147d215). In double; where H is not positive
 // definite, again with ten times the damping, kDampingTries times in all. Our way: with H = R R^T, R upper
 // triangular, U = R^-1, so one factorisation and one triangular inverse replace two factorisations and an
-// inverse.
-InverseFactor factor_inverse(const InputStatistics& inputs, double damping);
+// inverse. `inputs` loses its gram, in whose memory the factorisation works: of a wide layer it is the largest thing
+// held.
+InverseFactor factor_inverse(InputStatistics& inputs, double damping);
 
 constexpr int kDampingTries = 3;
 constexpr double kLeastRetryDamping = 0.01;  // the first one after a try without damping

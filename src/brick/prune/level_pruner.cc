@@ -93,21 +93,21 @@ model::Model LevelPruner::run(PruneReport& report) {
   const auto layers = static_cast<int64_t>(block_.layers.size());
   for (int64_t layer = 0; layer < layers; ++layer) {
     const Stopwatch clock;
-    const DenseLayer weights = decode(layer);
+    DenseLayer weights = decode(layer);
     layer_of(layer).projections = weights;
     LayerStatistics gathered;
     const LayerStatistics* statistics = nullptr;
     if (calibrated) {
-      if (layer == 0 && family_.first_layer) {
-        statistics = &*family_.first_layer;
-      } else {
-        gathered = gather(layer);
-        statistics = layer == 0 ? &family_.first_layer.emplace(std::move(gathered)) : &gathered;
-      }
+      const bool shared = layer == 0 && (family_.first_layer || family_.levels_left > 0);
+      if (shared && !family_.first_layer) family_.first_layer = gather(layer);
+      if (!shared) gathered = gather(layer);
+      statistics = shared ? &*family_.first_layer : &gathered;
     }
     report.statistics_seconds += clock.seconds();
     const Stopwatch solving;
-    prune_layer(layer, statistics, weights, report);
+    prune_layer(layer, statistics, std::move(weights), report);
+    gathered = {};
+    if (family_.levels_left == 0) family_.first_layer.reset();
     report.solve_seconds += solving.seconds();
     const Stopwatch running;
     if (calibrated && layer + 1 < layers) rerun(layer);
@@ -132,6 +132,7 @@ LevelPruner::DenseLayer LevelPruner::decode(int64_t layer) const {
       fail(ErrorCode::kNumeric, "{} has NaN or infinite values: the model's file is damaged or its training diverged",
            family_.name(layer, proj));
   }
+  family_.parent.drop_pages();
   return weights;
 }
 
@@ -171,11 +172,13 @@ void LevelPruner::check_inputs(int64_t layer, const LayerStatistics& statistics)
   }
 }
 
-void LevelPruner::prune_layer(int64_t layer, const LayerStatistics* statistics, const DenseLayer& weights,
+void LevelPruner::prune_layer(int64_t layer, const LayerStatistics* statistics, DenseLayer weights,
                               PruneReport& report) {
   for (const Proj proj : model::kProjs) {
     const InputStatistics* inputs = statistics != nullptr ? &(*statistics)[input_index(proj)] : nullptr;
-    layer_of(layer)[proj] = prune_matrix(layer, proj, inputs, weights[static_cast<size_t>(proj)], report);
+    tensor::Matrix& weight = weights[static_cast<size_t>(proj)];
+    layer_of(layer)[proj] = prune_matrix(layer, proj, inputs, weight, report);
+    weight = {};  // frees it
   }
 }
 

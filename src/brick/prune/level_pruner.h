@@ -25,7 +25,8 @@ struct Family {
   const Calibration& calibration;
   kernels::Context& context;
   ProgressSink& sink;
-  std::optional<LayerStatistics> first_layer;  // once known
+  int64_t levels_left = 0;                     // sparsities above 0 that follow the one at hand
+  std::optional<LayerStatistics> first_layer;  // once known, while there are such
 
   std::string name(int64_t layer, model::Proj proj) const { return model::weight_name(layer, proj); }
 };
@@ -43,7 +44,7 @@ class LevelPruner {
   DenseLayer decode(int64_t layer) const;
   LayerStatistics gather(int64_t layer);
   void check_inputs(int64_t layer, const LayerStatistics& statistics) const;
-  void prune_layer(int64_t layer, const LayerStatistics* statistics, const DenseLayer& weights, PruneReport& report);
+  void prune_layer(int64_t layer, const LayerStatistics* statistics, DenseLayer weights, PruneReport& report);
   tensor::Matrix prune_matrix(int64_t layer, model::Proj proj, const InputStatistics* inputs,
                               const tensor::Matrix& weight, PruneReport& report);
   void rerun(int64_t layer);

@@ -107,9 +107,10 @@ std::vector<model::Model> prune_family(const model::Model& parent, std::span<con
   for (const double sparsity : sparsities) check_sparsity(sparsity, pattern);
   const Calibration calibration(method.needs_calibration() ? windows : std::span<const std::span<const int32_t>>(),
                                 config.piece_tokens);
-  Family family{parent, config, method, pattern, calibration, context, sink, {}};
+  Family family{parent, config, method, pattern, calibration, context, sink, 0, {}};
+  for (const double sparsity : sparsities) family.levels_left += sparsity > 0 ? 1 : 0;
   std::string note;
-  if (std::any_of(sparsities.begin(), sparsities.end(), [](double sparsity) { return sparsity > 0; })) {
+  if (family.levels_left > 0) {
     check_weights(family);
     note = check_calibration(family);
     if (!note.empty()) sink.warn(note);
@@ -121,6 +122,7 @@ std::vector<model::Model> prune_family(const model::Model& parent, std::span<con
     PruneReport report;
     if (sparsity > 0) {
       if (!note.empty()) report.notes.push_back(note);
+      --family.levels_left;
       blocks.push_back(LevelPruner(family, sparsity).run(report));
     } else {
       blocks.push_back(parent);

@@ -95,7 +95,6 @@ MatrixOutcome fall_back(const MatrixProblem& problem) {
 
 void prepare_sparsegpt(InputStatistics& inputs, const MethodOptions& options) {
   inputs.factor = factor_inverse(inputs, options.damping);
-  std::vector<double>().swap(inputs.gram);  // frees it
 }
 
 MatrixOutcome prune_sparsegpt(const MatrixProblem& problem) {
