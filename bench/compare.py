@@ -21,7 +21,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 PEERS = HERE / "peers"
 COMPUTE = {"float32": "f32", "bfloat16": "bf16"}  # torch's name -> brick's
 LEAST_RUNS = 5
-AVX2 = {"BRICK_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+# brick; torch's own kernels, its oneDNN and its MKL, which each choose for themselves.
+AVX2 = {"BRICK_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
 def make_parser(doc: str, peer: str, dtypes: str | None = "float32") -> argparse.ArgumentParser:
