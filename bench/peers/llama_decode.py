@@ -5,7 +5,7 @@
 Uses llama-cpp-python's low-level calls, so that Python costs nothing that counts. As brick does it: prefill is 512
 random ids from an empty cache to the last one's logits; decoding feeds random ids one at a time after 16 others, each
 to its logits. Measured with flash attention off and on and, for prefill, micro-batches of 128 and 512; the fastest
-counts. --ids is a JSON array of windows whose perplexity is printed: the mean over each window's ids but the first.
+counts. The build is whatever was installed; `system` in the output says which instruction sets it uses. --ids is a JSON array of windows whose perplexity is printed: the mean over each window's ids but the first.
 Prints one JSON line.
 """
 
