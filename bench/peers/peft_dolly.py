@@ -7,8 +7,9 @@ One epoch over the records, cut at --length; only the response and the token tha
 model's own chat template. --batching:
 
 padded  batches of --batch records in the file's order, padded to their longest
-sorted  the same after sorting by length: the least padding that batches of records can have
 single  one record a step, no padding
+
+Batches of equal length, which sorting a whole data set by length comes close to, are peft_train.py's case.
 
 An adapter on all linear layers, scaled-dot-product attention, fused AdamW, constant rate, no clipping, no gradient
 checkpointing, tokenised beforehand. In bfloat16 the adapter is bfloat16 too (PEFT's float32 default is slower).
@@ -36,8 +37,6 @@ IGNORED = -100  # transformers' label of a token that is not supervised
 
 def make_batches(records: list, args: argparse.Namespace, padding: int) -> list[dict]:
     size = 1 if args.batching == "single" else args.batch
-    if args.batching == "sorted":
-        records = sorted(records, key=lambda record: len(record[0]))
     batches = []
     for begin in range(0, len(records), size):
         part = records[begin:begin + size]
@@ -64,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="Hugging Face folder, with its tokenizer")
     parser.add_argument("--records", required=True, help="JSONL")
-    parser.add_argument("--batching", choices=["padded", "sorted", "single"], default="padded")
+    parser.add_argument("--batching", choices=["padded", "single"], default="padded")
     parser.add_argument("--batch", type=int, default=8, help="records a batch, unless single")
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--rank", type=int, default=8, help="alpha is twice that")

@@ -127,7 +127,7 @@ def prune_sparsegpt(weights: list[torch.nn.Parameter], statistics: Statistics, s
         for i in range(end - begin):
             torch.mul(block[i], gone[i], out=errors[i]).div_(steps[i])
             if i + 1 < end - begin:
-                block[i + 1:].addr_(local[i, i + 1:], errors[i], alpha=-1)
+                block[i + 1:].addmm_(local[i, i + 1:, None], errors[i:i + 1], alpha=-1)
         block.mul_(keep)
         if end < width:
             work[end:].addmm_(upper[begin:end, end:].T, errors, alpha=-1)
