@@ -77,6 +77,16 @@ def make_clients(work: pathlib.Path, count: int, distinct: int) -> list:
     return [work / f"client{i:04}" for i in range(count)]
 
 
+# Runs a command and prints its peak memory. A process of its own: a child starts with its parent's peak, and this one has
+# torch loaded.
+WITH_PEAK = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+
+
 def records(i: int) -> int:
     return 50 + 37 * i % 100
 
@@ -88,15 +98,14 @@ def aggregate(args, clients: list, rule: str, out: str) -> dict:
         block = BLOCKS[i % len(BLOCKS)]
         command += ["--client", f"{client},{args.work / 'blocks' / block if block else ''},{records(i)}"]
     begun = time.time()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
+    done = subprocess.run([sys.executable, "-S", "-c", WITH_PEAK, *map(str, command)], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
         sys.exit(f"{rule} failed")
+    output, peak_kb = done.stdout.rsplit("\n", 2)[:2]
     result = json.loads(output)
     if result["clients"] != len(clients):
         sys.exit(f"{rule}: {result['clients']} of {len(clients)} clients accepted: {result['rejected'][:2]}")
-    measured = {"seconds": round(time.time() - begun, 2), "peak_mb": round(usage.ru_maxrss / 1024)}
+    measured = {"seconds": round(time.time() - begun, 2), "peak_mb": round(int(peak_kb) / 1024)}
     print(f"{len(clients):5} clients  {rule:9} {measured}", flush=True)
     return measured
 

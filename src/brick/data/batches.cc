@@ -109,7 +109,8 @@ std::vector<std::vector<int64_t>> plan_epoch(std::span<const int64_t> lengths, c
 
 Plan split_batch(std::span<const int64_t> batch, std::span<const TokenSequence> sequences, int64_t part_tokens) {
   Plan parts;
-  for (Bin& bin : pack({batch.begin(), batch.end()}, lengths_of(sequences), part_tokens)) parts.push_back(std::move(bin.records));
+  for (Bin& bin : pack({batch.begin(), batch.end()}, lengths_of(sequences), part_tokens))
+    parts.push_back(std::move(bin.records));
   return parts;
 }
 

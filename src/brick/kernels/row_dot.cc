@@ -127,10 +127,14 @@ void block_sums(const float* x, int64_t n, float* out) noexcept { HWY_DYNAMIC_DI
 
 float dot_encoded(DType dtype, const std::byte* row, const float* x, const float* sums, int64_t n) noexcept {
   switch (dtype) {
-    case DType::kQ4_0: return HWY_DYNAMIC_DISPATCH(DotQ4)(row, false, x, sums, n);
-    case DType::kQ4_1: return HWY_DYNAMIC_DISPATCH(DotQ4)(row, true, x, sums, n);
-    case DType::kQ8_0: return HWY_DYNAMIC_DISPATCH(DotQ8)(row, x, n);
-    default: return HWY_DYNAMIC_DISPATCH(DotBf16)(row, x, n);
+    case DType::kQ4_0:
+      return HWY_DYNAMIC_DISPATCH(DotQ4)(row, false, x, sums, n);
+    case DType::kQ4_1:
+      return HWY_DYNAMIC_DISPATCH(DotQ4)(row, true, x, sums, n);
+    case DType::kQ8_0:
+      return HWY_DYNAMIC_DISPATCH(DotQ8)(row, x, n);
+    default:
+      return HWY_DYNAMIC_DISPATCH(DotBf16)(row, x, n);
   }
 }
 

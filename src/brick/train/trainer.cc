@@ -74,7 +74,7 @@ int64_t largest_part(std::span<const data::TokenSequence> sequences, const TuneC
 }
 
 constexpr int64_t kWholeBatch = std::numeric_limits<int64_t>::max();
-constexpr int64_t kPartTokens = 512;     // products of as many rows run at full rate
+constexpr int64_t kPartTokens = 512;  // products of as many rows run at full rate
 constexpr int64_t kLowPartTokens = 256;
 
 int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64_t tokens,
@@ -172,8 +172,9 @@ MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
   const MemoryPlan low = planned(kLowPartTokens, Activations::kRecompute);
   const int64_t available = available_memory_bytes();
   if (available > 0 && low.bytes > available)
-    fail(ErrorCode::kInvalidInput, "training needs {} MB and {} MB are free: lower --length (the longest record has {} tokens)",
-         low.bytes >> 20, available >> 20, low.part_tokens);
+    fail(ErrorCode::kInvalidInput,
+         "training needs {} MB and {} MB are free: lower --length (the longest record has {} tokens)", low.bytes >> 20,
+         available >> 20, low.part_tokens);
   if (config.memory == "low") return low;
   const MemoryPlan keep = planned(kPartTokens, Activations::kKeep);
   return available == 0 || 2 * keep.bytes <= available ? keep : planned(kPartTokens, Activations::kRecompute);
@@ -220,7 +221,8 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
     const Stopwatch step_watch;
     zero(gradients);
     const model::AdapterUse use{&adapter, true, options.seed, static_cast<uint64_t>(progress.step)};
-    const StepResult step = run_step(transformer, use, sequences, steps.batches(epoch, index), plan.part_tokens, d_hidden, gradients);
+    const StepResult step =
+        run_step(transformer, use, sequences, steps.batches(epoch, index), plan.part_tokens, d_hidden, gradients);
     const double norm = gradient_norm(gradients);
     if (!std::isfinite(step.loss) || !std::isfinite(norm)) {
       result.stopped =
