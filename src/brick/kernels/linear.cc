@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "brick/base/parallel.h"
+#include "brick/kernels/few_rows.h"
 #include "brick/kernels/gemm.h"
-#include "brick/kernels/row_dot.h"
 #include "brick/kernels/sparse_product.h"
 #include "brick/kernels/sparse_row.h"
 #include "brick/kernels/vector_ops.h"
@@ -19,7 +19,6 @@ using tensor::Matrix;
 using tensor::MatView;
 
 constexpr int64_t kPieceFloats = 2 << 20;
-constexpr int64_t kFewRows = 4;  // up to here one pass over the weights beats their expansion
 constexpr int64_t kExpansionGrain = 8;
 
 // Up to these shares of kept weights, and from so many tokens on, sparse_product() was measured faster than expansion
@@ -28,50 +27,6 @@ constexpr double kSparseKeptF32 = 0.3, kSparseKeptBf16 = 0.15;
 constexpr int64_t kSparseTokens = 32;
 
 bool is_plain(const Matrix& weight, DType dtype) { return !weight.is_sparse() && weight.dtype() == dtype; }
-
-// Sparse with its kept values one behind the other (not beside their columns' scales, as in SparseCoding::kParent).
-bool is_packed(const Matrix& weight) {
-  return weight.is_sparse() && weight.sparse_view().coding != tensor::SparseCoding::kParent;
-}
-
-// Values that row r's kept ones are stored as: they, and what pads their last block.
-int64_t packed_count(const tensor::SparseView& view, int64_t r) {
-  const tensor::DTypeInfo& type = tensor::info(view.dtype);
-  return static_cast<int64_t>(view.row_offset[r + 1] - view.row_offset[r]) / type.block_bytes * type.block_values;
-}
-
-// The kept values of row r as float32; `out` has room for a row and kPackedSlack.
-void unpack_packed(const tensor::SparseView& view, int64_t r, float* out) {
-  unpack_values(view.dtype, view.values + view.row_offset[r], packed_count(view, r), out);
-}
-
-// The same as bfloat16, in `memory` of two rows and two kPackedSlack.
-const uint16_t* rounded_packed(const tensor::SparseView& view, int64_t r, float* memory) {
-  auto* out = reinterpret_cast<uint16_t*>(memory + view.cols() + kPackedSlack);
-  const int64_t count = packed_count(view, r);
-  if (view.dtype == DType::kQ4_1) {
-    unpack_q4_1_bf16(view.values + view.row_offset[r], count / tensor::kQuantBlock, out);
-  } else {
-    unpack_packed(view, r, memory);
-    to_bf16(memory, out, count);
-  }
-  return out;
-}
-
-// The kept values of row r where they lie, if they are of type T with enough behind them for sparse_dot(); else null.
-template <class T>
-const T* packed_in_place(const tensor::SparseView& view, DType dtype, int64_t r) {
-  if (view.dtype != dtype || view.row_offset[view.rows()] - view.row_offset[r + 1] < kPackedSlack * sizeof(T))
-    return nullptr;
-  return reinterpret_cast<const T*>(view.values + view.row_offset[r]);
-}
-
-// A row of activations for linear_few_rows().
-struct FewRowsInput {
-  const float* values;
-  const float* block_sums;  // of 32 values each
-  const uint16_t* bf16;     // the values rounded; null in float32
-};
 
 // A weight in any form, to be read as rows of either arithmetic.
 class MatrixRows {
@@ -88,45 +43,7 @@ class MatrixRows {
   const float* f32(int64_t r) const { return in_place<float>(DType::kF32, r); }
   const uint16_t* bf16(int64_t r) const { return in_place<uint16_t>(DType::kBF16, r); }
 
-  // Calls use(dot), dot(x) being row r's product with x in the form that suits the encoding; `memory` is of
-  // 2 (cols + kPackedSlack) floats. With `bf16` both may be rounded to bfloat16.
-  template <class Use>
-  void with_row(int64_t r, float* memory, bool bf16, Use&& use) const {
-    const int64_t n = cols();
-    if (const float* row = f32(r)) {
-      use([=](const FewRowsInput& x) { return dot(row, x.values, n); });
-    } else if (is_packed(weight_)) {
-      with_sparse_row(r, memory, bf16, use);
-    } else if (!weight_.is_sparse() && has_encoded_dot(weight_.dtype())) {
-      const tensor::DenseView view = weight_.dense_view();
-      use([=, row = view.row(r)](const FewRowsInput& x) {
-        return dot_encoded(view.dtype, row, x.values, x.block_sums, n);
-      });
-    } else {
-      write(r, memory);
-      use([=](const FewRowsInput& x) { return dot(memory, x.values, n); });
-    }
-  }
-
  private:
-  template <class Use>
-  void with_sparse_row(int64_t r, float* memory, bool bf16, Use&& use) const {
-    const tensor::SparseView view = weight_.sparse_view();
-    const uint64_t* mask = view.mask.row(r);
-    const int64_t n = cols();
-    const auto* halves = packed_in_place<uint16_t>(view, DType::kBF16, r);
-    if (bf16 && has_sparse_dot_bf16()) {
-      if (halves == nullptr) halves = rounded_packed(view, r, memory);
-      return use([=](const FewRowsInput& x) { return sparse_dot(mask, halves, x.bf16, n); });
-    }
-    if (halves != nullptr) return use([=](const FewRowsInput& x) { return sparse_dot(mask, halves, x.values, n); });
-    const auto* values = packed_in_place<float>(view, DType::kF32, r);
-    if (values == nullptr) {
-      unpack_packed(view, r, memory);
-      values = memory;
-    }
-    use([=](const FewRowsInput& x) { return sparse_dot(mask, values, x.values, n); });
-  }
   template <class T>
   const T* in_place(DType dtype, int64_t r) const {
     return is_plain(weight_, dtype) ? reinterpret_cast<const T*>(weight_.dense_view().row(r)) : nullptr;
@@ -144,11 +61,6 @@ class WrittenRows {
   bool keep_f32() const { return source_.keep_f32; }
   const float* f32(int64_t) const { return nullptr; }
   const uint16_t* bf16(int64_t) const { return nullptr; }
-  template <class Use>
-  void with_row(int64_t r, float* memory, bool, Use&& use) const {
-    write(r, memory);
-    use([&](const FewRowsInput& x) { return dot(memory, x.values, cols()); });
-  }
 
  private:
   const RowSource& source_;
@@ -164,26 +76,6 @@ const uint16_t* to_bf16_rows(ConstMatView x, float* memory) {
 }
 
 int64_t bf16_floats(ConstMatView x) { return (x.rows * x.cols + 1) / 2; }
-
-// One pass over the weights: each row meets every x while it is in cache.
-template <class Rows>
-void linear_few_rows(Context& context, const Rows& weight, ConstMatView x, float beta, MatView y) {
-  const int64_t cols = weight.cols(), blocks = cols / tensor::kQuantBlock, row_floats = 2 * (cols + kPackedSlack);
-  float* sums = context.scratch(Context::kWeights, threads() * row_floats + x.rows * blocks);
-  float* memory = sums + x.rows * blocks;
-  for (int64_t t = 0; t < x.rows; ++t) block_sums(x.row(t), blocks * tensor::kQuantBlock, sums + t * blocks);
-  const bool bf16 = context.compute() == Compute::kBf16;
-  const uint16_t* halves = bf16 ? to_bf16_rows(x, context.scratch(Context::kInput, bf16_floats(x))) : nullptr;
-  parallel_ranges(weight.rows(), kExpansionGrain, [&](int64_t begin, int64_t end) {
-    float* own = memory + omp_get_thread_num() * row_floats;
-    for (int64_t r = begin; r < end; ++r)
-      weight.with_row(r, own, bf16, [&](auto&& dot_with) {
-        for (int64_t t = 0; t < x.rows; ++t)
-          y(t, r) = dot_with({x.row(t), sums + t * blocks, bf16 ? halves + t * cols : nullptr}) +
-                    (beta != 0.0f ? y(t, r) : 0.0f);
-      });
-  });
-}
 
 template <class Rows>
 const uint16_t* bf16_piece(Context& context, const Rows& weight, int64_t begin, int64_t end) {
@@ -230,7 +122,6 @@ KeptRows kept_rows(const Rows& weight, int64_t begin, int64_t end) {
 
 template <class Rows>
 void forward(Context& context, const Rows& weight, ConstMatView x, float beta, MatView y) {
-  if (x.rows <= kFewRows) return linear_few_rows(context, weight, x, beta, y);
   const Compute compute = weight.keep_f32() ? Compute::kF32 : context.compute();
   if (weight.mask() && sparse_product_wins(*weight.mask(), x.rows, compute)) {
     for_each_piece(weight, [&](int64_t begin, int64_t end) {
@@ -280,7 +171,7 @@ int64_t rows_a_piece(int64_t rows, int64_t cols) {
 }
 
 void expand_row(const Matrix& weight, int64_t r, float* out) {
-  if (is_packed(weight)) {
+  if (weight.is_sparse() && is_packed(weight.sparse_view())) {
     thread_local std::vector<float> packed;
     packed.resize(static_cast<size_t>(weight.cols() + kPackedSlack));
     unpack_packed(weight.sparse_view(), r, packed.data());
@@ -298,6 +189,7 @@ void expand_rows(const Matrix& weight, int64_t begin, int64_t end, float* out) {
 }
 
 void linear(Context& context, const Matrix& weight, ConstMatView x, float beta, MatView y) {
+  if (x.rows <= kFewRows) return linear_few_rows(context, weight, x, beta, y);
   forward(context, MatrixRows(weight), x, beta, y);
 }
 
@@ -306,6 +198,7 @@ void linear_backward(Context& context, const Matrix& weight, ConstMatView dy, fl
 }
 
 void linear(Context& context, const RowSource& weight, ConstMatView x, float beta, MatView y) {
+  if (x.rows <= kFewRows) return linear_few_rows(context, weight, x, beta, y);
   forward(context, WrittenRows(weight), x, beta, y);
 }
 

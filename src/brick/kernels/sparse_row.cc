@@ -4,6 +4,7 @@
 
 #include "brick/base/cpu.h"
 #include "brick/kernels/sparse_row_impl.h"
+#include "brick/kernels/vector_ops.h"
 #include "brick/tensor/mask.h"
 #include "brick/tensor/pack.h"
 
@@ -60,6 +61,17 @@ void unpack_q4_1_bf16(const std::byte* source, int64_t blocks, uint16_t* out) no
 
 void sparse_expand(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept {
   chosen().expand(mask, packed, cols, out);
+}
+
+bool is_packed(const tensor::SparseView& view) noexcept { return view.coding != tensor::SparseCoding::kParent; }
+
+int64_t packed_count(const tensor::SparseView& view, int64_t r) noexcept {
+  const tensor::DTypeInfo& type = tensor::info(view.dtype);
+  return static_cast<int64_t>(view.row_offset[r + 1] - view.row_offset[r]) / type.block_bytes * type.block_values;
+}
+
+void unpack_packed(const tensor::SparseView& view, int64_t r, float* out) noexcept {
+  unpack_values(view.dtype, view.values + view.row_offset[r], packed_count(view, r), out);
 }
 
 }  // namespace brick::kernels
