@@ -14,6 +14,7 @@ namespace brick::model {
 namespace {
 
 using kernels::AttentionShape;
+using kernels::AttentionSpan;
 using tensor::ConstMatView;
 using tensor::MatView;
 using tensor::Tensor;
@@ -174,9 +175,14 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   if (cache != nullptr) {
     const MatView keys = cache->keys[static_cast<size_t>(index)].mat(),
                   values = cache->values[static_cast<size_t>(index)].mat();
-    copy(k, keys.row_range(cache->length, cache->length + count));
-    copy(v, values.row_range(cache->length, cache->length + count));
-    kernels::attention(context_, attention_shape(shape), layout_.spans, q, keys, values, attended, nullptr);
+    // One sequence after the other behind the cached tokens, so that each finds its keys in one piece.
+    for (AttentionSpan span : layout_.spans) {
+      const int64_t first = span.query_begin, last = first + span.queries;
+      copy(k.row_range(first, last), keys.row_range(cache->length, span.keys));
+      copy(v.row_range(first, last), values.row_range(cache->length, span.keys));
+      span.key_begin = 0;
+      kernels::attention(context_, attention_shape(shape), {&span, 1}, q, keys, values, attended, nullptr);
+    }
   } else {
     kernels::attention(context_, attention_shape(shape), layout_.spans, q, k, v, attended, tape.log_sum_exp.data());
   }
@@ -255,16 +261,24 @@ MatView Transformer::forward(const TokenBatch& batch, const AdapterUse& use) {
   return x;
 }
 
+MatView Transformer::extend_each(const TokenBatch& batch, const AdapterUse& use, KvCache& cache) {
+  const auto count = static_cast<int64_t>(batch.ids.size());
+  BRICK_ASSERT(batch.offsets.size() >= 2 && batch.offsets.front() == 0 && batch.offsets.back() == count);
+  BRICK_ASSERT(count <= max_tokens_);
+  plan(batch.offsets, cache.length);
+  for (const AttentionSpan& span : layout_.spans)
+    if (span.keys > cache.capacity)
+      fail(ErrorCode::kInvalidInput, "{} tokens do not fit a context of {}", span.keys, cache.capacity);
+  const MatView x = rows(x_, count);
+  embed(batch.ids, x);
+  for (int64_t l = 0; l < model_.config.layers; ++l) run_layer(l, use, tape_of(l), x, &cache, {});
+  return x;
+}
+
 MatView Transformer::extend(std::span<const int32_t> ids, const AdapterUse& use, KvCache& cache) {
   const auto count = static_cast<int64_t>(ids.size());
-  if (cache.length + count > cache.capacity)
-    fail(ErrorCode::kInvalidInput, "{} tokens do not fit a context of {}", cache.length + count, cache.capacity);
-  BRICK_ASSERT(count <= max_tokens_);
   const int64_t offsets[2] = {0, count};
-  plan(offsets, cache.length);
-  const MatView x = rows(x_, count);
-  embed(ids, x);
-  for (int64_t l = 0; l < model_.config.layers; ++l) run_layer(l, use, tape_of(l), x, &cache, {});
+  const MatView x = extend_each({ids, offsets}, use, cache);
   cache.length += count;
   return x;
 }

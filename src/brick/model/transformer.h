@@ -68,6 +68,10 @@ class Transformer {
   // Continues one sequence whose first cache.length tokens are cached.
   tensor::MatView extend(std::span<const int32_t> ids, const AdapterUse& use, KvCache& cache);
 
+  // Each sequence of the batch continues the cached tokens on its own. The cache stays as it was; what lies behind
+  // cache.length is used as scratch.
+  tensor::MatView extend_each(const TokenBatch& batch, const AdapterUse& use, KvCache& cache);
+
   // After forward() with the same batch and use: accumulates into `gradients`. `d_hidden` [T, D] = dL/d(forward's
   // result) is overwritten.
   void backward(const TokenBatch& batch, const AdapterUse& use, tensor::MatView d_hidden, Adapter& gradients);
