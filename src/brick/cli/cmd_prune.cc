@@ -1,5 +1,6 @@
 #include "brick/cli/command.h"
 #include "brick/pipeline/prune_job.h"
+#include "brick/prune/registry.h"
 
 namespace brick::cli {
 namespace {
@@ -14,7 +15,7 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
                       const std::string& example, PruneOptions& o) {
   CLI::App* command = add_command(app, globals, verb, purpose, example);
   command->add_option("model", o.job.model, "GGUF file or Hugging Face folder")->required();
-  command->add_option("--method", o.job.config.method, "magnitude, wanda or sparsegpt")->required();
+  command->add_option("--method", o.job.config.method, prune::known_methods())->required();
   command->add_option("--pattern", o.job.config.pattern, "unstructured, or n:m (n of every m removed)")
       ->capture_default_str();
   command->add_option("--calibration", o.job.calibration, "plain text, or .npy of ids [N, L]");

@@ -20,14 +20,19 @@ constexpr std::array kMethods{
 
 std::span<const Method> methods() { return kMethods; }
 
-const Method& find_method(std::string_view name) {
+std::string known_methods() {
   std::string known;
   for (const Method& method : kMethods) {
-    if (method.name == name) return method;
     known += known.empty() ? "" : ", ";
     known += method.name;
   }
-  fail(ErrorCode::kUnsupported, "pruning method '{}' is not known; known: {}", name, known);
+  return known;
+}
+
+const Method& find_method(std::string_view name) {
+  for (const Method& method : kMethods)
+    if (method.name == name) return method;
+  fail(ErrorCode::kUnsupported, "pruning method '{}' is not known; known: {}", name, known_methods());
 }
 
 void check_groups(const MatrixProblem& problem) {

@@ -46,6 +46,8 @@ struct Method {
 
 std::span<const Method> methods();
 
+std::string known_methods();  // "magnitude, wanda, ..."
+
 // Error(kUnsupported) that lists the known ones.
 const Method& find_method(std::string_view name);
 
