@@ -12,6 +12,8 @@ constexpr std::array kMethods{
            prune_magnitude},
     Method{"wanda", "smallest weights times the norm of their inputs, row by row", Needs::kColumnNorms, true, nullptr,
            prune_wanda},
+    Method{"ria", "smallest shares of their row and column, weighed by their inputs", Needs::kColumnNorms, true,
+           nullptr, prune_ria},
     Method{"sparsegpt", "least second-order loss; kept weights make up for dropped ones", Needs::kHessian, false,
            prepare_sparsegpt, prune_sparsegpt},
 };

@@ -58,6 +58,9 @@ MatrixOutcome prune_magnitude(const MatrixProblem& problem);
 // Wanda (Sun et al. 2023): |W_ij| ||X_j||_2; drops the lowest floor(in sparsity) of each row.
 MatrixOutcome prune_wanda(const MatrixProblem& problem);
 
+// RIA (Zhang et al. 2024): shares of the row's and the column's |W|, times ||X_j||^(1/2); threshold as magnitude's.
+MatrixOutcome prune_ria(const MatrixProblem& problem);
+
 // SparseGPT (Frantar & Alistarh 2023): W_ij^2 / U_jj^2 over blocks of columns; what is kept makes up for what
 // is dropped.
 MatrixOutcome prune_sparsegpt(const MatrixProblem& problem);
