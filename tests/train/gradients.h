@@ -17,6 +17,7 @@
 
 namespace brick::train {
 
+// `cut`: the last layer leaves out what is not scored, as in training.
 struct LossAndGradients {
   double loss = 0;  // mean over the supervised tokens
   model::Adapter gradients;
@@ -24,12 +25,15 @@ struct LossAndGradients {
 
 inline LossAndGradients loss_and_gradients(const model::Model& model, const model::AdapterUse& use,
                                            std::span<const data::TokenSequence> sequences,
-                                           model::Activations activations = model::Activations::kKeep) {
+                                           model::Activations activations = model::Activations::kKeep,
+                                           bool cut = true) {
   std::vector<int64_t> all(sequences.size());
   std::iota(all.begin(), all.end(), 0);
   const data::Batch batch = data::make_batch(sequences, all);
-  const model::TokenBatch tokens{batch.ids, batch.offsets};
   const auto scored = model::scored_tokens(batch.ids, batch.supervised, batch.offsets);
+  const auto first_read = model::first_read_rows(scored, batch.offsets);
+  model::TokenBatch tokens{batch.ids, batch.offsets};
+  if (cut) tokens.first_read = first_read;
 
   kernels::Context context;
   model::Transformer transformer(model, context, batch.tokens(), use.adapter->config.rank, true, activations);
@@ -54,7 +58,8 @@ inline double mean_loss(const model::Model& model, const model::AdapterUse& use,
   kernels::Context context;
   model::Transformer transformer(model, context, batch.tokens(), use.adapter->config.rank);
   std::vector<float> losses(scored.size());
-  model::token_losses(context, model, transformer.forward({batch.ids, batch.offsets}, use), scored, losses);
+  const auto first_read = model::first_read_rows(scored, batch.offsets);
+  model::token_losses(context, model, transformer.forward({batch.ids, batch.offsets, first_read}, use), scored, losses);
   return std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(scored.size());
 }
 

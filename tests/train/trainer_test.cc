@@ -310,6 +310,25 @@ TEST(Tune, MemoryIsPlannedForWhatIsHeld) {
   EXPECT_GT(held[1], held[2]);
 }
 
+TEST(Tune, MemoryIsNotPlannedForMoreThanTheRecords) {
+  TestRun run;
+  run.config.batch_tokens = int64_t{1} << 40;
+  run.config.memory = "fast";
+  EXPECT_EQ(plan_memory(run.model, run.config, run.sequences).part_tokens, data::count_tokens(run.sequences));
+}
+
+TEST(Tune, FastIsRefusedWhereItDoesNotFit) {
+  TestRun run;
+  run.model.config.ffn = 1 << 15;  // two million tokens then want terabytes
+  run.sequences.assign(4000, {std::vector<int32_t>(512), std::vector<uint8_t>(512, 1)});
+  run.config.batch_tokens = 1 << 30;
+  run.config.memory = "fast";
+  expect_error(ErrorCode::kInvalidInput, "use --memory auto",
+               [&] { plan_memory(run.model, run.config, run.sequences); });
+  run.config.memory = "auto";
+  EXPECT_EQ(plan_memory(run.model, run.config, run.sequences).part_tokens, 512);
+}
+
 TEST(Tune, PartsOfABatchAddUpToIt) {
   TestRun run;
   run.sequences = random_sequences(5, run.model.config.vocab, 1, 200);
@@ -347,6 +366,30 @@ TEST(Transformer, TakesAdaptersOfSmallerRanksThanPlanned) {
   const tensor::MatView got = larger.forward({sequence.ids, offsets}, {&adapter});
   for (int64_t t = 0; t < wanted.rows; ++t)
     for (int64_t i = 0; i < wanted.cols; ++i) ASSERT_EQ(got(t, i), wanted(t, i)) << t;
+}
+
+// What the loss does not read need not be computed in the last layer.
+TEST(Transformer, ACutLastLayerChangesNothingThatIsRead) {
+  const model::Model model = model::tiny_model({.layers = 2});
+  Adapter adapter = model::make_adapter(model, {.rank = 3, .targets = model::parse_targets("all")}, 0);
+  model::randomise(adapter, 1);
+  auto sequences = random_sequences(4, model.config.vocab, 2);
+  std::fill(sequences[1].supervised.begin(), sequences[1].supervised.end(), uint8_t{0});  // nothing of it is read
+  std::fill(sequences[2].supervised.begin(), sequences[2].supervised.end(), uint8_t{1});  // all of it
+  for (const Activations activations : {Activations::kKeep, Activations::kRecompute}) {
+    const auto cut = loss_and_gradients(model, {&adapter, true}, sequences, activations, true);
+    const auto whole = loss_and_gradients(model, {&adapter, true}, sequences, activations, false);
+    EXPECT_NEAR(cut.loss, whole.loss, 1e-6 * whole.loss);  // float32; products of other sizes
+    const Difference worst = worst_difference(cut.gradients, whole.gradients);
+    EXPECT_LE(worst.angle, kAngle);
+    EXPECT_LE(worst.norm, kNorm);
+  }
+}
+
+TEST(Transformer, FirstReadRowsAreTheFirstScoredOnes) {
+  const std::vector<int64_t> offsets{0, 3, 7, 9, 12};
+  const std::vector<model::ScoredToken> scored{{1, 5}, {7, 6}, {9, 7}, {10, 7}};
+  EXPECT_EQ(model::first_read_rows(scored, offsets), (std::vector<int64_t>{1, 7, 7, 9}));
 }
 
 // Layers of a block may have widths of their own.

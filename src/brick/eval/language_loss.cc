@@ -50,7 +50,8 @@ std::vector<RecordScore> score_records(const model::Model& model, const model::A
     const data::Batch batch = data::make_batch(sequences, indices);
     const auto scored = model::scored_tokens(batch.ids, batch.supervised, batch.offsets);
     std::vector<float> losses(scored.size());
-    const tensor::MatView hidden = transformer.forward({batch.ids, batch.offsets}, use);
+    const std::vector<int64_t> first_read = model::first_read_rows(scored, batch.offsets);
+    const tensor::MatView hidden = transformer.forward({batch.ids, batch.offsets, first_read}, use);
     model::token_losses(context, model, hidden, scored, losses);
     size_t record = 0;
     for (size_t i = 0; i < scored.size(); ++i) {

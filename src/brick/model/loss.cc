@@ -15,6 +15,10 @@ using tensor::ConstMatView;
 using tensor::MatView;
 
 constexpr int64_t kLogitFloats = 12 << 20;  // about 50 MB of logits at a time
+constexpr int64_t kLine = 16;               // floats of a cache line
+
+// Rows that start at unlike places of a page, so that they don't compete for the same lines of the cache.
+int64_t logit_stride(int64_t vocab) { return ((vocab / kLine + 1) | 1) * kLine; }
 
 }  // namespace
 
@@ -27,6 +31,16 @@ std::vector<ScoredToken> scored_tokens(std::span<const int32_t> ids, std::span<c
   return scored;
 }
 
+std::vector<int64_t> first_read_rows(std::span<const ScoredToken> scored, std::span<const int64_t> offsets) {
+  std::vector<int64_t> first(offsets.begin() + 1, offsets.end());
+  size_t next = 0;
+  for (size_t s = 0; s < first.size(); ++s) {
+    if (next < scored.size()) first[s] = std::min(first[s], scored[next].row);
+    while (next < scored.size() && scored[next].row < offsets[s + 1]) ++next;
+  }
+  return first;
+}
+
 void token_losses(kernels::Context& context, const Model& model, ConstMatView hidden,
                   std::span<const ScoredToken> scored, std::span<float> losses, float weight, MatView d_hidden) {
   const int64_t width = model.config.hidden, vocab = model.config.vocab;
@@ -36,7 +50,8 @@ void token_losses(kernels::Context& context, const Model& model, ConstMatView hi
   if (backward)
     for (int64_t t = 0; t < d_hidden.rows; ++t) std::fill_n(d_hidden.row(t), width, 0.0f);
 
-  float* memory = context.scratch(kernels::Context::kHead, piece * (vocab + 4 * width + 1));
+  const int64_t stride = logit_stride(vocab);
+  float* memory = context.scratch(kernels::Context::kHead, piece * (stride + 4 * width + 1));
   std::vector<int32_t> targets(static_cast<size_t>(piece));
   const std::vector<float> weights(static_cast<size_t>(piece), weight);
   for (size_t begin = 0; begin < scored.size(); begin += static_cast<size_t>(piece)) {
@@ -47,7 +62,8 @@ void token_losses(kernels::Context& context, const Model& model, ConstMatView hi
       next += piece * cols;
       return view;
     };
-    const MatView z = take(vocab), x = take(width), normed = take(width), d_normed = take(width), dx = take(width);
+    const MatView z(take(stride).data, count, vocab, stride), x = take(width), normed = take(width),
+                                                              d_normed = take(width), dx = take(width);
     float* rms = next;
     for (int64_t i = 0; i < count; ++i) {
       const ScoredToken& token = scored[begin + static_cast<size_t>(i)];

@@ -20,6 +20,9 @@ struct ScoredToken {
 std::vector<ScoredToken> scored_tokens(std::span<const int32_t> ids, std::span<const uint8_t> supervised,
                                        std::span<const int64_t> offsets);
 
+// Of each sequence the first row that is scored, its end where none is: TokenBatch::first_read.
+std::vector<int64_t> first_read_rows(std::span<const ScoredToken> scored, std::span<const int64_t> offsets);
+
 // losses[i] = -log p(target of scored[i]); hidden [T, D] is the residual stream after the last layer.
 // With d_hidden ([T, D], overwritten): dL/dhidden of L = weight * sum of the losses.
 void token_losses(kernels::Context& context, const Model& model, tensor::ConstMatView hidden,

@@ -9,6 +9,7 @@
 #include "brick/kernels/norm.h"
 #include "brick/kernels/rope.h"
 #include "brick/kernels/swiglu.h"
+#include "brick/kernels/vector_ops.h"
 
 namespace brick::model {
 namespace {
@@ -29,6 +30,26 @@ int64_t key_width(const LayerShape& shape) { return shape.kv_heads * shape.head_
 void copy(ConstMatView from, MatView to) {
   for (int64_t t = 0; t < from.rows; ++t)
     std::memcpy(to.row(t), from.row(t), static_cast<size_t>(from.cols) * sizeof(float));
+}
+
+// Where the queries of a sequence lie among all its rows.
+int64_t first_query(const AttentionSpan& span) { return span.key_begin + span.keys - span.queries; }
+
+// The rows of x that have queries move to the front, sequence behind sequence.
+void gather(std::span<const AttentionSpan> spans, MatView x) {
+  for (const AttentionSpan& span : spans)
+    for (int64_t i = 0; i < span.queries && first_query(span) != span.query_begin; ++i)
+      copy(x.row_range(first_query(span) + i, first_query(span) + i + 1),
+           x.row_range(span.query_begin + i, span.query_begin + i + 1));
+}
+// And back; the others become 0.
+void scatter(std::span<const AttentionSpan> spans, MatView x) {
+  for (auto span = spans.rbegin(); span != spans.rend(); ++span) {
+    const int64_t to = first_query(*span);
+    for (int64_t i = span->queries - 1; i >= 0 && to != span->query_begin; --i)
+      copy(x.row_range(span->query_begin + i, span->query_begin + i + 1), x.row_range(to + i, to + i + 1));
+    for (int64_t t = span->key_begin; t < to; ++t) std::fill_n(x.row(t), x.cols, 0.0f);
+  }
 }
 
 AttentionShape attention_shape(const LayerShape& shape) { return {shape.heads, shape.kv_heads, shape.head_dim}; }
@@ -113,14 +134,22 @@ int64_t Transformer::buffer_bytes() const {
   return total;
 }
 
-void Transformer::plan(std::span<const int64_t> offsets, int64_t first_position) {
-  layout_.spans.clear();
-  layout_.positions.clear();
+void Transformer::plan(std::span<const int64_t> offsets, int64_t first_position, std::span<const int64_t> first_read) {
+  for (Layout* layout : {&layout_, &read_}) {
+    layout->spans.clear();
+    layout->positions.clear();
+  }
+  cut_ = !first_read.empty();
   int64_t last = 0;
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {
     const int64_t length = offsets[s + 1] - offsets[s];
     layout_.spans.push_back({offsets[s], length, offsets[s], first_position + length});
     for (int64_t i = 0; i < length; ++i) layout_.positions.push_back(static_cast<int32_t>(first_position + i));
+    if (cut_) {
+      const int64_t read = offsets[s + 1] - first_read[s];
+      read_.spans.push_back({read_.rows(), read, offsets[s], length});
+      for (int64_t i = length - read; i < length; ++i) read_.positions.push_back(static_cast<int32_t>(i));
+    }
     last = std::max(last, first_position + length);
   }
   const int64_t known = rope_.half > 0 ? static_cast<int64_t>(rope_.cosines.size()) / rope_.half : 0;
@@ -158,17 +187,25 @@ void Transformer::project(int64_t layer, Proj proj, const AdapterUse& use, Layer
 void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tape, MatView x, KvCache* cache,
                             const InputHook& hook) {
   const Layer& layer = model_.layers[static_cast<size_t>(index)];
-  const int64_t count = x.rows;
   const LayerShape& shape = layer.shape;
-  const MatView normed = rows(normed_, count), q = rows(tape.q, count, query_width(shape));
-  const MatView k = rows(tape.k, count, key_width(shape)), v = rows(tape.v, count, key_width(shape));
-  copy(x, rows(tape.input, count));
-  kernels::rms_norm(x, layer.attention_norm.data(), model_.config.norm_eps, normed, tape.attention_rms.data());
-  if (hook) hook(index, Proj::kQ, normed);
+  const bool cut = is_cut(index);
+  const Layout& queries = cut ? read_ : layout_;
+  const int64_t all = x.rows, count = queries.rows();
+  copy(x, rows(tape.input, all));
+  const MatView all_normed = rows(normed_, all), k = rows(tape.k, all, key_width(shape));
+  const MatView v = rows(tape.v, all, key_width(shape)), q = rows(tape.q, count, query_width(shape));
+  kernels::rms_norm(x, layer.attention_norm.data(), model_.config.norm_eps, all_normed, tape.attention_rms.data());
+  if (hook) hook(index, Proj::kQ, all_normed);
+  project(index, Proj::kK, use, tape, all_normed, 0.0f, k);
+  project(index, Proj::kV, use, tape, all_normed, 0.0f, v);
+  if (cut) {
+    gather(queries.spans, all_normed);
+    gather(queries.spans, x);
+  }
+  const MatView whole_x = x, normed = rows(normed_, count);
+  x = x.row_range(0, count);
   project(index, Proj::kQ, use, tape, normed, 0.0f, q);
-  project(index, Proj::kK, use, tape, normed, 0.0f, k);
-  project(index, Proj::kV, use, tape, normed, 0.0f, v);
-  kernels::rope(rope_, layout_.positions.data(), shape.head_dim, q);
+  kernels::rope(rope_, queries.positions.data(), shape.head_dim, q);
   kernels::rope(rope_, layout_.positions.data(), shape.head_dim, k);
 
   const MatView attended = rows(tape.attended, count, query_width(shape));
@@ -184,7 +221,7 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
       kernels::attention(context_, attention_shape(shape), {&span, 1}, q, keys, values, attended, nullptr);
     }
   } else {
-    kernels::attention(context_, attention_shape(shape), layout_.spans, q, k, v, attended, tape.log_sum_exp.data());
+    kernels::attention(context_, attention_shape(shape), queries.spans, q, k, v, attended, tape.log_sum_exp.data());
   }
   if (hook) hook(index, Proj::kO, attended);
   project(index, Proj::kO, use, tape, attended, 1.0f, x);
@@ -199,21 +236,27 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   kernels::swiglu(gate, up, ffn);
   if (hook) hook(index, Proj::kDown, ffn);
   project(index, Proj::kDown, use, tape, ffn, 1.0f, x);
+  if (cut) scatter(queries.spans, whole_x);
 }
 
 void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, LayerTape& tape, MatView dx, bool need_input,
                                      Adapter& gradients) {
   const Layer& layer = model_.layers[static_cast<size_t>(index)];
   const LayerShape& shape = layer.shape;
-  const int64_t count = dx.rows;
+  const bool cut = is_cut(index);
+  const Layout& queries = cut ? read_ : layout_;
+  const int64_t all = dx.rows, count = queries.rows();
   const auto back = [&](Proj proj, ConstMatView x, ConstMatView dy, float beta, MatView d_input) {
     const Branch b = branch(index, proj, use);
     LoraPair& gradient = gradients.at(index, proj);
     Tensor& hidden = tape.hidden[static_cast<size_t>(proj)];
     project_backward(context_, layer[proj], b, x,
-                     b.pair != nullptr ? rows(hidden, count, use.adapter->config.rank) : MatView(), dy, beta, d_input,
+                     b.pair != nullptr ? rows(hidden, x.rows, use.adapter->config.rank) : MatView(), dy, beta, d_input,
                      gradient.present() ? &gradient : nullptr);
   };
+  if (cut) gather(queries.spans, dx);
+  const MatView whole_dx = dx;
+  dx = dx.row_range(0, count);
   const MatView normed = rows(normed_, count), d_normed = rows(d_normed_, count);
   const MatView gate = rows(tape.gate, count, shape.ffn), up = rows(tape.up, count, shape.ffn);
   const MatView ffn = rows(ffn_, count, shape.ffn), d_ffn = rows(d_ffn_, count, shape.ffn);
@@ -228,30 +271,42 @@ void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, Layer
   kernels::rms_norm_backward(rows(tape.middle, count), layer.ffn_norm.data(), tape.ffn_rms.data(), d_normed, dx);
 
   const int64_t wide = query_width(shape), narrow = key_width(shape);
-  const MatView q = rows(tape.q, count, wide), k = rows(tape.k, count, narrow), v = rows(tape.v, count, narrow);
+  const MatView q = rows(tape.q, count, wide), k = rows(tape.k, all, narrow), v = rows(tape.v, all, narrow);
   const MatView attended = rows(tape.attended, count, wide), d_attended = rows(d_attended_, count, wide);
-  const MatView dq = rows(dq_, count, wide), dk = rows(dk_, count, narrow), dv = rows(dv_, count, narrow);
+  const MatView dq = rows(dq_, count, wide), dk = rows(dk_, all, narrow), dv = rows(dv_, all, narrow);
   back(Proj::kO, attended, dx, 0.0f, d_attended);
-  kernels::attention_backward(context_, attention_shape(shape), layout_.spans, q, k, v, attended,
+  kernels::attention_backward(context_, attention_shape(shape), queries.spans, q, k, v, attended,
                               tape.log_sum_exp.data(), d_attended, dq, dk, dv);
-  kernels::rope_backward(rope_, layout_.positions.data(), shape.head_dim, dq);
+  kernels::rope_backward(rope_, queries.positions.data(), shape.head_dim, dq);
   kernels::rope_backward(rope_, layout_.positions.data(), shape.head_dim, dk);
-  kernels::rms_norm(rows(tape.input, count), layer.attention_norm.data(), model_.config.norm_eps, normed,
+  const MatView all_normed = rows(normed_, all), all_d_normed = rows(d_normed_, all);
+  kernels::rms_norm(rows(tape.input, all), layer.attention_norm.data(), model_.config.norm_eps, all_normed,
                     tape.attention_rms.data());
-  const MatView d_input = need_input ? d_normed : MatView();
-  back(Proj::kQ, normed, dq, 0.0f, d_input);
-  back(Proj::kK, normed, dk, 1.0f, d_input);
-  back(Proj::kV, normed, dv, 1.0f, d_input);
+  const MatView d_input = need_input ? all_d_normed : MatView();
+  back(Proj::kK, all_normed, dk, 0.0f, d_input);
+  back(Proj::kV, all_normed, dv, 1.0f, d_input);
+  if (!cut) {
+    back(Proj::kQ, normed, dq, 1.0f, d_input);
+  } else {
+    gather(queries.spans, all_normed);
+    const MatView through = rows(x_, all);
+    back(Proj::kQ, normed, dq, 0.0f, need_input ? through.row_range(0, count) : MatView());
+    scatter(queries.spans, through);
+    for (int64_t t = 0; t < all && need_input; ++t)
+      kernels::axpy(1.0f, through.row(t), all_d_normed.row(t), through.cols);
+    scatter(queries.spans, whole_dx);
+  }
   if (need_input)
-    kernels::rms_norm_backward(rows(tape.input, count), layer.attention_norm.data(), tape.attention_rms.data(),
-                               d_normed, dx);
+    kernels::rms_norm_backward(rows(tape.input, all), layer.attention_norm.data(), tape.attention_rms.data(),
+                               all_d_normed, whole_dx);
 }
 
 MatView Transformer::forward(const TokenBatch& batch, const AdapterUse& use) {
   const auto count = static_cast<int64_t>(batch.ids.size());
   BRICK_ASSERT(batch.offsets.size() >= 2 && batch.offsets.front() == 0 && batch.offsets.back() == count);
   if (count > max_tokens_) fail(ErrorCode::kInvalidInput, "a batch of {} tokens, planned for {}", count, max_tokens_);
-  plan(batch.offsets, 0);
+  BRICK_ASSERT(batch.first_read.empty() || batch.first_read.size() + 1 == batch.offsets.size());
+  plan(batch.offsets, 0, batch.first_read);
   const MatView x = rows(x_, count);
   embed(batch.ids, x);
   for (int64_t l = 0; l < model_.config.layers; ++l) {

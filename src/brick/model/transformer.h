@@ -18,6 +18,9 @@ namespace brick::model {
 struct TokenBatch {
   std::span<const int32_t> ids;
   std::span<const int64_t> offsets;
+  // Of each sequence the first row whose result will be read (first_read_rows() in loss.h); the last layer computes only
+  // keys and values before it, and leaves those rows of the result unspecified. Empty: all are read.
+  std::span<const int64_t> first_read = {};
 };
 
 // An adapter in use. Dropout acts only while training; its numbers come from (seed, step, part, layer, matrix).
@@ -86,11 +89,15 @@ class Transformer {
   int64_t buffer_bytes() const;
 
  private:
+  // The rows of a batch that have queries in a layer.
   struct Layout {
     std::vector<kernels::AttentionSpan> spans;
     std::vector<int32_t> positions;
+
+    int64_t rows() const { return static_cast<int64_t>(positions.size()); }
   };
-  void plan(std::span<const int64_t> offsets, int64_t first_position);
+  void plan(std::span<const int64_t> offsets, int64_t first_position, std::span<const int64_t> first_read = {});
+  bool is_cut(int64_t layer) const { return cut_ && layer + 1 == model_.config.layers; }
   void run_layer(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView x, KvCache* cache,
                  const InputHook& hook);
   void run_layer_backward(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView dx, bool need_input,
@@ -106,7 +113,8 @@ class Transformer {
   bool trainable_;
   Activations activations_;
   kernels::RopeTable rope_;
-  Layout layout_;
+  Layout layout_, read_;                // of all rows; of those that are read after the last layer, where it is cut
+  bool cut_ = false;
   std::vector<LayerTape> tapes_;        // one a layer, or one for all
   std::vector<tensor::Tensor> inputs_;  // [T, D] of each layer, when activations are recomputed
   tensor::Tensor x_, normed_, ffn_;     // [T, D], [T, D], [T, F]

@@ -61,6 +61,13 @@ double gradient_norm(const Adapter& gradients) {
   return std::sqrt(sum);
 }
 
+void copy_values(const Adapter& from, Adapter& to) {
+  for_each_pair(from, [&](int64_t layer, model::Proj proj, const model::LoraPair& pair) {
+    std::copy_n(pair.a.f32(), pair.a.size(), to.at(layer, proj).a.f32());
+    std::copy_n(pair.b.f32(), pair.b.size(), to.at(layer, proj).b.f32());
+  });
+}
+
 void zero(Adapter& gradients) {
   for_each_matrix(gradients, [](int64_t, model::Proj, Tensor& tensor, Tensor LoraPair::*) {
     std::memset(tensor.bytes().data(), 0, tensor.bytes().size());

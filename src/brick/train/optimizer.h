@@ -35,6 +35,8 @@ class AdamW {
 // Square root of the sum of squares of all gradients, summed in double; infinite or NaN if any is.
 double gradient_norm(const model::Adapter& gradients);
 void zero(model::Adapter& gradients);
+// Of the same matrices.
+void copy_values(const model::Adapter& from, model::Adapter& to);
 
 // lr at `step` (from 0) of `total`: linear from lr / warm-up steps up to lr, then constant, linear or half a cosine
 // down to 0.

@@ -65,7 +65,8 @@ int64_t total_steps(Steps& steps, const TuneConfig& config) {
 int64_t largest_part(std::span<const data::TokenSequence> sequences, const TuneConfig& config, int64_t part) {
   std::vector<int64_t> lengths = data::lengths_of(sequences);
   std::sort(lengths.rbegin(), lengths.rend());
-  int64_t batch = std::max(config.batch_tokens, lengths.front());
+  const int64_t all = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  int64_t batch = std::min(all, std::max(config.batch_tokens, lengths.front()));
   if (config.batch_records > 0) {
     const auto count = std::min(lengths.size(), static_cast<size_t>(config.batch_records));
     batch = std::accumulate(lengths.begin(), lengths.begin() + static_cast<int64_t>(count), int64_t{0});
@@ -132,8 +133,9 @@ StepResult run_step(model::Transformer& transformer, model::AdapterUse use,
   double sum = 0;
   std::vector<float> losses;
   for (const data::Batch& part : parts) {
-    const model::TokenBatch tokens{part.ids, part.offsets};
     const std::vector<model::ScoredToken> scored = model::scored_tokens(part.ids, part.supervised, part.offsets);
+    const std::vector<int64_t> first_read = model::first_read_rows(scored, part.offsets);
+    const model::TokenBatch tokens{part.ids, part.offsets, first_read};
     losses.assign(scored.size(), 0.0f);
     const tensor::MatView hidden = transformer.forward(tokens, use);
     const tensor::MatView d(d_hidden.f32(), hidden.rows, hidden.cols);
@@ -168,14 +170,21 @@ MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
     const int64_t tokens = largest_part(sequences, config, part);
     return MemoryPlan{tokens, activations, planned_bytes(model, config, tokens, activations)};
   };
-  if (config.memory == "fast") return planned(kWholeBatch, Activations::kKeep);
   const MemoryPlan low = planned(kLowPartTokens, Activations::kRecompute);
   const int64_t available = available_memory_bytes();
-  if (available > 0 && low.bytes > available)
+  const auto fits = [&](const MemoryPlan& plan) { return available == 0 || plan.bytes <= available; };
+  if (!fits(low))
     fail(ErrorCode::kInvalidInput,
          "training needs {} MB and {} MB are free: lower --length (the longest record has {} tokens)", low.bytes >> 20,
          available >> 20, low.part_tokens);
   if (config.memory == "low") return low;
+  if (config.memory == "fast") {
+    const MemoryPlan fast = planned(kWholeBatch, Activations::kKeep);
+    if (!fits(fast))
+      fail(ErrorCode::kInvalidInput, "training with --memory fast needs {} MB and {} MB are free: use --memory auto",
+           fast.bytes >> 20, available >> 20);
+    return fast;
+  }
   const MemoryPlan keep = planned(kPartTokens, Activations::kKeep);
   return available == 0 || 2 * keep.bytes <= available ? keep : planned(kPartTokens, Activations::kRecompute);
 }
@@ -202,7 +211,7 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   if (options.resume && !options.checkpoint.empty())
     if (const auto saved = load_checkpoint(options.checkpoint, progress.run_hash, adapter, optimizer))
       progress = *saved;
-  Adapter last_good = adapter.clone();
+  Adapter last_good = adapter.clone();  // its memory serves the whole run
 
   Steps steps(sequences, config, options.seed);
   const int64_t total = total_steps(steps, config);
@@ -232,7 +241,7 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
       if (progress.step > 0) --progress.step;  // the update that led here is undone
       break;
     }
-    last_good = adapter.clone();
+    copy_values(adapter, last_good);
     const double lr = learning_rate(config.schedule, config.lr, config.warmup, progress.step, total);
     optimizer.step(adapter, gradients, config.clip > 0 && norm > config.clip ? config.clip / (norm + 1e-6) : 1.0, lr);
 
