@@ -49,7 +49,7 @@ bool has_avx2() {
 TEST(SparseRow, AgreesWithTheScalarDefinition) {
   if (!has_avx2()) GTEST_SKIP() << "this CPU has no AVX2";
   const SparseRowKernels &simd = kSparseRowAvx2, &scalar = kSparseRowScalar;
-  for (int64_t cols : {1, 7, 8, 15, 16, 17, 31, 32, 63, 64, 65, 96, 200, 576})
+  for (int64_t cols : {1, 7, 8, 15, 16, 17, 31, 32, 63, 64, 65, 96, 200, 576, 1536})
     for (double density : {0.0, 0.25, 0.5, 0.9, 1.0}) {
       const Row row(cols, density);
       const uint64_t* mask = row.mask.data();
@@ -67,6 +67,74 @@ TEST(SparseRow, AgreesWithTheScalarDefinition) {
       simd.expand(mask, row.packed.data(), cols, expanded.data());
       EXPECT_EQ(expanded, wanted) << cols << " columns, density " << density;
     }
+}
+
+std::vector<Row> some_rows(int64_t cols) {
+  std::vector<Row> rows;
+  for (double density : {0.0, 0.25, 0.5, 0.9, 1.0}) rows.emplace_back(cols, density);
+  return rows;
+}
+
+// Blocks of Q4_1 with activations in int16: exact within a block, so only the rounding of x, half a step each, and
+// float32 sums remain.
+struct Q4Rows {
+  std::vector<Row> rows;
+  std::vector<std::vector<std::byte>> packed;
+  std::vector<std::vector<float>> decoded;
+  std::vector<float> memory;
+  Int16Row x;
+
+  explicit Q4Rows(int64_t cols) : rows(some_rows(cols)), memory(static_cast<size_t>((cols + 1) / 2)) {
+    for (Row& row : rows) {
+      std::vector<float> kept(row.packed.begin(), row.packed.end() - kPackedSlack);
+      while (kept.size() % 32 != 0) kept.push_back(kept.back());
+      packed.emplace_back(kept.size() / 32 * 20);
+      tensor::pack(tensor::DType::kQ4_1, kept.data(), static_cast<int64_t>(kept.size()), packed.back().data());
+      decoded.emplace_back(kept.size());
+      tensor::unpack(tensor::DType::kQ4_1, packed.back().data(), static_cast<int64_t>(kept.size()),
+                     decoded.back().data());
+    }
+    x = round_to_int16(rows[0].x.data(), cols, memory.data());
+  }
+  // Largest error of a row against the float32 activations in double, in units of the bound.
+  double error(const SparseRowKernels& kernels, int64_t cols) const {
+    std::vector<int16_t> buffer(static_cast<size_t>(packed_input_size(cols)));
+    double worst = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      double want = 0, bound = 1e-6;
+      size_t next = 0;
+      tensor::for_each_kept(rows[i].mask.data(), cols, [&](int64_t c) {
+        const double w = decoded[i][next++], value = rows[0].x[static_cast<size_t>(c)];
+        want += w * value;
+        bound += std::fabs(w) * (0.51 * x.scale + 4e-6 * std::fabs(value));
+      });
+      const float got = kernels.dot_q4_1(rows[i].mask.data(), packed[i].data(), x, cols, buffer.data());
+      worst = std::max(worst, std::fabs(got - want) / bound);
+    }
+    return worst;
+  }
+};
+
+TEST(SparseRow, FourBitRowsStayWithinTheRoundingOfTheirInput) {
+  for (int64_t cols : {1, 7, 8, 31, 32, 63, 64, 65, 72, 130, 576, 1536}) {
+    const Q4Rows rows(cols);
+    expect_within("sparse_dots q4 scalar", rows.error(kSparseRowScalar, cols), 1.0);
+    if (has_avx2()) expect_within("sparse_dots q4", rows.error(kSparseRowAvx2, cols), 1.0);
+  }
+}
+
+TEST(SparseRow, NegativeControlAPerturbedNibbleOrMaskBitIsSeen) {
+  if (!has_avx2()) GTEST_SKIP() << "this CPU has no AVX2";
+  Q4Rows nibble(576), bit(576);
+  nibble.packed[2][6] ^= std::byte{0x08};
+  EXPECT_GT(nibble.error(kSparseRowAvx2, 576), 10);
+  bit.rows[2].mask[3] &= bit.rows[2].mask[3] - 1;
+  const Q4Rows right(576);
+  std::vector<int16_t> buffer(static_cast<size_t>(packed_input_size(576)));
+  const auto dot_of = [&](const Q4Rows& rows) {
+    return kSparseRowAvx2.dot_q4_1(rows.rows[2].mask.data(), rows.packed[2].data(), rows.x, 576, buffer.data());
+  };
+  EXPECT_NE(dot_of(bit), dot_of(right));
 }
 
 TEST(SparseRow, Bf16AgreesWithTheScalarDefinition) {

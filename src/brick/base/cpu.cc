@@ -75,6 +75,15 @@ Isa active_isa() {
 
 bool has_bf16_arithmetic() { return active_isa() >= Isa::kAvx512Bf16; }
 
+Vnni active_vnni() {
+  static const Vnni found = [] {
+    if (active_isa() >= Isa::kAvx512 && __builtin_cpu_supports("avx512vnni")) return Vnni::kAvx512;
+    const bool avx_vnni = bit(cpuid(7, 1).eax, 4) && active_isa() == available_isas().back();
+    return active_isa() >= Isa::kAvx2 && avx_vnni ? Vnni::kAvx : Vnni::kNone;
+  }();
+  return found;
+}
+
 std::string cpu_model() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);)

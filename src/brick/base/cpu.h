@@ -20,6 +20,11 @@ Isa active_isa();
 // True where bfloat16 products run in hardware under active_isa().
 bool has_bf16_arithmetic();
 
+// Byte products that sum in fours (vpdpbusd), in their two encodings. None where BRICK_ISA asks for less than this
+// CPU's highest instruction set, so that plain AVX2 is tested too.
+enum class Vnni { kNone, kAvx, kAvx512 };
+Vnni active_vnni();
+
 std::string cpu_model();  // "AMD EPYC 9B14", from the operating system; "unknown" if it does not say
 int physical_cores();
 

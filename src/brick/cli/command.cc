@@ -87,7 +87,9 @@ CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, 
   command->add_flag("--json", globals.json, "print one JSON object on standard output");
   command->add_option("--threads", globals.threads, "threads (default: physical cores)")->check(CLI::Range(0, 1024));
   command->add_option("--seed", globals.settings.seed, "seed of all random choices")->capture_default_str();
-  command->add_option("--compute", globals.settings.compute, "auto, f32 or bf16")
+  command
+      ->add_option("--compute", globals.settings.compute,
+                   "auto, f32 or bf16; auto also generates text with integer products where weights are quantised")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->capture_default_str();
   command->footer(fmt::format("Example:\n  {}", example));

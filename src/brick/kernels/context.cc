@@ -21,6 +21,8 @@ Compute choose_compute(std::string_view wanted) {
   return Compute::kBf16;
 }
 
+bool rounds_activations(std::string_view wanted) { return wanted == "auto"; }
+
 void apply_isa_limit() {
   switch (active_isa()) {
     case Isa::kSse4:

@@ -1,6 +1,9 @@
 #include "brick/kernels/few_rows.h"
 
+#include <algorithm>
+
 #include "brick/base/parallel.h"
+#include "brick/kernels/integer_dot.h"
 #include "brick/kernels/row_dot.h"
 #include "brick/kernels/sparse_row.h"
 #include "brick/kernels/vector_ops.h"
@@ -10,135 +13,203 @@ namespace {
 
 using tensor::ConstMatView;
 using tensor::DType;
+using tensor::kQuantBlock;
 using tensor::Matrix;
 using tensor::MatView;
 
 constexpr int64_t kRowGrain = 8;
+constexpr int64_t kRowsAtATime = 8;  // of a weight: the activations stay in registers
 
-// The kept values of row r as bfloat16, in `memory` of two rows and two kPackedSlack.
-const uint16_t* rounded_packed(const tensor::SparseView& view, int64_t r, float* memory) {
-  auto* out = reinterpret_cast<uint16_t*>(memory + view.cols() + kPackedSlack);
-  const int64_t count = packed_count(view, r);
-  if (view.dtype == DType::kQ4_1) {
-    unpack_q4_1_bf16(view.values + view.row_offset[r], count / tensor::kQuantBlock, out);
-  } else {
-    unpack_packed(view, r, memory);
-    to_bf16(memory, out, count);
+// How a weight's rows meet the activations.
+enum class Path : uint8_t {
+  kIntegers,        // block formats with activations in int8
+  kEncoded,         // decoded in registers
+  kSparseBf16,      // kept values in bfloat16
+  kSparseIntegers,  // kept values in blocks of Q4_1, activations in int16
+  kSparseBothBf16,  // kept values and activations rounded to bfloat16
+  kRows,            // one row after the other as float32
+};
+constexpr int kPaths = 6;
+
+// The kept values are read where they lie, and kernels read on to kPackedSlack values behind them.
+bool has_slack(const tensor::SparseView& view, int64_t r, size_t bytes) {
+  return view.row_offset[view.rows()] - view.row_offset[r + 1] >= kPackedSlack * bytes;
+}
+
+Path path_of(const Context& context, const Matrix& weight) {
+  if (!weight.is_sparse()) {
+    if (context.rounds_activations() && has_integer_dot(weight.dtype())) return Path::kIntegers;
+    return has_encoded_dot(weight.dtype()) ? Path::kEncoded : Path::kRows;
   }
-  return out;
+  const tensor::SparseView view = weight.sparse_view();
+  if (!is_packed(view)) return Path::kRows;
+  if (context.compute() == Compute::kBf16 && has_sparse_dot_bf16()) return Path::kSparseBothBf16;
+  if (view.dtype == DType::kBF16) return Path::kSparseBf16;
+  if (view.dtype == DType::kQ4_1 && context.rounds_activations() && has_sparse_dot_q4_1()) return Path::kSparseIntegers;
+  return Path::kRows;
 }
 
-// The kept values of row r where they lie, if they are of type T with enough behind them for sparse_dot(); else null.
-template <class T>
-const T* packed_in_place(const tensor::SparseView& view, DType dtype, int64_t r) {
-  if (view.dtype != dtype || view.row_offset[view.rows()] - view.row_offset[r + 1] < kPackedSlack * sizeof(T))
-    return nullptr;
-  return reinterpret_cast<const T*>(view.values + view.row_offset[r]);
-}
-
-// A row of activations.
+// A row of activations in the forms that the products ask for.
 struct Input {
-  const float* values;
-  const float* block_sums;  // of 32 values each
-  const uint16_t* bf16;     // the values rounded; null in float32
+  const float* values = nullptr;
+  const float* block_sums = nullptr;  // of 32 values each
+  const uint16_t* bf16 = nullptr;
+  QuantisedRow int8{};
+  Int16Row int16{};
 };
 
-class MatrixRows {
- public:
-  explicit MatrixRows(const Matrix& weight) : weight_(weight) {}
-  int64_t rows() const { return weight_.rows(); }
-  int64_t cols() const { return weight_.cols(); }
+int64_t input_floats(int64_t cols) { return cols / kQuantBlock + quantised_floats(cols) + 2 * ((cols + 1) / 2); }
 
-  // Calls use(dot), dot(x) being row r's product with x in the form that suits the encoding; `memory` is of
-  // 2 (cols + kPackedSlack) floats. With `bf16` both may be rounded to bfloat16.
-  template <class Use>
-  void with_row(int64_t r, float* memory, bool bf16, Use&& use) const {
-    const int64_t n = cols();
-    if (weight_.is_sparse() && is_packed(weight_.sparse_view())) return with_packed_row(r, memory, bf16, use);
-    if (weight_.is_sparse()) {
-      expand_row(weight_, r, memory);
-      return use([=](const Input& x) { return dot(memory, x.values, n); });
-    }
-    const tensor::DenseView view = weight_.dense_view();
-    if (view.dtype == DType::kF32) {
-      use([=, row = reinterpret_cast<const float*>(view.row(r))](const Input& x) { return dot(row, x.values, n); });
-    } else if (has_encoded_dot(view.dtype)) {
-      use([=, row = view.row(r)](const Input& x) { return dot_encoded(view.dtype, row, x.values, x.block_sums, n); });
-    } else {
-      expand_row(weight_, r, memory);
-      use([=](const Input& x) { return dot(memory, x.values, n); });
-    }
+Input prepare(const float* x, int64_t cols, const bool (&wanted)[kPaths], float* memory) {
+  const auto wants = [&](Path path) { return wanted[static_cast<size_t>(path)]; };
+  const int64_t blocks = cols / kQuantBlock;
+  const auto take = [&](int64_t floats) {
+    float* at = memory;
+    memory += floats;
+    return at;
+  };
+  Input input;
+  input.values = x;
+  if (wants(Path::kEncoded)) {
+    float* sums = take(blocks);
+    block_sums(x, blocks * kQuantBlock, sums);
+    input.block_sums = sums;
   }
-
- private:
-  template <class Use>
-  void with_packed_row(int64_t r, float* memory, bool bf16, Use&& use) const {
-    const tensor::SparseView view = weight_.sparse_view();
-    const uint64_t* mask = view.mask.row(r);
-    const int64_t n = cols();
-    const auto* halves = packed_in_place<uint16_t>(view, DType::kBF16, r);
-    if (bf16 && has_sparse_dot_bf16()) {
-      if (halves == nullptr) halves = rounded_packed(view, r, memory);
-      return use([=](const Input& x) { return sparse_dot(mask, halves, x.bf16, n); });
-    }
-    if (halves != nullptr) return use([=](const Input& x) { return sparse_dot(mask, halves, x.values, n); });
-    const auto* values = packed_in_place<float>(view, DType::kF32, r);
-    if (values == nullptr) {
-      unpack_packed(view, r, memory);
-      values = memory;
-    }
-    use([=](const Input& x) { return sparse_dot(mask, values, x.values, n); });
+  if (wants(Path::kSparseBothBf16)) {
+    auto* bf16 = reinterpret_cast<uint16_t*>(take((cols + 1) / 2));
+    to_bf16(x, bf16, cols);
+    input.bf16 = bf16;
   }
-
-  const Matrix& weight_;
-};
-
-class WrittenRows {
- public:
-  explicit WrittenRows(const RowSource& source) : source_(source) {}
-  int64_t rows() const { return source_.rows; }
-  int64_t cols() const { return source_.cols; }
-  template <class Use>
-  void with_row(int64_t r, float* memory, bool, Use&& use) const {
-    source_.write(r, memory);
-    use([&](const Input& x) { return dot(memory, x.values, cols()); });
-  }
-
- private:
-  const RowSource& source_;
-};
-
-template <class Rows>
-void multiply(Context& context, const Rows& weight, ConstMatView x, float beta, MatView y) {
-  const int64_t cols = weight.cols(), blocks = cols / tensor::kQuantBlock, row_floats = 2 * (cols + kPackedSlack);
-  float* sums = context.scratch(Context::kWeights, threads() * row_floats + x.rows * blocks);
-  float* memory = sums + x.rows * blocks;
-  const bool bf16 = context.compute() == Compute::kBf16;
-  auto* halves =
-      bf16 ? reinterpret_cast<uint16_t*>(context.scratch(Context::kInput, (x.rows * cols + 1) / 2)) : nullptr;
-  for (int64_t t = 0; t < x.rows; ++t) {
-    block_sums(x.row(t), blocks * tensor::kQuantBlock, sums + t * blocks);
-    if (bf16) to_bf16(x.row(t), halves + t * cols, cols);
-  }
-  parallel_ranges(weight.rows(), kRowGrain, [&](int64_t begin, int64_t end) {
-    float* own = memory + omp_get_thread_num() * row_floats;
-    for (int64_t r = begin; r < end; ++r)
-      weight.with_row(r, own, bf16, [&](auto&& dot_with) {
-        for (int64_t t = 0; t < x.rows; ++t)
-          y(t, r) = dot_with({x.row(t), sums + t * blocks, bf16 ? halves + t * cols : nullptr}) +
-                    (beta != 0.0f ? y(t, r) : 0.0f);
-      });
-  });
+  if (wants(Path::kIntegers)) input.int8 = quantise_row(x, cols, take(quantised_floats(cols)));
+  if (wants(Path::kSparseIntegers)) input.int16 = round_to_int16(x, cols, take((cols + 1) / 2));
+  return input;
 }
+
+// Rows of one weight. `memory` of 2 (cols + kPackedSlack) floats is this thread's own.
+class RowRange {
+ public:
+  RowRange(Path path, const Matrix& weight, float* memory)
+      : path_(path), weight_(weight), n_(weight.cols()), memory_(memory) {}
+
+  // Calls store(r, t, value) with row r's product with each input, r in [begin, end).
+  template <class Store>
+  void run(int64_t begin, int64_t end, std::span<const Input> inputs, Store&& store) {
+    int64_t r = begin;
+    if (path_ == Path::kIntegers) {
+      const tensor::DenseView view = weight_.dense_view();
+      float out[kRowsAtATime];
+      for (; r < end; r += kRowsAtATime) {
+        const int64_t count = std::min(kRowsAtATime, end - r);
+        for (size_t t = 0; t < inputs.size(); ++t) {
+          integer_dots(view.dtype, view.row(r), count, inputs[t].int8, n_, out);
+          for (int64_t i = 0; i < count; ++i) store(r + i, static_cast<int64_t>(t), out[i]);
+        }
+      }
+    }
+    for (; r < end; ++r) one(r, inputs, store);
+  }
+
+ private:
+  template <class Store>
+  void one(int64_t r, std::span<const Input> inputs, Store&& store) {
+    const auto each = [&](auto&& dot_with) {
+      for (size_t t = 0; t < inputs.size(); ++t) store(r, static_cast<int64_t>(t), dot_with(inputs[t]));
+    };
+    if (!weight_.is_sparse()) {
+      const tensor::DenseView view = weight_.dense_view();
+      const std::byte* row = view.row(r);
+      if (path_ == Path::kEncoded)
+        return each([&](const Input& x) { return dot_encoded(view.dtype, row, x.values, x.block_sums, n_); });
+      if (view.dtype == DType::kF32)
+        return each([&](const Input& x) { return dot(reinterpret_cast<const float*>(row), x.values, n_); });
+    } else if (const tensor::SparseView view = weight_.sparse_view(); is_packed(view)) {
+      const uint64_t* mask = view.mask.row(r);
+      if (path_ == Path::kSparseBothBf16) {
+        const uint16_t* packed = rounded_packed(view, r);
+        return each([&](const Input& x) { return sparse_dot(mask, packed, x.bf16, n_); });
+      }
+      const std::byte* values = view.values + view.row_offset[r];
+      if (path_ == Path::kSparseBf16 && has_slack(view, r, sizeof(uint16_t)))
+        return each(
+            [&](const Input& x) { return sparse_dot(mask, reinterpret_cast<const uint16_t*>(values), x.values, n_); });
+      if (path_ == Path::kSparseIntegers)
+        return each(
+            [&](const Input& x) { return sparse_dot(mask, values, x.int16, n_, reinterpret_cast<int16_t*>(memory_)); });
+      const float* packed = memory_;
+      if (view.dtype == DType::kF32 && has_slack(view, r, sizeof(float)))
+        packed = reinterpret_cast<const float*>(values);
+      else
+        unpack_packed(view, r, memory_);
+      return each([&](const Input& x) { return sparse_dot(mask, packed, x.values, n_); });
+    }
+    expand_row(weight_, r, memory_);
+    each([&](const Input& x) { return dot(memory_, x.values, n_); });
+  }
+
+  // The kept values of row r as bfloat16.
+  const uint16_t* rounded_packed(const tensor::SparseView& view, int64_t r) {
+    const std::byte* values = view.values + view.row_offset[r];
+    if (view.dtype == DType::kBF16 && has_slack(view, r, sizeof(uint16_t)))
+      return reinterpret_cast<const uint16_t*>(values);
+    auto* out = reinterpret_cast<uint16_t*>(memory_ + n_ + kPackedSlack);
+    const int64_t count = packed_count(view, r);
+    if (view.dtype == DType::kQ4_1) {
+      unpack_q4_1_bf16(values, count / kQuantBlock, out);
+    } else {
+      unpack_packed(view, r, memory_);
+      to_bf16(memory_, out, count);
+    }
+    return out;
+  }
+
+  Path path_;
+  const Matrix& weight_;
+  int64_t n_;
+  float* memory_;
+};
+
+int64_t own_floats(int64_t cols) { return 2 * (cols + kPackedSlack); }
 
 }  // namespace
 
-void linear_few_rows(Context& context, const Matrix& weight, ConstMatView x, float beta, MatView y) {
-  multiply(context, MatrixRows(weight), x, beta, y);
+void linear_few_rows(Context& context, std::span<const Product> products, ConstMatView x) {
+  const int64_t cols = x.cols, each = input_floats(cols);
+  int64_t rows = 0;
+  bool wanted[kPaths] = {};
+  for (const Product& product : products) {
+    rows += product.weight->rows();
+    wanted[static_cast<size_t>(path_of(context, *product.weight))] = true;
+  }
+  float* memory = context.scratch(Context::kInput, x.rows * each);
+  Input inputs[kFewRows];
+  for (int64_t t = 0; t < x.rows; ++t) inputs[t] = prepare(x.row(t), cols, wanted, memory + t * each);
+  float* own = context.scratch(Context::kWeights, threads() * own_floats(cols));
+
+  // The rows of all weights, one behind the other, are shared out.
+  parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    for (const Product& product : products) {
+      const int64_t count = product.weight->rows();
+      const int64_t first = std::max<int64_t>(begin, 0), last = std::min(end, count);
+      if (first < last)
+        RowRange(path_of(context, *product.weight), *product.weight, own + omp_get_thread_num() * own_floats(cols))
+            .run(first, last, {inputs, static_cast<size_t>(x.rows)}, [&](int64_t r, int64_t t, float value) {
+              product.y(t, r) = value + (product.beta != 0.0f ? product.y(t, r) : 0.0f);
+            });
+      begin -= count;
+      end -= count;
+    }
+  });
 }
 
 void linear_few_rows(Context& context, const RowSource& weight, ConstMatView x, float beta, MatView y) {
-  multiply(context, WrittenRows(weight), x, beta, y);
+  float* memory = context.scratch(Context::kWeights, threads() * weight.cols);
+  parallel_ranges(weight.rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    float* row = memory + omp_get_thread_num() * weight.cols;
+    for (int64_t r = begin; r < end; ++r) {
+      weight.write(r, row);
+      for (int64_t t = 0; t < x.rows; ++t) y(t, r) = dot(row, x.row(t), x.cols) + (beta != 0.0f ? y(t, r) : 0.0f);
+    }
+  });
 }
 
 }  // namespace brick::kernels

@@ -189,8 +189,13 @@ void expand_rows(const Matrix& weight, int64_t begin, int64_t end, float* out) {
 }
 
 void linear(Context& context, const Matrix& weight, ConstMatView x, float beta, MatView y) {
-  if (x.rows <= kFewRows) return linear_few_rows(context, weight, x, beta, y);
-  forward(context, MatrixRows(weight), x, beta, y);
+  const Product product{&weight, beta, y};
+  linear(context, {&product, 1}, x);
+}
+
+void linear(Context& context, std::span<const Product> products, ConstMatView x) {
+  if (x.rows <= kFewRows) return linear_few_rows(context, products, x);
+  for (const Product& product : products) forward(context, MatrixRows(*product.weight), x, product.beta, product.y);
 }
 
 void linear_backward(Context& context, const Matrix& weight, ConstMatView dy, float beta, MatView dx) {

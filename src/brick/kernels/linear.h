@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <optional>
+#include <span>
 
 #include "brick/kernels/context.h"
 #include "brick/tensor/matrix.h"
@@ -12,6 +13,14 @@ namespace brick::kernels {
 
 // y = x W^T + beta y; x [T, in], W [out, in], y [T, out]; beta 0 or 1.
 void linear(Context& context, const tensor::Matrix& weight, tensor::ConstMatView x, float beta, tensor::MatView y);
+
+// The same for several weights of one input: where x has few rows, in one go.
+struct Product {
+  const tensor::Matrix* weight;
+  float beta;
+  tensor::MatView y;
+};
+void linear(Context& context, std::span<const Product> products, tensor::ConstMatView x);
 
 // dx = dy W + beta dx; dy [T, out], dx [T, in]; beta 0 or 1.
 void linear_backward(Context& context, const tensor::Matrix& weight, tensor::ConstMatView dy, float beta,

@@ -1,5 +1,7 @@
 #include "brick/kernels/sparse_row.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "brick/base/cpu.h"
@@ -28,6 +30,21 @@ void expand_scalar(const uint64_t* mask, const float* packed, int64_t cols, floa
   tensor::for_each_kept(mask, cols, [&](int64_t c) { out[c] = *packed++; });
 }
 
+float dot_q4_1_scalar(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols, int16_t*) noexcept {
+  constexpr int kBlock = tensor::kQuantBlock, kBytes = 20;
+  float block[kBlock], sum = 0;
+  int next = kBlock;
+  tensor::for_each_kept(mask, cols, [&](int64_t c) {
+    if (next == kBlock) {
+      tensor::unpack(tensor::DType::kQ4_1, packed, kBlock, block);
+      packed += kBytes;
+      next = 0;
+    }
+    sum += block[next++] * static_cast<float>(x.q[c]);
+  });
+  return x.scale * sum;
+}
+
 // AVX2 on AVX-512 machines too, see sparse_row_avx512.cc.
 const SparseRowKernels& chosen() {
   static const SparseRowKernels& kernels = active_isa() >= Isa::kAvx2 ? kSparseRowAvx2 : kSparseRowScalar;
@@ -36,7 +53,7 @@ const SparseRowKernels& chosen() {
 
 }  // namespace
 
-const SparseRowKernels kSparseRowScalar{dot_scalar, dot_bf16_scalar, expand_scalar};
+const SparseRowKernels kSparseRowScalar{dot_scalar, dot_bf16_scalar, expand_scalar, dot_q4_1_scalar};
 
 float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept {
   return chosen().dot(mask, packed, x, cols);
@@ -44,6 +61,26 @@ float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int6
 
 float sparse_dot(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept {
   return chosen().dot_bf16(mask, packed, x, cols);
+}
+
+Int16Row round_to_int16(const float* x, int64_t n, float* memory) noexcept {
+  auto* q = reinterpret_cast<int16_t*>(memory);
+  float largest = 0;
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  const float inverse = largest > 0 ? 32767.0f / largest : 0.0f;
+  // Half away from zero: the conversion cuts.
+  for (int64_t i = 0; i < n; ++i)
+    q[i] = static_cast<int16_t>(static_cast<int32_t>(x[i] * inverse + std::copysign(0.5f, x[i])));
+  return {q, largest / 32767.0f};
+}
+
+bool has_sparse_dot_q4_1() noexcept {
+  static const bool has = active_isa() >= Isa::kAvx2;
+  return has;
+}
+
+float sparse_dot(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols, int16_t* memory) noexcept {
+  return chosen().dot_q4_1(mask, packed, x, cols, memory);
 }
 
 bool has_sparse_dot_bf16() noexcept {

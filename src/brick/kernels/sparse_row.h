@@ -16,6 +16,19 @@ inline constexpr int64_t kPackedSlack = 32;
 float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept;
 float sparse_dot(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept;
 
+// n activations as integers, x = scale q, |q| <= 32767; in `memory` of (n + 1) / 2 floats.
+struct Int16Row {
+  const int16_t* q;
+  float scale;
+};
+Int16Row round_to_int16(const float* x, int64_t n, float* memory) noexcept;
+
+// With the kept values in blocks of Q4_1 and rounded activations: the products of integers within a block are exact.
+// `memory` of packed_input_size(cols). Only where has_sparse_dot_q4_1().
+bool has_sparse_dot_q4_1() noexcept;
+inline int64_t packed_input_size(int64_t cols) { return cols + kPackedSlack; }
+float sparse_dot(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols, int16_t* memory) noexcept;
+
 // With x in bfloat16 too, summed in float32; only where has_sparse_dot_bf16().
 bool has_sparse_dot_bf16() noexcept;
 float sparse_dot(const uint64_t* mask, const uint16_t* packed, const uint16_t* x, int64_t cols) noexcept;

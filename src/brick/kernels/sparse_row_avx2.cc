@@ -3,16 +3,18 @@
 
 #include <array>
 #include <bit>
+#include <cstring>
 
 #include "brick/kernels/sparse_row_impl.h"
 #include "brick/tensor/pack.h"
 
-#define BRICK_AVX2 __attribute__((target("avx2,fma,popcnt")))
+#define BRICK_AVX2 __attribute__((target("avx2,fma,f16c,popcnt")))
 
 namespace brick::kernels {
 namespace {
 
 constexpr int64_t kLanes = 8;
+constexpr int64_t kAhead = 1024;  // values that are fetched early: the hardware alone falls behind
 
 // For each byte of mask: the packed value that each lane takes; a lane without a bit has its sign bit set, which the
 // permutation ignores and the blend reads.
@@ -24,18 +26,36 @@ constexpr auto kSpread = [] {
   return table;
 }();
 
-// The same for eight bfloat16 values, as a shuffle of bytes; one with its sign bit set leaves zero.
-constexpr auto kSpreadHalves = [] {
-  std::array<std::array<uint8_t, 2 * kLanes>, 256> table{};
-  for (uint32_t bits = 0; bits < 256; ++bits)
-    for (uint32_t lane = 0, next = 0; lane < kLanes; ++lane) {
-      const bool kept = (bits >> lane & 1) != 0;
-      table[bits][2 * lane] = static_cast<uint8_t>(kept ? 2 * next : 0x80);
-      table[bits][2 * lane + 1] = static_cast<uint8_t>(kept ? 2 * next + 1 : 0x80);
-      next += kept ? 1 : 0;
-    }
+// The same for eight bfloat16 values, as a shuffle of bytes into the high halves of eight floats; one with its sign bit
+// set leaves zero.
+alignas(32) constexpr auto kSpreadHigh = [] {
+  std::array<std::array<uint8_t, 4 * kLanes>, 256> table{};
+  for (uint32_t bits = 0; bits < 256; ++bits) {
+    table[bits].fill(0x80);
+    for (uint32_t lane = 0, next = 0; lane < kLanes; ++lane)
+      if ((bits >> lane & 1) != 0) {
+        table[bits][4 * lane + 2] = static_cast<uint8_t>(next++);
+        table[bits][4 * lane + 3] = static_cast<uint8_t>(next++);
+      }
+  }
   return table;
 }();
+
+// The other way: where the kept ones of eight int16 values are, to lie side by side.
+constexpr auto kGatherHalves = [] {
+  std::array<std::array<uint8_t, 2 * kLanes>, 256> table{};
+  for (uint32_t bits = 0; bits < 256; ++bits) {
+    table[bits].fill(0x80);
+    for (uint32_t lane = 0, next = 0; lane < kLanes; ++lane)
+      if ((bits >> lane & 1) != 0) {
+        table[bits][next++] = static_cast<uint8_t>(2 * lane);
+        table[bits][next++] = static_cast<uint8_t>(2 * lane + 1);
+      }
+  }
+  return table;
+}();
+
+BRICK_AVX2 inline __m128i load128(const void* source) { return _mm_loadu_si128(static_cast<const __m128i*>(source)); }
 
 BRICK_AVX2 inline uint8_t bits_of(const uint64_t* mask, int64_t c) {
   return static_cast<uint8_t>(mask[c / 64] >> (c % 64));
@@ -47,36 +67,102 @@ BRICK_AVX2 inline __m256 spread(uint8_t bits, const float* packed) {
   return _mm256_blendv_ps(values, _mm256_setzero_ps(), _mm256_castsi256_ps(lanes));
 }
 
-BRICK_AVX2 inline __m256 spread(uint8_t bits, const uint16_t* packed) {
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kSpreadHalves[bits].data()));
-  const __m128i halves = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)), bytes);
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
-}
-
-float to_f32(float value) { return value; }
-float to_f32(uint16_t value) { return tensor::bf16_to_f32(value); }
-
 BRICK_AVX2 inline float sum_of_lanes(__m256 v) {
   const __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   const __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps(pair, pair, 1)));
 }
 
-template <class T>
-BRICK_AVX2 float dot(const uint64_t* mask, const T* packed, const float* x, int64_t cols) noexcept {
+BRICK_AVX2 float dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept {
   __m256 even = _mm256_setzero_ps(), odd = _mm256_setzero_ps();
   int64_t c = 0;
   for (; c + 2 * kLanes <= cols; c += 2 * kLanes) {
     const uint8_t first = bits_of(mask, c), second = bits_of(mask, c + kLanes);
-    const T* after = packed + std::popcount(first);
+    const float* after = packed + std::popcount(first);
     even = _mm256_fmadd_ps(spread(first, packed), _mm256_loadu_ps(x + c), even);
     odd = _mm256_fmadd_ps(spread(second, after), _mm256_loadu_ps(x + c + kLanes), odd);
     packed = after + std::popcount(second);
   }
   float total = sum_of_lanes(_mm256_add_ps(even, odd));
   for (; c < cols; ++c)
-    if ((mask[c / 64] >> (c % 64) & 1) != 0) total += to_f32(*packed++) * x[c];
+    if ((mask[c / 64] >> (c % 64) & 1) != 0) total += *packed++ * x[c];
   return total;
+}
+
+// Sums of eight columns into `sum`; returns where the kept values go on.
+BRICK_AVX2 inline const uint16_t* add_eight(size_t bits, const uint16_t* packed, const float* x, __m256& sum) {
+  const __m256i twice = _mm256_broadcastsi128_si256(load128(packed));
+  const __m256i places = _mm256_load_si256(reinterpret_cast<const __m256i*>(kSpreadHigh[bits].data()));
+  sum = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_shuffle_epi8(twice, places)), _mm256_loadu_ps(x), sum);
+  return packed + std::popcount(bits);
+}
+
+BRICK_AVX2 float dot_bf16(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept {
+  __m256 s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+  const auto* bytes = reinterpret_cast<const uint8_t*>(mask);
+  int64_t c = 0;
+  for (; c + 64 <= cols; c += 64, bytes += 8) {
+    _mm_prefetch(reinterpret_cast<const char*>(packed + kAhead), _MM_HINT_T0);
+    packed = add_eight(bytes[0], packed, x + c, s0);
+    packed = add_eight(bytes[1], packed, x + c + 8, s1);
+    packed = add_eight(bytes[2], packed, x + c + 16, s2);
+    packed = add_eight(bytes[3], packed, x + c + 24, s3);
+    packed = add_eight(bytes[4], packed, x + c + 32, s0);
+    packed = add_eight(bytes[5], packed, x + c + 40, s1);
+    packed = add_eight(bytes[6], packed, x + c + 48, s2);
+    packed = add_eight(bytes[7], packed, x + c + 56, s3);
+  }
+  for (; c + kLanes <= cols; c += kLanes) packed = add_eight(*bytes++, packed, x + c, s0);
+  float total = sum_of_lanes(_mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3)));
+  for (; c < cols; ++c)
+    if ((mask[c / 64] >> (c % 64) & 1) != 0) total += tensor::bf16_to_f32(*packed++) * x[c];
+  return total;
+}
+
+BRICK_AVX2 inline int16_t* gather_eight(size_t bits, const int16_t* from, int16_t* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                   _mm_shuffle_epi8(load128(from), load128(kGatherHalves[bits].data())));
+  return to + std::popcount(bits);
+}
+
+// The x that a row's kept weights meet, side by side, with zeros behind them to the end of a block.
+BRICK_AVX2 inline int64_t gather_input(const uint64_t* mask, const int16_t* x, int64_t cols, int16_t* out) {
+  int16_t* next = out;
+  const auto* bytes = reinterpret_cast<const uint8_t*>(mask);
+  int64_t c = 0;
+#pragma GCC unroll 8
+  for (; c + kLanes <= cols; c += kLanes) next = gather_eight(*bytes++, x + c, next);
+  for (; c < cols; ++c)
+    if ((mask[c / 64] >> (c % 64) & 1) != 0) *next++ = x[c];
+  for (int i = 0; i < 4; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(next) + i, _mm_setzero_si128());
+  return next - out;
+}
+
+BRICK_AVX2 inline float dot_blocks(const std::byte* blocks, int64_t count, const int16_t* x) {
+  const __m128i low = _mm_set1_epi8(15);
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256 products = _mm256_setzero_ps(), shifts = products;
+  for (int64_t i = 0; i < count; ++i, blocks += 20, x += 32) {
+    uint32_t scales;
+    std::memcpy(&scales, blocks, 4);
+    const __m128 dm = _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(scales)));
+    const __m128i q = load128(blocks + 4);
+    const __m256i x0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+    const __m256i x1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + 16));
+    const __m256i q0 = _mm256_cvtepu8_epi16(_mm_and_si128(q, low));
+    const __m256i q1 = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(q, 4), low));
+    const __m256i dot = _mm256_add_epi32(_mm256_madd_epi16(q0, x0), _mm256_madd_epi16(q1, x1));
+    const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(ones, x0), _mm256_madd_epi16(ones, x1));
+    products = _mm256_fmadd_ps(_mm256_broadcastss_ps(dm), _mm256_cvtepi32_ps(dot), products);
+    shifts = _mm256_fmadd_ps(_mm256_broadcastss_ps(_mm_movehdup_ps(dm)), _mm256_cvtepi32_ps(sum), shifts);
+  }
+  return sum_of_lanes(_mm256_add_ps(products, shifts));
+}
+
+BRICK_AVX2 float dot_q4_1(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols,
+                          int16_t* memory) noexcept {
+  const int64_t kept = gather_input(mask, x.q, cols, memory);
+  return x.scale * dot_blocks(packed, (kept + 31) / 32, memory);
 }
 
 BRICK_AVX2 void expand(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept {
@@ -91,6 +177,6 @@ BRICK_AVX2 void expand(const uint64_t* mask, const float* packed, int64_t cols, 
 
 }  // namespace
 
-const SparseRowKernels kSparseRowAvx2{dot<float>, dot<uint16_t>, expand};
+const SparseRowKernels kSparseRowAvx2{dot, dot_bf16, expand, dot_q4_1};
 
 }  // namespace brick::kernels

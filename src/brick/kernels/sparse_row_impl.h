@@ -4,12 +4,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "brick/kernels/sparse_row.h"
+
 namespace brick::kernels {
 
 struct SparseRowKernels {
   float (*dot)(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept;
   float (*dot_bf16)(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept;
   void (*expand)(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept;
+  float (*dot_q4_1)(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols, int16_t* memory) noexcept;
 };
 
 extern const SparseRowKernels kSparseRowScalar, kSparseRowAvx2;

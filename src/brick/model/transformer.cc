@@ -184,6 +184,20 @@ void Transformer::project(int64_t layer, Proj proj, const AdapterUse& use, Layer
                  b.pair != nullptr ? rows(hidden, x.rows, use.adapter->config.rank) : MatView());
 }
 
+void Transformer::project_each(int64_t layer, std::initializer_list<std::pair<Proj, MatView>> outputs,
+                               const AdapterUse& use, LayerTape& tape, ConstMatView x) {
+  kernels::Product products[kProjCount];
+  size_t plain = 0;
+  for (const auto& [proj, y] : outputs) {
+    if (branch(layer, proj, use).pair != nullptr) {
+      project(layer, proj, use, tape, x, 0.0f, y);
+    } else {
+      products[plain++] = {&model_.layers[static_cast<size_t>(layer)][proj], 0.0f, y};
+    }
+  }
+  if (plain > 0) kernels::linear(context_, {products, plain}, x);
+}
+
 void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tape, MatView x, KvCache* cache,
                             const InputHook& hook) {
   const Layer& layer = model_.layers[static_cast<size_t>(index)];
@@ -196,15 +210,17 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   const MatView v = rows(tape.v, all, key_width(shape)), q = rows(tape.q, count, query_width(shape));
   kernels::rms_norm(x, layer.attention_norm.data(), model_.config.norm_eps, all_normed, tape.attention_rms.data());
   if (hook) hook(index, Proj::kQ, all_normed);
-  project(index, Proj::kK, use, tape, all_normed, 0.0f, k);
-  project(index, Proj::kV, use, tape, all_normed, 0.0f, v);
   if (cut) {
+    project_each(index, {{Proj::kK, k}, {Proj::kV, v}}, use, tape, all_normed);
     gather(queries.spans, all_normed);
     gather(queries.spans, x);
   }
   const MatView whole_x = x, normed = rows(normed_, count);
   x = x.row_range(0, count);
-  project(index, Proj::kQ, use, tape, normed, 0.0f, q);
+  if (cut)
+    project(index, Proj::kQ, use, tape, normed, 0.0f, q);
+  else
+    project_each(index, {{Proj::kQ, q}, {Proj::kK, k}, {Proj::kV, v}}, use, tape, normed);
   kernels::rope(rope_, queries.positions.data(), shape.head_dim, q);
   kernels::rope(rope_, layout_.positions.data(), shape.head_dim, k);
 
@@ -231,8 +247,7 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   if (hook) hook(index, Proj::kGate, normed);
   const MatView gate = rows(tape.gate, count, shape.ffn), up = rows(tape.up, count, shape.ffn);
   const MatView ffn = rows(ffn_, count, shape.ffn);
-  project(index, Proj::kGate, use, tape, normed, 0.0f, gate);
-  project(index, Proj::kUp, use, tape, normed, 0.0f, up);
+  project_each(index, {{Proj::kGate, gate}, {Proj::kUp, up}}, use, tape, normed);
   kernels::swiglu(gate, up, ffn);
   if (hook) hook(index, Proj::kDown, ffn);
   project(index, Proj::kDown, use, tape, ffn, 1.0f, x);

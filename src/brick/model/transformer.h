@@ -3,7 +3,9 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "brick/kernels/attention.h"
@@ -105,6 +107,9 @@ class Transformer {
   Branch branch(int64_t layer, Proj proj, const AdapterUse& use) const;
   void project(int64_t layer, Proj proj, const AdapterUse& use, LayerTape& tape, tensor::ConstMatView x, float beta,
                tensor::MatView y);
+  // Several matrices of one input.
+  void project_each(int64_t layer, std::initializer_list<std::pair<Proj, tensor::MatView>> outputs,
+                    const AdapterUse& use, LayerTape& tape, tensor::ConstMatView x);
   LayerTape& tape_of(int64_t layer) { return tapes_.size() == 1 ? tapes_[0] : tapes_[static_cast<size_t>(layer)]; }
 
   const Model& model_;

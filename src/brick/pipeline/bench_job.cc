@@ -110,9 +110,11 @@ nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressS
     begin = end + 1;
     if (what == "train")
       bench_training(bench.model(), job, settings.seed, context, sink, out);
-    else if (what == "prefill" || what == "decode")
+    else if (what == "prefill" || what == "decode") {
+      context.set_rounds_activations(kernels::rounds_activations(settings.compute));
       bench_decoding(bench.model(), job, what == "prefill", settings.seed, context, out);
-    else if (what == "prune")
+      context.set_rounds_activations(false);
+    } else if (what == "prune")
       bench_pruning(bench.model(), job, settings.seed, context, sink, out);
     else
       fail(ErrorCode::kInvalidInput, "bench: '{}' is none of train, prefill, decode, prune", what);
