@@ -97,6 +97,20 @@ class Basics(Case):
         d = brick_json("generate", self.model, "--prompt", "The river", "--max-tokens", 8, "--temperature", 1.5, "--seed", 2)
         self.assertNotEqual(c["text"], d["text"])
 
+    def test_a_prompt_cache_changes_nothing_but_time(self):
+        cache = os.path.join(self.folder, "prompt.cache")
+        run = lambda prompt, *more: brick_json("generate", self.model, "--prompt", prompt, "--max-tokens", 8, *more)["text"]
+        plain = run("The river is long")
+        for _ in range(2):
+            self.assertEqual(run("The river is long", "--prompt-cache", cache), plain)
+        self.assertEqual(run("The river ends", "--prompt-cache", cache), run("The river ends"))
+        before = open(cache, "rb").read()
+        refused = brick("generate", self.model, "--prompt", "x", "--prompt-cache", cache, "--compute", "f32", check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("another model, adapter or arithmetic", refused.stderr)
+        self.assertEqual(refused.stderr.count("\n"), 1)
+        self.assertEqual(open(cache, "rb").read(), before)
+
     def test_chat_reads_standard_input(self):
         result = brick("chat", self.model, "--max-tokens", 4, input="hello\n/new\nagain\n")
         self.assertEqual(result.stdout.count("\n") >= 2, True)

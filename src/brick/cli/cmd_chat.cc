@@ -13,6 +13,8 @@ void chat(const GenerationOptions& o, const Globals& globals) {
   const auto sink = make_terminal_sink(false);
   const auto adapter = pipeline::load_fitting_adapter(o.adapter, bench.model(), *sink);
   kernels::Context context(kernels::choose_compute(globals.settings.compute));
+  context.set_rounds_activations(kernels::rounds_activations(globals.settings.compute));
+  model::Decoder decoder(bench.model(), context, {adapter ? &*adapter : nullptr}, o.context);
   sink->note("End with Ctrl-D; /new begins a new conversation.");
   std::vector<text::Message> messages;
   GenerationOptions turn = o;
@@ -30,7 +32,6 @@ void chat(const GenerationOptions& o, const Globals& globals) {
       messages.pop_back();
       continue;
     }
-    model::Decoder decoder(bench.model(), context, {adapter ? &*adapter : nullptr}, o.context);
     const Generation made = continue_text(bench, decoder, ids, turn, [](std::string_view piece) {
       fmt::print("{}", piece);
       std::fflush(stdout);

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <iostream>
 #include <iterator>
 
@@ -7,12 +8,13 @@
 #include "brick/base/process.h"
 #include "brick/cli/generation.h"
 #include "brick/io/text_file.h"
+#include "brick/model/prompt_cache.h"
 
 namespace brick::cli {
 namespace {
 
 struct GenerateOptions : GenerationOptions {
-  std::string prompt, file, dash;
+  std::string prompt, file, dash, prompt_cache;
   bool chat = false;
 };
 
@@ -22,12 +24,24 @@ std::string prompt_of(const GenerateOptions& o) {
   return o.prompt;
 }
 
+// Feeds the prompt with what the file has of it; then the file holds the whole prompt.
+void feed_through_cache(const std::string& path, const model::Adapter* adapter, const kernels::Context& context,
+                        std::span<const int32_t> ids, model::Decoder& decoder) {
+  const std::string identity = model::cache_identity(decoder.model(), adapter, context);
+  int64_t cached = 0;
+  if (std::filesystem::exists(path)) cached = model::load_prompt_cache(path, identity, ids, decoder);
+  if (cached == std::ssize(ids)) return;
+  decoder.restart(ids);
+  model::save_prompt_cache(path, identity, decoder);
+}
+
 void generate(const GenerateOptions& o, const Globals& globals) {
   const std::string prompt = prompt_of(o);
   const pipeline::Workbench bench(o.model, globals.settings);
   const auto sink = make_terminal_sink(globals.json);
   const auto adapter = pipeline::load_fitting_adapter(o.adapter, bench.model(), *sink);
   kernels::Context context(kernels::choose_compute(globals.settings.compute));
+  context.set_rounds_activations(kernels::rounds_activations(globals.settings.compute));
   std::vector<int32_t> ids;
   const text::TokenizerSpec& spec = bench.tokenizer().spec();
   if (o.chat) {
@@ -39,6 +53,7 @@ void generate(const GenerateOptions& o, const Globals& globals) {
   model::Decoder decoder(bench.model(), context, {adapter ? &*adapter : nullptr},
                          std::min(o.context, static_cast<int64_t>(ids.size()) + o.max_tokens));
   const Stopwatch watch;
+  if (!o.prompt_cache.empty()) feed_through_cache(o.prompt_cache, adapter ? &*adapter : nullptr, context, ids, decoder);
   const Generation made = continue_text(bench, decoder, ids, o, [&](std::string_view piece) {
     if (globals.json) return;
     fmt::print("{}", piece);
@@ -66,6 +81,8 @@ void add_generate(CLI::App& app, Globals& globals) {
                           ->check(CLI::IsMember({"-"}))
                           ->excludes(prompt)
                           ->excludes(file);
+  command->add_option("--prompt-cache", options->prompt_cache,
+                      "file that keeps the prompt's keys and values; what it shares with this prompt is reused");
   command->add_flag("--chat", options->chat, "the prompt is a user's message");
   command->callback([=, &globals] {
     if (prompt->count() + file->count() + dash->count() == 0) throw CLI::RequiredError("--prompt, --file or -");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "brick/base/error.h"
@@ -70,7 +71,9 @@ std::span<float> Decoder::feed(std::span<const int32_t> ids) {
   if (ids.empty()) fail(ErrorCode::kInvalidInput, "nothing to continue from: the prompt has no tokens");
   for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(transformer_.max_tokens())) {
     const size_t count = std::min(ids.size() - begin, static_cast<size_t>(transformer_.max_tokens()));
-    const tensor::MatView hidden = transformer_.extend(ids.subspan(begin, count), use_, cache_);
+    const auto piece = ids.subspan(begin, count);
+    const tensor::MatView hidden = transformer_.extend(piece, use_, cache_);
+    tokens_.insert(tokens_.end(), piece.begin(), piece.end());
     if (begin + count == ids.size())
       logits(transformer_.context(), transformer_.model(), hidden.row_range(hidden.rows - 1, hidden.rows),
              {logits_.data(), 1, static_cast<int64_t>(logits_.size())});
@@ -78,11 +81,30 @@ std::span<float> Decoder::feed(std::span<const int32_t> ids) {
   return logits_;
 }
 
+std::span<float> Decoder::restart(std::span<const int32_t> ids) {
+  const auto shared = std::mismatch(ids.begin(), ids.end(), tokens_.begin(), tokens_.end()).first - ids.begin();
+  const auto kept = static_cast<size_t>(std::max<int64_t>(0, std::min<int64_t>(shared, std::ssize(ids) - 1)));
+  tokens_.resize(kept);
+  cache_.length = static_cast<int64_t>(kept);
+  return feed(ids.subspan(kept));
+}
+
+void Decoder::restore(std::span<const int32_t> ids, const KvCache& cache) {
+  BRICK_ASSERT(std::ssize(ids) == cache.length && cache.length <= cache_.capacity);
+  for (size_t l = 0; l < cache_.keys.size(); ++l) {
+    const auto bytes = static_cast<size_t>(cache.length * cache.keys[l].shape()[1]) * sizeof(float);
+    std::memcpy(cache_.keys[l].bytes().data(), cache.keys[l].bytes().data(), bytes);
+    std::memcpy(cache_.values[l].bytes().data(), cache.values[l].bytes().data(), bytes);
+  }
+  tokens_.assign(ids.begin(), ids.end());
+  cache_.length = cache.length;
+}
+
 std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt, const SamplingConfig& sampling,
                               int64_t max_tokens, const std::function<bool(int32_t)>& stop) {
   Sampler sampler(sampling);
   std::vector<int32_t> tokens(prompt.begin(), prompt.end());
-  std::span<float> next = decoder.feed(prompt);
+  std::span<float> next = decoder.restart(prompt);
   for (int64_t made = 0; made < max_tokens; ++made) {
     tokens.push_back(sampler.pick(next, tokens));
     if (stop(tokens.back()) || made + 1 == max_tokens || decoder.length() == decoder.capacity()) break;

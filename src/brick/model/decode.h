@@ -38,6 +38,15 @@ class Decoder {
   // Feeds ids and returns the logits [V] after the last one; valid until the next call.
   std::span<float> feed(std::span<const int32_t> ids);
 
+  // Makes `ids` the whole sequence: what it shares with the tokens so far is kept, the rest fed, the last id at least.
+  std::span<float> restart(std::span<const int32_t> ids);
+
+  // Takes over the first cache.length rows as the keys and values of `ids`, which replace the tokens so far.
+  void restore(std::span<const int32_t> ids, const KvCache& cache);
+
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  const KvCache& cache() const { return cache_; }
+  const Model& model() const { return transformer_.model(); }
   int64_t length() const { return cache_.length; }
   int64_t capacity() const { return cache_.capacity; }
 
@@ -45,11 +54,12 @@ class Decoder {
   Transformer transformer_;
   AdapterUse use_;
   KvCache cache_;
+  std::vector<int32_t> tokens_;  // those behind cache_
   std::vector<float> logits_;
 };
 
-// Feeds `prompt`, then samples until `stop` says so (called with each new token; true ends after it), the capacity is
-// reached or max_tokens are made. Returns the new tokens.
+// Makes `prompt` the decoder's sequence, then samples until `stop` says so (called with each new token; true ends after
+// it), the capacity is reached or max_tokens are made. Returns the new tokens.
 std::vector<int32_t> generate(Decoder& decoder, std::span<const int32_t> prompt, const SamplingConfig& sampling,
                               int64_t max_tokens, const std::function<bool(int32_t)>& stop);
 
