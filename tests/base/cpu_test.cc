@@ -66,6 +66,7 @@ TEST(Cpu, UnknownInstructionSetIsRefusedWithTheListOfThoseThatExist) {
 
 TEST(Process, ReportsMemoryAndTime) {
   EXPECT_GT(peak_rss_bytes(), 1 << 20);
+  EXPECT_GT(resident_bytes(), 1 << 20);
   EXPECT_GT(available_memory_bytes(), 0);
   const Stopwatch watch;
   const double first = watch.seconds();

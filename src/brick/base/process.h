@@ -6,6 +6,7 @@
 namespace brick {
 
 int64_t peak_rss_bytes();          // largest resident set so far
+int64_t resident_bytes();          // of now
 int64_t available_memory_bytes();  // what the machine could still give, MemAvailable
 
 // Wall-clock seconds since construction.

@@ -18,6 +18,7 @@ void add_bench(CLI::App& app, Globals& globals) {
   command->add_option("--memory", job->memory, "as of brick tune")
       ->check(CLI::IsMember({"auto", "low", "fast"}))
       ->capture_default_str();
+  command->add_flag("--masked", job->masked, "train a masked adapter, of a block");
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
       const auto sink = make_terminal_sink(globals.json);

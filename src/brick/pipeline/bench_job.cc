@@ -43,6 +43,7 @@ void bench_training(const model::Model& model, const BenchJob& job, uint64_t see
   config.schedule = "constant";
   config.warmup = 0;
   config.memory = job.memory;
+  config.masked = job.masked;
   std::vector<double> seconds;
   train::TuneOptions options;
   options.seed = seed;
@@ -70,6 +71,7 @@ void bench_decoding(const model::Model& model, const BenchJob& job, bool prefill
       for (int64_t t = 0; t < job.decode_tokens; ++t) decoder.feed(random_ids(1, model.config.vocab, rng));
     }
     if (r > 0) seconds.push_back(watch.seconds());
+    if (!prefill) out["decode_resident_mb"] = static_cast<double>(resident_bytes()) / (1 << 20);
   }
   report(out, prefill ? "prefill_tokens_per_second" : "decode_tokens_per_second",
          prefill ? kPrefill : job.decode_tokens, seconds);
@@ -103,7 +105,8 @@ nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressS
   nlohmann::json out{{"isa", name(active_isa())},
                      {"threads", threads()},
                      {"cpu", cpu_model()},
-                     {"compute", kernels::name(context.compute())}};
+                     {"compute", kernels::name(context.compute())},
+                     {"weights_mb", static_cast<double>(bench.model().weight_bytes()) / (1 << 20)}};
   for (size_t begin = 0; begin <= job.what.size();) {
     const size_t end = std::min(job.what.find(',', begin), job.what.size());
     const std::string what = job.what.substr(begin, end - begin);
