@@ -3,11 +3,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test coverage bench fuzz format lint clean distclean
+.PHONY: help demo build test coverage bench micro-bench fuzz format lint clean distclean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 30
 CTEST_FLAGS ?=
+BENCH_FLAGS ?=
 
 # Tests and demo use the model below unless BRICK_MODEL names another one. Tests that need the data sets in
 # BRICK_DATA skip where that folder is absent.
@@ -23,7 +24,7 @@ export BRICK_MODEL BRICK_DATA
 sources = find src tests bench -name '*.h' -o -name '*.cc'
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## four offices tune one model together; ends with the page to open
 	@tools/install-packages model
@@ -54,7 +55,12 @@ coverage: ## line coverage of the tests, in build/coverage/html/index.html
 	  --txt build/coverage/summary.txt --html-details build/coverage/html/index.html build/coverage
 	@echo "page: build/coverage/html/index.html, table: build/coverage/summary.txt"
 
-bench: ## timings on this machine: micro-benchmarks, then the model's speed
+bench: build ## comparisons with PEFT, torch and llama.cpp, hours; BENCH_FLAGS='--only decode'
+	@tools/install-packages model peers
+	@$(fetch_model)
+	@python3 bench/run.py "$$BRICK_MODEL" --brick build/brick $(BENCH_FLAGS)
+
+micro-bench: ## timings of this machine: micro-benchmarks, then the model's speed
 	@tools/install-packages build test model bench
 	@cmake --preset release -DBRICK_BENCH=ON
 	@cmake --build build --parallel $(JOBS)

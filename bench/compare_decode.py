@@ -1,8 +1,7 @@
 """Prefill and decoding speed of brick beside llama.cpp, on one machine and one GGUF file: runs both in turn and writes
-bench/results/decode-<cpu>.json.
+bench/results/decode-<machine>.json.
 
-    python bench/compare_decode.py model.gguf --brick build/release/brick --python .venv-llama/bin/python \\
-        --text wiki.test.tokens.txt
+    python bench/compare_decode.py model.gguf --python .venv-llama/bin/python --text wiki.test.tokens.txt
 
 --python is one with bench/peers/requirements-llama.txt, which says how llama.cpp is built. It is fixed to the instruction
 sets that it was built for: --isa avx2 needs one built for AVX2 and refuses another.
@@ -10,7 +9,7 @@ sets that it was built for: --isa avx2 needs one built for AVX2 and refuses anot
 Timed on both sides, after one untimed repetition and as the median of --repeats: prefill is 512 random ids from an empty
 cache to the last one's logits, decoding feeds --decode-tokens random ids one at a time after 16 others. No loading,
 tokenising, sampling. llama.cpp's figures are those of its fastest setting of flash attention and micro-batch. Perplexity
-is over the first --text-samples windows of 512 of --text, brick's with the arithmetic that was timed.
+is over the first --text-samples windows of 512 of --text, where that is given, brick's with the arithmetic that was timed.
 """
 
 import argparse
@@ -62,40 +61,32 @@ def write_windows(args: argparse.Namespace, path: str) -> None:
 
 
 def main() -> None:
-    parser = compare.make_parser(__doc__, "llama-cpp-python", dtypes=None)
-    parser.add_argument("--text", required=True, help="plain text that perplexity is measured on")
+    parser = compare.make_parser(__doc__, "llama-cpp-python")
+    parser.add_argument("--text", help="plain text that perplexity is measured on")
     parser.add_argument("--text-samples", type=int, default=8, help="windows of --text")
     parser.add_argument("--compute", choices=["auto", "f32", "bf16"], default="auto", help="brick's arithmetic")
     parser.add_argument("--decode-tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5, help="of each run, after a warm-up")
-    args = compare.parse(parser)
+    args = compare.parse(parser, "decode", smoke={"decode_tokens": 16, "repeats": 1, "text_samples": 1})
     with tempfile.TemporaryDirectory() as temp:
-        ids = str(pathlib.Path(temp) / "windows.json")
-        write_windows(args, ids)
+        ids = str(pathlib.Path(temp) / "windows.json") if args.text else None
+        if ids:
+            write_windows(args, ids)
         runs = compare.in_turn(
             args, "decode",
-            {"brick": lambda turn: run_brick(args) | ({"perplexity": brick_perplexity(args)} if turn == 0 else {}),
+            {"brick": lambda turn: run_brick(args) | ({"perplexity": brick_perplexity(args)} if ids and turn == 0 else {}),
              "llama": lambda turn: run_llama(args, ids if turn == 0 else None)},
             lambda run: " and ".join(f"{run[f'{kind}_tokens_per_second']:.0f}" for kind in KINDS) + " tokens/s")
-    results = {"peak_rss_mb": {name: compare.summary(compare.values(made, "peak_rss_mb")) for name, made in runs.items()},
-               "perplexity": {name: made[0]["perplexity"] for name, made in runs.items()}}
-    arithmetic = f"{runs['brick'][0]['compute']} on {runs['brick'][0]['isa']}"
-    rows = [["", f"brick ({arithmetic}), tokens/s", "llama.cpp, tokens/s", "brick / llama.cpp"]]
-    for kind, title in KINDS.items():
-        speeds = {name: compare.values(made, f"{kind}_tokens_per_second") for name, made in runs.items()}
-        results[kind] = {"brick_tokens_per_second": compare.summary(speeds["brick"]),
-                         "llama_tokens_per_second": compare.summary(speeds["llama"]),
-                         "speed_ratio": compare.ratio(speeds["brick"], speeds["llama"])}
-        rows.append([title, *(compare.cell(value, 2 if key == "speed_ratio" else 0)
-                              for key, value in results[kind].items())])
-    compare.print_table(rows)
-    peer = runs["llama"][0]
-    print(f"\nPerplexity over {args.text_samples} windows of {LENGTH}: brick {results['perplexity']['brick']:.3f}, "
-          f"llama.cpp {results['perplexity']['llama']:.3f}. {args.threads} threads. llama.cpp: {peer['system']}")
-    compare.write(args, "decode", {"llama_cpp_python": peer["llama_cpp_python"]},
-                  ["compute", "decode_tokens", "repeats", "text_samples"], results | {"runs": runs}, timed=TIMED,
-                  texts={"perplexity": pathlib.Path(args.text).name})
+    ours, peer = runs["brick"][0], runs["llama"][0]
+    summaries = {f"{title}, tokens/s": f"{kind}_tokens_per_second" for kind, title in KINDS.items()} | {"peak MB": "peak_rss_mb"}
+    firsts = {"perplexity": "perplexity"} if ids else {}
+    arms = {"brick": compare.arm(f"brick, {ours['compute']} on {ours['isa']}", runs["brick"], summaries, firsts),
+            "llama": compare.arm(f"llama.cpp ({peer['llama_cpp_python']} of llama-cpp-python)", runs["llama"], summaries, firsts)}
+    ratios = {kind: compare.ratio(*(compare.values(made, f"{kind}_tokens_per_second") for made in runs.values())) for kind in KINDS}
+    compare.write(args, ["compute", "decode_tokens", "repeats", "text_samples"], arms, ratios, timed=TIMED,
+                  note=f"llama.cpp: {peer['system']}", versions={"llama_cpp_python": peer["llama_cpp_python"]},
+                  texts={"perplexity": pathlib.Path(args.text).name if args.text else None}, runs=runs)
 
 
 if __name__ == "__main__":
-    main()
+    compare.run_main(main)

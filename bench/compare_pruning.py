@@ -1,11 +1,12 @@
 """Pruning speed and quality of brick beside plain torch (bench/peers/torch_prune.py), on one machine: runs both in turn
-and writes bench/results/pruning-<cpu>.json.
+and writes bench/results/pruning-<machine>.json.
 
-    python bench/compare_pruning.py model.gguf --brick build/release/brick --python .venv/bin/python \\
-        --calibration wiki.valid.tokens.txt --text wiki.test.tokens.txt --dtypes float32,bfloat16
+    python bench/compare_pruning.py model.gguf --python .venv/bin/python --calibration wiki.valid.tokens.txt \\
+        --text wiki.test.tokens.txt
 
 --python is one with bench/peers/requirements.txt. Both calibrate on the first --samples windows of --length tokens,
-whose ids are compared first. What is timed:
+whose ids are compared first. torch is tried first on two layers in each arithmetic and with each number of windows
+at a time; the fastest counts. What is timed:
 
 brick  "seconds" of `brick prune`: opening the model, tokenising the calibration text, pruning, writing the block.
 torch  from embedding the ids to the last pruned layer; not its start, loading, tokenising, or writing.
@@ -24,6 +25,8 @@ import tempfile
 
 import compare
 
+BATCHES = (2, 8)  # windows that go through a layer together, of torch
+TRIED_LAYERS = 2
 TIMED = {
     "brick": "opening the model, tokenising the calibration text, pruning, writing the block",
     "torch": "from embedding the calibration ids to the last pruned layer, without start, loading, tokenising, writing",
@@ -41,14 +44,15 @@ def run_brick(args: argparse.Namespace, method: str, dtype: str, out: str) -> di
             "peak_rss_mb": made["process_peak_rss_mb"]}
 
 
-def run_torch(args: argparse.Namespace, folder: str, method: str, dtype: str, save: str | None) -> dict:
+def run_torch(args: argparse.Namespace, folder: str, method: str, setting: dict, save: str | None,
+              layers: int = 0) -> dict:
     made = compare.run_json(args, [
         args.python, compare.PEERS / "torch_prune.py", "--model", folder, "--method", method, "--sparsity",
         args.sparsity, "--calibration", args.calibration, "--samples", args.samples, "--length", args.length,
-        "--batch", args.batch, "--dtype", dtype, "--threads", args.threads]
+        "--batch", setting["batch"], "--dtype", setting["dtype"], "--layers", layers, "--threads", args.threads]
         + (["--text", args.text, "--text-samples", args.text_samples, "--save", save] if save else []))
     del made["process_seconds"], made["process_peak_rss_mb"]  # with the evaluation, where there is one
-    return made
+    return made | {"layers_per_second": (layers or 1) / made["seconds"]}
 
 
 def evaluate(args: argparse.Namespace, model: str) -> float:
@@ -63,7 +67,11 @@ def brick_calibration_sha256(args: argparse.Namespace) -> str:
     return hashlib.sha256(struct.pack(f"<{len(ids)}i", *ids)).hexdigest()
 
 
-def compare_method(args: argparse.Namespace, folder: str, method: str, dtype: str, ids: str) -> dict:
+def compare_method(args: argparse.Namespace, folder: str, method: str, ids: str) -> tuple[list, dict]:
+    settings = [{"dtype": dtype, "batch": batch} for dtype in args.dtypes for batch in BATCHES]
+    tried = compare.choose(args, f"torch, {method}", settings,
+                           lambda s: run_torch(args, folder, method, s, None, TRIED_LAYERS), "layers_per_second")
+    best, dtype = compare.fastest(tried), compare.brick_dtypes(args)[-1]
     with tempfile.TemporaryDirectory() as temp:
         block, theirs = str(pathlib.Path(temp) / "block"), str(pathlib.Path(temp) / "torch")
 
@@ -72,46 +80,16 @@ def compare_method(args: argparse.Namespace, folder: str, method: str, dtype: st
             return run | ({"perplexity": evaluate(args, block)} if turn == 0 else {})
 
         def torch(turn: int) -> dict:
-            run = run_torch(args, folder, method, dtype, theirs if turn == 0 else None)
+            run = run_torch(args, folder, method, best, theirs if turn == 0 else None)
             if run["calibration_sha256"] != ids:
                 raise SystemExit("brick's and torch's calibration ids differ, so their results can't be compared")
             return run | ({"perplexity_by_brick": evaluate(args, theirs)} if turn == 0 else {})
 
-        runs = compare.in_turn(args, f"{method} {dtype}", {"brick": brick, "torch": torch},
-                               lambda run: f"{run['seconds']:.1f} s")
-    seconds, memory = ({name: compare.values(made, key) for name, made in runs.items()}
-                       for key in ("seconds", "peak_rss_mb"))
-    first = {name: made[0] for name, made in runs.items()}
-    return {
-        "brick_seconds": compare.summary(seconds["brick"]),
-        "torch_seconds": compare.summary(seconds["torch"]),
-        "speed_ratio": compare.ratio(seconds["torch"], seconds["brick"]),
-        "brick_peak_rss_mb": compare.summary(memory["brick"]),
-        "torch_peak_rss_mb": compare.summary(memory["torch"]),
-        "memory_ratio": compare.ratio(memory["brick"], memory["torch"]),
-        "sparsity": {name: run["sparsity"] for name, run in first.items()},
-        "perplexity": {"brick": first["brick"]["perplexity"], "torch": first["torch"]["perplexity"],
-                       "torch_by_brick": first["torch"]["perplexity_by_brick"]},
-        "runs": runs,
-    }
-
-
-def print_results(results: dict, dense: float) -> None:
-    rows = [["method", "forward passes", "brick, s", "torch, s", "torch / brick", "brick, MB", "torch, MB", "sparsity",
-             "perplexity: brick", "torch", "torch's by brick"]]
-    for name, r in results.items():
-        quality = r["perplexity"]
-        rows.append([*name.split(" "), compare.cell(r["brick_seconds"], 1), compare.cell(r["torch_seconds"], 1),
-                     compare.cell(r["speed_ratio"], 2), compare.cell(r["brick_peak_rss_mb"], 0),
-                     compare.cell(r["torch_peak_rss_mb"], 0),
-                     f"{r['sparsity']['brick']:.4f}, {r['sparsity']['torch']:.4f}", f"{quality['brick']:.3f}",
-                     f"{quality['torch']:.3f}", f"{quality['torch_by_brick']:.3f}"])
-    compare.print_table(rows)
-    print(f"\nUnpruned: perplexity {dense:.3f}. Seconds: " + "; ".join(f"{who}: {what}" for who, what in TIMED.items()))
+        return tried, compare.in_turn(args, method, {"brick": brick, "torch": torch}, lambda run: f"{run['seconds']:.1f} s")
 
 
 def main() -> None:
-    parser = compare.make_parser(__doc__, "torch and transformers")
+    parser = compare.make_parser(__doc__, "torch and transformers", folder=True)
     parser.add_argument("--calibration", required=True, help="plain text")
     parser.add_argument("--text", required=True, help="plain text that perplexity is measured on")
     parser.add_argument("--methods", default="wanda,sparsegpt", help="of them, separated by commas")
@@ -120,25 +98,35 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512, help="tokens a window")
     parser.add_argument("--text-samples", type=int, default=32, help="windows of --text")
     parser.add_argument("--values", choices=["f32", "bf16"], help="how brick keeps values (default: as the arithmetic)")
-    parser.add_argument("--batch", type=int, default=4, help="torch: windows that go through a layer together")
-    args = compare.parse(parser)
+    args = compare.parse(parser, "pruning", smoke={"samples": 4, "text_samples": 2})
     args.methods = args.methods.split(",")
     if unknown := set(args.methods) - {"wanda", "sparsegpt"}:
         parser.error(f"--methods: {', '.join(sorted(unknown))}: expected wanda, sparsegpt")
     ids = brick_calibration_sha256(args)
+    arms, ratios, tried, runs = {}, {}, {}, {}
     with compare.hf_folder(args) as folder:
-        results = {f"{method} {dtype}": compare_method(args, folder, method, dtype, ids)
-                   for dtype in args.dtypes for method in args.methods}
-        dense = evaluate(args, args.model)
-    if not all(math.isfinite(value) for r in results.values() for value in r["perplexity"].values()):
+        for method in args.methods:
+            tried[method], runs[method] = compare_method(args, folder, method, ids)
+        dense = args.journal.once("dense", lambda: {"perplexity": evaluate(args, args.model)})["perplexity"]
+    for method, made in runs.items():
+        ours, theirs = made["brick"], made["torch"]
+        firsts = {"share removed": "sparsity", "perplexity": "perplexity"}
+        summaries = {"seconds": "seconds", "peak MB": "peak_rss_mb"}
+        arms[f"{method} brick"] = compare.arm(f"{method}, brick, {ours[0]['compute']}", ours, summaries, firsts)
+        arms[f"{method} torch"] = compare.arm(f"{method}, torch, {theirs[0]['dtype']}, {theirs[0]['batch']} windows at a time",
+                                              theirs, summaries, firsts | {"perplexity by brick": "perplexity_by_brick"})
+        ratios[method] = compare.ratio(compare.values(theirs, "seconds"), compare.values(ours, "seconds"))
+        ratios[f"{method}_memory"] = compare.ratio(compare.values(ours, "peak_rss_mb"), compare.values(theirs, "peak_rss_mb"))
+    if not all(math.isfinite(made[name][0]["perplexity"]) for made in runs.values() for name in made):
         raise SystemExit("a perplexity is not a number")
-    peer = next(iter(results.values()))["runs"]["torch"][0]
-    print_results(results, dense)
-    compare.write(args, "pruning", {name: peer[name] for name in ("torch", "transformers")},
-                  ["sparsity", "samples", "length", "text_samples", "batch"], results, timed=TIMED,
+    note = f"Unpruned: perplexity {dense:.3f}. Timed: " + "; ".join(f"{who}: {what}" for who, what in TIMED.items()) + "."
+    print(note)
+    peer = runs[args.methods[0]]["torch"][0]
+    compare.write(args, ["sparsity", "samples", "length", "text_samples"], arms, ratios, note=note, timed=TIMED,
+                  versions={name: peer[name] for name in ("torch", "transformers")}, perplexity_unpruned=dense,
                   texts={"calibration": pathlib.Path(args.calibration).name, "perplexity": pathlib.Path(args.text).name},
-                  perplexity_unpruned=dense)
+                  tried=tried, runs=runs)
 
 
 if __name__ == "__main__":
-    main()
+    compare.run_main(main)

@@ -1,76 +1,100 @@
-"""Training speed and memory of brick beside PEFT, on one machine: runs both in turn and writes
-bench/results/training-<cpu>.json.
+"""Training speed and memory of brick beside PEFT, on one machine: runs all in turn and writes
+bench/results/training-<machine>.json.
 
-    python bench/compare_training.py model.gguf --brick build/release/brick --python .venv/bin/python
+    python bench/compare_training.py model.gguf --python .venv/bin/python
 
---python is one with bench/peers/requirements.txt. Both train on random ids of one length, so nothing is padded. Ratios
-are of each pair of neighbouring runs; the table gives their median and range.
+--python is one with bench/peers/requirements.txt. Both train on random ids of one length, so nothing is padded, with
+rank 8 on all linear layers and every token supervised. PEFT is tried first, three steps each, in every arithmetic,
+batch shape, and with and without torch.compile (shapes other than ours are compiled only for the fastest). Then in turn:
+brick in each arithmetic that the machine has, brick with --memory low, and PEFT at its best of all settings, at its best
+in float32, and at its best at brick's shape and arithmetic, whose memory is compared.
 """
 
 import argparse
 
 import compare
 
+SHAPES = ((1, 256), (4, 256), (4, 512))  # PEFT's sequences a step and their length, beside brick's own
+WARM_STEPS, TRIED_STEPS = 1, 2
 
-def run_brick(args: argparse.Namespace, dtype: str) -> dict:
+
+def run_brick(args: argparse.Namespace, dtype: str, memory: str) -> dict:
     out = compare.run_json(args, [
         args.brick, "bench", args.model, "--what", "train", "--compute", compare.COMPUTE[dtype], "--tokens",
         args.tokens, "--length", args.length, "--rank", args.rank, "--repeats", args.steps - 1, "--threads",
-        args.threads, "--json"])
+        args.threads, "--memory", memory, "--json"])
     return {"tokens_per_second": out["train_tokens_per_second"], "spread": out["train_tokens_per_second_spread"],
             "peak_rss_mb": out["peak_rss_mb"], "loss_first": out["train_loss_first"], "loss_last": out["train_loss"],
-            "cpu": out["cpu"], "isa": out["isa"], "compute": out["compute"], "threads": out["threads"]}
+            "isa": out["isa"], "compute": out["compute"], "threads": out["threads"]}
 
 
-def run_peft(args: argparse.Namespace, folder: str, dtype: str) -> dict:
-    command = [args.python, compare.PEERS / "peft_train.py", "--model", folder, "--tokens", args.tokens, "--length",
-               args.length, "--rank", args.rank, "--dtype", dtype, "--steps", args.steps, "--threads", args.threads]
-    return compare.run_json(args, command + (["--compile"] if args.compile else []))
+def run_peft(args: argparse.Namespace, folder: str, setting: dict, steps: int) -> dict:
+    command = [args.python, compare.PEERS / "peft_train.py", "--model", folder, "--tokens",
+               setting["rows"] * setting["length"], "--length", setting["length"], "--rank", args.rank, "--dtype",
+               setting["dtype"], "--steps", steps + setting["compile"], "--threads", args.threads]
+    return compare.run_json(args, command + (["--compile"] if setting["compile"] else [])) | {"setting": words(setting)}
 
 
-def compare_dtype(args: argparse.Namespace, folder: str, dtype: str) -> dict:
-    runs = compare.in_turn(args, dtype, {"brick": lambda _: run_brick(args, dtype),
-                                         "peft": lambda _: run_peft(args, folder, dtype)},
-                           lambda run: f"{run['tokens_per_second']:.1f} tokens/s")
-    speeds, memory = ({name: compare.values(made, key) for name, made in runs.items()}
-                      for key in ("tokens_per_second", "peak_rss_mb"))
-    return {
-        "brick_tokens_per_second": compare.summary(speeds["brick"]),
-        "peft_tokens_per_second": compare.summary(speeds["peft"]),
-        "speed_ratio": compare.ratio(speeds["brick"], speeds["peft"]),
-        "brick_peak_rss_mb": compare.summary(memory["brick"]),
-        "peft_peak_rss_mb": compare.summary(memory["peft"]),
-        "memory_ratio": compare.ratio(memory["brick"], memory["peft"]),
-        "runs": runs,
-    }
+def words(setting: dict) -> str:
+    return f"{setting['dtype']}, {setting['rows']}×{setting['length']}{', compiled' if setting['compile'] else ''}"
 
 
-def print_results(results: dict) -> None:
-    rows = [["arithmetic", "brick, tokens/s", "PEFT, tokens/s", "ratio", "brick, MB", "PEFT, MB", "ratio",
-             "loss, first to last: brick", "PEFT"]]
-    for dtype, r in results.items():
-        losses = [f"{runs[0]['loss_first']:.2f} to {runs[0]['loss_last']:.2f}" for runs in r["runs"].values()]
-        rows.append([dtype, compare.cell(r["brick_tokens_per_second"], 0), compare.cell(r["peft_tokens_per_second"], 0),
-                     compare.cell(r["speed_ratio"], 2), compare.cell(r["brick_peak_rss_mb"], 0),
-                     compare.cell(r["peft_peak_rss_mb"], 0), compare.cell(r["memory_ratio"], 2), *losses])
-    compare.print_table(rows)
+def try_peft(args: argparse.Namespace, folder: str) -> list[dict]:
+    ours = (args.tokens // args.length, args.length)
+
+    def tried(shapes, compiled: bool) -> list[dict]:
+        settings = [{"dtype": dtype, "rows": rows, "length": length, "compile": compiled} for dtype in args.dtypes
+                    for rows, length in shapes]
+        return compare.choose(args, "PEFT", settings, lambda s: run_peft(args, folder, s, WARM_STEPS + TRIED_STEPS))
+
+    eager = tried([ours] if args.smoke else dict.fromkeys([*SHAPES, ours]), False)
+    best = compare.fastest(eager)
+    return eager + tried(dict.fromkeys([ours, (best["rows"], best["length"])]), True)
 
 
 def main() -> None:
-    parser = compare.make_parser(__doc__, "PEFT")
+    parser = compare.make_parser(__doc__, "PEFT", folder=True)
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6, help="of each run; the first is not counted")
-    parser.add_argument("--compile", action="store_true", help="PEFT under torch.compile")
-    args = compare.parse(parser)
+    args = compare.parse(parser, "training", smoke={"tokens": 512, "steps": 3})
+    ours = {f"brick {dtype}": (dtype, "auto") for dtype in compare.brick_dtypes(args)}
+    main_dtype = compare.brick_dtypes(args)[-1]
+    ours["brick low"] = (main_dtype, "low")
+    rows = args.tokens // args.length
     with compare.hf_folder(args) as folder:
-        results = {dtype: compare_dtype(args, folder, dtype) for dtype in args.dtypes}
-    peer = results[args.dtypes[0]]["runs"]["peft"][0]
-    versions = {name: peer[name] for name in ("torch", "transformers", "peft")}
-    print_results(results)
-    compare.write(args, "training", versions, ["tokens", "length", "rank", "steps", "compile"], results)
+        tried = try_peft(args, folder)
+        roles = {"best": compare.fastest(tried), "float32": compare.fastest(tried, dtype="float32"),
+                 "same": compare.fastest(tried, dtype=main_dtype, rows=rows, length=args.length)}
+        settings = {words(setting): setting for setting in roles.values()}
+        programs = {name: (lambda _, how=how: run_brick(args, *how)) for name, how in ours.items()}
+        programs |= {name: (lambda _, s=s: run_peft(args, folder, s, args.steps)) for name, s in settings.items()}
+        runs = compare.in_turn(args, "training", programs, lambda run: f"{run['tokens_per_second']:.1f} tokens/s")
+
+    def peer(role: str) -> list[dict]:
+        return runs[words(roles[role])]
+
+    arms = {}
+    for name, made in runs.items():
+        title = (f"brick, {ours[name][0]}, {rows}×{args.length}{', --memory low' if ours[name][1] == 'low' else ''}"
+                 if name in ours else f"PEFT, {name}")
+        arms[name] = compare.arm(title, made, {"tokens/s": "tokens_per_second", "peak MB": "peak_rss_mb"},
+                                 {"loss, first step": "loss_first", "loss, last step": "loss_last"})
+    speeds = {name: compare.values(made, "tokens_per_second") for name, made in runs.items()}
+    memory = {name: compare.values(made, "peak_rss_mb") for name, made in runs.items()}
+    main_arm = f"brick {main_dtype}"
+    ratios = {
+        "speed": compare.ratio(speeds[main_arm], speeds[words(roles["best"])]),
+        "speed_float32": compare.ratio(speeds["brick float32"], speeds[words(roles["float32"])]),
+        "memory_mb": compare.summary(memory[main_arm]),
+        "memory": compare.ratio(memory[main_arm], compare.values(peer("same"), "peak_rss_mb")),
+        "low_memory_mb": compare.summary(memory["brick low"]),
+        "low_speed": compare.ratio(speeds["brick low"], speeds[main_arm]),
+    }
+    versions = {name: peer("best")[0][name] for name in ("torch", "transformers", "peft")}
+    compare.write(args, ["tokens", "length", "rank", "steps"], arms, ratios, versions=versions, tried=tried, runs=runs)
 
 
 if __name__ == "__main__":
-    main()
+    compare.run_main(main)

@@ -15,7 +15,7 @@ An adapter on all linear layers, scaled-dot-product attention, fused AdamW, cons
 checkpointing, tokenised beforehand. In bfloat16 the adapter is bfloat16 too (PEFT's float32 default is slower).
 
 Prints one JSON line. Rates count useful tokens: those of records, not padding. They are over all steps of the epoch,
-after one forward and backward pass of the first batch that updates nothing and isn't timed. --score also prints the
+after one forward and backward pass of the first batch that updates nothing and isn't timed (of the first two, compiled). --score also prints the
 untuned model's loss on the records, in the chosen arithmetic.
 """
 
@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--score", action="store_true", help="also print the untuned model's loss on the records")
     parser.add_argument("--save", help="folder for the adapter")
+    parser.add_argument("--batches", type=int, default=0, help="only the first ones, to try a setting; 0: all")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for any length; warmed up on two batches")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
@@ -88,19 +90,22 @@ def main() -> None:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=args.lr, weight_decay=0.0,
                                   fused=True)
     untuned = mean_loss(model, batches) if args.score else None  # B is zero as yet
-    model(**batches[0], use_cache=False).loss.backward()
+    forward = torch.compile(model, dynamic=True) if args.compile else model
+    for batch in batches[:2 if args.compile else 1]:
+        forward(**batch, use_cache=False).loss.backward()
     optimizer.zero_grad(set_to_none=True)
 
     losses = []
+    batches = batches[:args.batches] if args.batches else batches
     begin = time.perf_counter()
     for batch in batches:
-        loss = model(**batch, use_cache=False).loss
+        loss = forward(**batch, use_cache=False).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
     seconds = time.perf_counter() - begin
-    tokens = sum(len(ids) for ids, _ in records)
+    tokens = sum(int(b["attention_mask"].sum()) if "attention_mask" in b else b["input_ids"].numel() for b in batches)
     computed = sum(batch["input_ids"].numel() for batch in batches)
     counts = [supervised(batch) for batch in batches]
     result = {
@@ -117,6 +122,7 @@ def main() -> None:
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "batching": args.batching,
         "dtype": args.dtype,
+        "compile": args.compile,
         "threads": args.threads,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,

@@ -139,7 +139,8 @@ def prune(model: torch.nn.Module, ids: torch.Tensor, args: argparse.Namespace) -
     body = model.model
     batches = [body.embed_tokens(part) for part in ids.split(args.batch)]
     rotary = body.rotary_emb(batches[0], torch.arange(ids.shape[1])[None])
-    for number, layer in enumerate(body.layers):
+    layers = body.layers[:args.layers] if args.layers else body.layers
+    for number, layer in enumerate(layers):
         found = gather(layer, batches, rotary, args.method == "sparsegpt")
         linears = linears_of(layer)
         for name, statistics in found.items():
@@ -148,7 +149,7 @@ def prune(model: torch.nn.Module, ids: torch.Tensor, args: argparse.Namespace) -
                 prune_wanda(weights, statistics, args.sparsity)
             else:
                 prune_sparsegpt(weights, statistics, args.sparsity, args.damping, args.block_columns)
-        if number + 1 < len(body.layers):
+        if number + 1 < len(layers):
             for i, hidden in enumerate(batches):
                 batches[i] = layer(hidden, attention_mask=None, position_embeddings=rotary)
 
@@ -190,6 +191,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="windows that go through a layer together")
     parser.add_argument("--damping", type=float, default=0.01, help="share of the Hessian's mean diagonal")
     parser.add_argument("--block-columns", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=0, help="only the first ones, to try a setting; 0: all")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the forward passes")
     parser.add_argument("--text", help="plain text: also print the result's perplexity, computed in float32")
     parser.add_argument("--text-samples", type=int, default=32)

@@ -1,26 +1,21 @@
-#!/usr/bin/env python3
-"""Peak memory and speed of pruning and LoRA on a model of Llama-2-7B's shape with random Q4_0 weights, made on the spot: a
-step of LoRA on 512 tokens with all layers, and Wanda and SparseGPT on models of few such layers, whose differences are what a
-layer costs; the whole is projected from them. Writes experiments/results/big_model.json, adding to what
-is there, so the parts may run one at a time. Needs numpy and the package gguf.
+"""Peak memory and speed of pruning and LoRA on a model of Llama-2-7B's shape with random Q4_0 weights, made in build/comparisons:
+steps of LoRA on 512 tokens with all layers, and Wanda and SparseGPT on models of few such layers, whose differences are what
+a layer costs; the whole is projected from them. Writes bench/results/big-model-<machine>.json. Needs numpy and gguf.
 
-    experiments/big_model.py TOKENIZER.gguf --brick build/brick
-    experiments/big_model.py TOKENIZER.gguf --only wanda --prune-layers 2
+    python bench/big_model.py TOKENIZER.gguf
+
+MODEL is a GGUF whose byte-level BPE tokenizer is taken. Everything is measured once: what counts is the memory.
 """
 
 import argparse
 import json
-import os
 import pathlib
-import subprocess
-import sys
-import tempfile
-import time
 
 import gguf
 import numpy
 
-HERE = pathlib.Path(__file__).resolve().parent
+import compare
+
 STD = 0.02  # of the weights
 HEAD_DIM = 128
 Q4_0_BLOCK = numpy.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])  # of 32 weights
@@ -70,7 +65,7 @@ def make_model(path: pathlib.Path, args: argparse.Namespace, layers: int) -> Non
     writer.add_rope_dimension_count(HEAD_DIM)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(args.vocab)
-    add_tokenizer(writer, gguf.GGUFReader(args.tokenizer), args.vocab)
+    add_tokenizer(writer, gguf.GGUFReader(args.model), args.vocab)
 
     matrices = {"attn_q": (hidden, hidden), "attn_k": (hidden, hidden), "attn_v": (hidden, hidden), "attn_output": (hidden, hidden),
                 "ffn_gate": (ffn, hidden), "ffn_up": (ffn, hidden), "ffn_down": (hidden, ffn)}
@@ -100,32 +95,25 @@ def make_model(path: pathlib.Path, args: argparse.Namespace, layers: int) -> Non
 
 
 def run(args: argparse.Namespace, *command: object) -> dict:
-    """What the command printed, its seconds and its peak resident set."""
-    begun = time.time()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([args.brick, *map(str, command), "--json"], stdout=output)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status != 0:
-            sys.exit(f"failed: {' '.join(map(str, command))}")
-        output.seek(0)
-        result = json.load(output)
-    return result | {"wall_seconds": round(time.time() - begun, 1), "peak_rss_gib": round(usage.ru_maxrss / (1 << 20), 3)}
+    made = compare.run_json(args, [args.brick, *command, "--threads", args.threads, "--json"])
+    return made | {"wall_seconds": round(made["process_seconds"], 1), "peak_rss_gib": round(made["process_peak_rss_mb"] / 1024, 3)}
 
 
-def tune(args: argparse.Namespace, folder: pathlib.Path, model: pathlib.Path, memory: str) -> dict:
+def tune(args: argparse.Namespace, model: pathlib.Path, memory: str) -> dict:
     record = {"instruction": "Count.", "response": " ".join(str(i) for i in range(args.length))}  # cut at --length
-    (folder / "data.jsonl").write_text(json.dumps(record) + "\n")
-    result = run(args, "tune", model, "--data", folder / "data.jsonl", "--out", folder / f"adapter-{memory}", "--steps", args.steps,
+    data = compare.WORK / "count.jsonl"
+    data.write_text(json.dumps(record) + "\n")
+    result = run(args, "tune", model, "--data", data, "--out", compare.WORK / "big-adapter", "--force", "--steps", args.steps,
                  "--batch-tokens", args.length, "--length", args.length, "--memory", memory, "--compute", args.compute)
     return {key: result[key] for key in ("steps", "tokens", "tokens_per_second", "loss_first", "loss_last", "compute",
                                          "wall_seconds", "peak_rss_gib")}
 
 
-def prune(args: argparse.Namespace, folder: pathlib.Path, model: pathlib.Path, method: str, layers: int) -> dict:
+def prune(args: argparse.Namespace, model: pathlib.Path, method: str, layers: int) -> dict:
     ids = numpy.random.default_rng(1).integers(0, args.vocab, (args.samples, args.window))
-    numpy.save(folder / "ids.npy", ids)
-    result = run(args, "prune", model, "--method", method, "--sparsity", 0.5, "--calibration", folder / "ids.npy", "--values",
-                 args.values, "--out", folder / "block", "--force", "--compute", args.compute)
+    numpy.save(compare.WORK / "big-ids.npy", ids)
+    result = run(args, "prune", model, "--method", method, "--sparsity", 0.5, "--calibration", compare.WORK / "big-ids.npy",
+                 "--values", args.values, "--out", compare.WORK / "big-block", "--force", "--compute", args.compute)
     return {"layers": layers, "bytes": result["bytes"], "wall_seconds": result["wall_seconds"], "peak_rss_gib": result["peak_rss_gib"]}
 
 
@@ -141,9 +129,7 @@ def project(runs: list, layers: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tokenizer", type=pathlib.Path, help="a GGUF whose byte-level BPE tokenizer is taken")
-    parser.add_argument("--brick", default="build/brick")
+    parser = compare.make_parser(__doc__)
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=4096)
     parser.add_argument("--ffn", type=int, default=11008)
@@ -155,41 +141,40 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512, help="tokens a step")
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--compute", default="auto")
-    parser.add_argument("--only", nargs="+", choices=["auto", "low", "wanda", "sparsegpt"], default=["auto", "low", "wanda", "sparsegpt"],
-                        help="auto and low: tune with this --memory")
-    parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "big_model.json")
-    args = parser.parse_args()
+    parser.add_argument("--memory", nargs="*", choices=["auto", "low"], default=["auto", "low"], help="to tune with")
+    parser.add_argument("--methods", nargs="*", choices=["wanda", "sparsegpt"], default=["wanda", "sparsegpt"])
+    args = compare.parse(parser, "big-model", smoke={"layers": 2, "hidden": 1024, "ffn": 2816, "prune_layers": [1, 2], "samples": 4,
+                                                     "window": 128, "length": 128})
 
-    machine = json.loads(subprocess.run([args.brick, "cpu", "--json"], stdout=subprocess.PIPE, check=True).stdout)
-    settings = {"cpu": machine["model"], "isa": machine["isa"], "threads": os.cpu_count(), "hidden": args.hidden, "ffn": args.ffn,
-                "layers": args.layers, "vocab": args.vocab, "calibration_tokens": args.samples * args.window, "values": args.values}
-    results = json.loads(args.out.read_text()) if args.out.exists() else {}
-    if {key: results.get(key) for key in settings} != settings:
-        results = settings | {"tune": {}, "prune": {}}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = pathlib.Path(temporary)
+    def model(layers: int) -> pathlib.Path:
+        path = compare.WORK / f"random-{args.hidden}x{args.ffn}-{args.vocab}-{layers}.gguf"
+        if not path.exists():
+            beside = path.with_suffix(".partial")
+            make_model(beside, args, layers)
+            beside.rename(path)
+        return path
 
-        def model(layers: int) -> pathlib.Path:
-            path = folder / f"{layers}.gguf"
-            if not path.exists():
-                make_model(path, args, layers)
-            return path
-
-        for name in args.only:
-            if name in ("auto", "low"):
-                results["tune"][name] = tune(args, folder, model(args.layers), name)
-                print(f"tune --memory {name}:", results["tune"][name], flush=True)
-                continue
-            of_method = results["prune"].setdefault(name, {"runs": []})
-            for layers in args.prune_layers:
-                of_method["runs"] = sorted([r for r in of_method["runs"] if r["layers"] != layers] +
-                                           [prune(args, folder, model(layers), name, layers)], key=lambda r: r["layers"])
-                print(f"{name}:", of_method["runs"], flush=True)
-            if len(of_method["runs"]) > 1:
-                of_method["whole"] = project(of_method["runs"], args.layers)
-                print(f"{name}, projected:", of_method["whole"])
-    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    arms, ratios, whole = {}, {}, {}
+    for memory in args.memory:
+        made = args.journal.once(f"tune {memory}", lambda memory=memory: tune(args, model(args.layers), memory))
+        print(f"tune --memory {memory}:", made, flush=True)
+        arms[f"tune {memory}"] = {"title": f"LoRA, {args.layers} layers, {args.length} tokens a step, --memory {memory}, {made['compute']}",
+                                  "columns": {"peak GiB": made["peak_rss_gib"], "seconds in all": made["wall_seconds"],
+                                              "tokens/s": made["tokens_per_second"]}}
+        ratios[f"tune_{memory}_gib"] = made["peak_rss_gib"]
+    for method in args.methods:
+        runs = [args.journal.once(f"{method} {layers}", lambda method=method, layers=layers: prune(args, model(layers), method, layers))
+                for layers in sorted(args.prune_layers)]
+        print(f"{method}:", runs, flush=True)
+        whole[method] = [project(runs, args.layers)] if len(runs) > 1 else []
+        for made in runs + whole[method]:
+            title = f"{method} 50 %, {made['layers']} layers, {args.samples}×{args.window} tokens{'' if made in runs else ', projected'}"
+            arms[f"{method} {made['layers']}"] = {"title": title, "columns": {"peak GiB": made["peak_rss_gib"],
+                                                                             "seconds in all": made["wall_seconds"]}}
+        ratios[f"{method}_gib"] = runs[0]["peak_rss_gib"]
+    compare.write(args, ["layers", "hidden", "ffn", "vocab", "samples", "window", "values", "length", "steps", "compute"], arms, ratios,
+                  projected=whole)
 
 
 if __name__ == "__main__":
-    main()
+    compare.run_main(main)
