@@ -135,6 +135,48 @@ TEST_P(LinearForms, FewRowsAgreeWithTheProductOfMatrices) {
   expect_within("linear: few rows against gemm", worst_error(fused, want), kTolerance);
 }
 
+// Half a step of int8 in a block's largest |x|, and a little for float32.
+constexpr double kRoundedBound = 0.51 / 127;
+
+// Only forms with integer kernels may differ, within the rounding of x; that they do differ proves that they ran.
+TEST_P(LinearForms, RoundedActivationsStayWithinTheirBound) {
+  const Form& form = GetParam();
+  const Matrix weight = form.make(random_weight(37, 160));
+  const Grid x = Grid::random(3, 160, 1);
+  Context context;
+  context.set_rounds_activations(true);
+  Grid rounded(3, 37);
+  linear(context, weight, x.view(), 0.0f, rounded.view());
+  const Grid plain = forward(weight, x, Grid(3, 37), 0.0f);
+  const bool may_round =
+      active_isa() >= Isa::kAvx2 && (form.sparse ? form.coding == SparseCoding::kQ4 : is_quantised(form.dtype));
+  EXPECT_EQ(rounded.memory() != plain.memory(), may_round);
+  const ref::Array<double> w = exact(weight);
+  for (int64_t t = 0; t < 3; ++t)
+    for (int64_t o = 0; o < 37; ++o) {
+      double magnitude = 0, largest = 0;
+      for (int64_t i = 0; i < 160; ++i) {
+        magnitude += std::fabs(w(o, i));
+        largest = std::max(largest, std::fabs(double{x(t, i)}));
+      }
+      EXPECT_LE(std::fabs(double{rounded(t, o)} - plain(t, o)), kRoundedBound * largest * magnitude + 1e-30);
+    }
+}
+
+TEST_P(LinearForms, SeveralWeightsOfOneInputEqualEachAlone) {
+  const Matrix first = GetParam().make(random_weight(24, 96)), second = GetParam().make(random_weight(5, 96));
+  for (int64_t tokens : {1, 4, 9}) {
+    const Grid x = Grid::random(tokens, 96, 1);
+    Grid a(tokens, 24), b = Grid::random(tokens, 5, 2);
+    const Grid old_b = b;
+    const Product products[] = {{&first, 0.0f, a.view()}, {&second, 1.0f, b.view()}};
+    Context context;
+    linear(context, products, x.view());
+    EXPECT_EQ(a.memory(), forward(first, x, Grid(tokens, 24), 0.0f).memory());
+    EXPECT_EQ(b.memory(), forward(second, x, old_b, 1.0f).memory());
+  }
+}
+
 TEST_P(LinearForms, ExpandRowsEqualsTheScalarDefinition) {
   const Matrix weight = GetParam().make(random_weight(40, 96));
   const Tensor want = weight.to_f32();

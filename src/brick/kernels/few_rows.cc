@@ -106,10 +106,27 @@ class RowRange {
         }
       }
     }
+    if (path_ == Path::kSparseBf16 || path_ == Path::kSparseIntegers) r = run_sparse(r, end, inputs, store);
     for (; r < end; ++r) one(r, inputs, store);
   }
 
  private:
+  // Up to where kernels would read past the values' end; returns that row.
+  template <class Store>
+  int64_t run_sparse(int64_t r, int64_t end, std::span<const Input> inputs, Store&& store) {
+    const tensor::SparseView view = weight_.sparse_view();
+    const bool bf16 = path_ == Path::kSparseBf16;
+    for (; r < end && (!bf16 || has_slack(view, r, sizeof(uint16_t))); ++r) {
+      const uint64_t* mask = view.mask.row(r);
+      const std::byte* values = view.values + view.row_offset[r];
+      for (size_t t = 0; t < inputs.size(); ++t)
+        store(r, static_cast<int64_t>(t),
+              bf16 ? sparse_dot(mask, reinterpret_cast<const uint16_t*>(values), inputs[t].values, n_)
+                   : sparse_dot(mask, values, inputs[t].int16, n_, reinterpret_cast<int16_t*>(memory_)));
+    }
+    return r;
+  }
+
   template <class Store>
   void one(int64_t r, std::span<const Input> inputs, Store&& store) {
     const auto each = [&](auto&& dot_with) {
@@ -129,12 +146,6 @@ class RowRange {
         return each([&](const Input& x) { return sparse_dot(mask, packed, x.bf16, n_); });
       }
       const std::byte* values = view.values + view.row_offset[r];
-      if (path_ == Path::kSparseBf16 && has_slack(view, r, sizeof(uint16_t)))
-        return each(
-            [&](const Input& x) { return sparse_dot(mask, reinterpret_cast<const uint16_t*>(values), x.values, n_); });
-      if (path_ == Path::kSparseIntegers)
-        return each(
-            [&](const Input& x) { return sparse_dot(mask, values, x.int16, n_, reinterpret_cast<int16_t*>(memory_)); });
       const float* packed = memory_;
       if (view.dtype == DType::kF32 && has_slack(view, r, sizeof(float)))
         packed = reinterpret_cast<const float*>(values);
