@@ -67,6 +67,38 @@ TEST_P(MaskedLora, NegativeControlAFlippedBitIsSeen) {
   EXPECT_GT(worst_error(out, want), 10 * kTolerance);
 }
 
+// masked_gradient() of two rows, of which the second keeps all but column 0.
+TEST_P(MaskedLora, GradientOfListsMatchesDoubleReference) {
+  const int64_t kRows = 2;
+  tensor::Mask both(kRows, n());
+  for (int64_t c = 0; c < n(); ++c) {
+    both.set(0, c, kept(mask.data(), c));
+    both.set(1, c, c != 0);
+  }
+  const KeptRows rows{both.view(), 0, kRows};
+  std::vector<float> memory(static_cast<size_t>(list_floats(rows)));
+  const KeptLists lists = list_by_row(rows, memory.data());
+  const Grid dense = Grid::random(kRows, n(), 9), b2 = Grid::random(kRows, kRank, 10);
+  std::vector<float> g(static_cast<size_t>(lists.count()), 7.0f);  // what padding has must not matter
+  Grid db = Grid::random(kRows, kRank, 11), da = Grid::random(kRank, n(), 12);
+  ref::Array<double> want_db = db.exact(), want_da = da.exact();
+  for (int64_t s = 0; s < lists.stretches; ++s)
+    for (int64_t o = 0; o < kRows; ++o)
+      for (int64_t k = lists.begin[s * kRows + o]; k < lists.begin[s * kRows + o + 1]; ++k) {
+        if (lists.weights[k].value == 0.0f) continue;
+        const int64_t c = lists.weights[k].offset / kTokensAtATime;
+        g[static_cast<size_t>(k)] = dense(o, c);
+        for (int64_t r = 0; r < kRank; ++r) {
+          want_db(o, r) += double{kScale} * dense(o, c) * a(r, c);
+          want_da(r, c) += double{kScale} * dense(o, c) * b2(o, r);
+        }
+      }
+  std::vector<float> scratch(static_cast<size_t>(masked_gradient_floats(kRank, n())));
+  masked_gradient(lists, g.data(), kScale, b2.view(), a.view(), db.view(), da.view(), scratch.data());
+  expect_within("masked_gradient db", worst_error(db, want_db), kTolerance);
+  expect_within("masked_gradient da", worst_error(da, want_da), kTolerance);
+}
+
 INSTANTIATE_TEST_SUITE_P(Widths, MaskedLora, ::testing::Values(1, 3, 4, 8, 15, 16, 17, 63, 64, 65, 100, 200));
 
 }  // namespace

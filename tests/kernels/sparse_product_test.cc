@@ -58,7 +58,8 @@ double worst_product_error(const Case& c, int64_t first, int64_t last, bool by_c
 
 TEST(SparseProduct, AgreesWithTheDenseDefinition) {
   if (!has_sparse_product()) GTEST_SKIP() << "this CPU has no AVX2, or BRICK_ISA forbids it";
-  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {8, 64}, {13, 70}, {96, 40}, {200, 131}})
+  for (const auto& [rows, cols] :
+       {std::pair<int64_t, int64_t>{1, 1}, {8, 64}, {13, 70}, {96, 40}, {200, 131}, {70, 450}, {450, 70}})
     for (const double density : {0.0, 0.25, 1.0})
       for (const int64_t tokens : {1, 31, 32, 33, 70})
         for (const bool by_column : {false, true})
@@ -80,6 +81,51 @@ TEST(SparseProduct, NegativeControlAForgottenWeightIsSeen) {
     }
   EXPECT_GT(worst_product_error(c, 0, 16, false, 40, 0.0f), 10 * kTolerance);
   EXPECT_GT(worst_product_error(c, 0, 16, true, 40, 0.0f), 10 * kTolerance);
+}
+
+// The worst |g - dy^T x| over its sum of magnitudes, at the kept weights of rows [first, rows).
+double worst_sampled_error(const Case& c, int64_t first, int64_t tokens, float perturb = 0) {
+  const int64_t rows = c.mask.rows(), cols = c.mask.cols(), outputs = rows - first;
+  Grid x = Grid::random(tokens, cols, 7), dy = Grid::random(tokens, outputs, 8);
+  const KeptRows kept{c.mask.view(), first, rows};
+  std::vector<float> memory(static_cast<size_t>(list_floats(kept)));
+  std::vector<float> gathered(static_cast<size_t>(input_floats(tokens, cols + outputs)));
+  const KeptLists lists = list_by_row(kept, memory.data());
+  std::vector<float> g(static_cast<size_t>(list_count(kept)), -1.0f);
+  sampled_product(lists, dy.view(), x.view(), g.data(), gathered.data());
+  x(0, 0) += perturb;
+  double worst = 0;
+  int64_t listed = 0;
+  for (int64_t s = 0; s < lists.stretches; ++s)
+    for (int64_t o = 0; o < outputs; ++o)
+      for (int64_t k = lists.begin[s * outputs + o]; k < lists.begin[s * outputs + o + 1]; ++k) {
+        if (lists.weights[k].value == 0.0f) continue;  // padding
+        ++listed;
+        const int64_t i = lists.weights[k].offset / kTokensAtATime;
+        if (!c.mask.kept(first + o, i)) return std::numeric_limits<double>::infinity();
+        double want = 0, magnitude = 1;
+        for (int64_t t = 0; t < tokens; ++t) {
+          want += static_cast<double>(dy(t, o)) * x(t, i);
+          magnitude += std::fabs(static_cast<double>(dy(t, o)) * x(t, i));
+        }
+        const double error = std::fabs(g[static_cast<size_t>(k)] - want) / magnitude;
+        if (!(error <= worst)) worst = error;
+      }
+  return listed == kept.count() ? worst : std::numeric_limits<double>::infinity();
+}
+
+TEST(SampledProduct, AgreesWithTheDenseDefinition) {
+  if (!has_sparse_product()) GTEST_SKIP() << "this CPU has no AVX2, or BRICK_ISA forbids it";
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {13, 70}, {96, 40}, {70, 450}})
+    for (const double density : {0.0, 0.25, 1.0})
+      for (const int64_t tokens : {1, 31, 32, 70})
+        for (const int64_t first : {int64_t{0}, rows / 3})
+          expect_within("sampled_product", worst_sampled_error(Case(rows, cols, density), first, tokens), kTolerance);
+}
+
+TEST(SampledProduct, NegativeControlAPerturbedInputIsSeen) {
+  if (!has_sparse_product()) GTEST_SKIP() << "this CPU has no AVX2, or BRICK_ISA forbids it";
+  EXPECT_GT(worst_sampled_error(Case(16, 64, 1.0), 0, 40, 0.1f), 10 * kTolerance);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "brick/base/parallel.h"
 #include "brick/kernels/few_rows.h"
 #include "brick/kernels/gemm.h"
+#include "brick/kernels/kernel_table.h"
 #include "brick/kernels/sparse_product.h"
 #include "brick/kernels/sparse_row.h"
 #include "brick/kernels/vector_ops.h"
@@ -20,11 +21,6 @@ using tensor::MatView;
 
 constexpr int64_t kPieceFloats = 2 << 20;
 constexpr int64_t kExpansionGrain = 8;
-
-// Up to these shares of kept weights, and from so many tokens on, sparse_product() was measured faster than expansion
-// (two cores of a Zen 4 machine, shapes of SmolLM2-135M).
-constexpr double kSparseKeptF32 = 0.3, kSparseKeptBf16 = 0.15;
-constexpr int64_t kSparseTokens = 32;
 
 bool is_plain(const Matrix& weight, DType dtype) { return !weight.is_sparse() && weight.dtype() == dtype; }
 
@@ -209,13 +205,6 @@ void linear(Context& context, const RowSource& weight, ConstMatView x, float bet
 
 void linear_backward(Context& context, const RowSource& weight, ConstMatView dy, float beta, MatView dx) {
   backward(context, WrittenRows(weight), dy, beta, dx);
-}
-
-bool sparse_product_wins(tensor::MaskView mask, int64_t tokens, Compute compute) {
-  const double kept =
-      static_cast<double>(mask.count()) / static_cast<double>(std::max<int64_t>(1, mask.rows * mask.cols));
-  return has_sparse_product() && tokens >= kSparseTokens &&
-         kept <= (compute == Compute::kBf16 ? kSparseKeptBf16 : kSparseKeptF32);
 }
 
 void weight_gradient(Context& context, ConstMatView dy, ConstMatView x, MatView dw) {

@@ -37,10 +37,6 @@ void linear(Context& context, const RowSource& weight, tensor::ConstMatView x, f
 void linear_backward(Context& context, const RowSource& weight, tensor::ConstMatView dy, float beta,
                      tensor::MatView dx);
 
-// Whether a product of `tokens` tokens with a weight of this mask is faster from its kept weights alone, in float32,
-// than by expansion, in `compute`.
-bool sparse_product_wins(tensor::MaskView mask, int64_t tokens, Compute compute);
-
 // dW = dy^T x; dy [T, out], x [T, in], dW [out, in].
 void weight_gradient(Context& context, tensor::ConstMatView dy, tensor::ConstMatView x, tensor::MatView dw);
 

@@ -1,11 +1,21 @@
 #include "brick/kernels/masked_lora.h"
 
+#include <algorithm>
+
+#include "brick/base/parallel.h"
 #include "brick/kernels/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "brick/kernels/masked_lora.cc"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+
+#ifndef BRICK_MASKED_LORA_ONCE
+#define BRICK_MASKED_LORA_ONCE
+namespace brick::kernels {
+inline constexpr int64_t kRankMultiple = 8;  // ranks are padded to it with zeros
+}
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace brick::kernels {
@@ -67,6 +77,23 @@ void MaskedRowBackward(const uint64_t* mask, float scale, const float* b, ConstM
   }
 }
 
+// One list: db += g a^T, da^T += b g; a^T and da^T [n, rank], b and db [rank], rank a multiple of kRankMultiple.
+void ListGradient(const KeptWeight* weights, int64_t count, const float* g, int64_t rank, const float* b,
+                  const float* a_t, float* db, float* da_t) {
+  const hn::CappedTag<float, kRankMultiple> d;
+  for (int64_t r = 0; r < rank; r += static_cast<int64_t>(hn::Lanes(d))) {
+    const auto factor = hn::LoadU(d, b + r);
+    auto sum = hn::LoadU(d, db + r);
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t place = weights[k].offset / kTokensAtATime * rank + r;
+      const auto gradient = hn::Set(d, weights[k].value * g[k]);
+      sum = hn::MulAdd(gradient, hn::LoadU(d, a_t + place), sum);
+      hn::StoreU(hn::MulAdd(gradient, factor, hn::LoadU(d, da_t + place)), d, da_t + place);
+    }
+    hn::StoreU(sum, d, db + r);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace brick::kernels
 HWY_AFTER_NAMESPACE();
@@ -76,6 +103,7 @@ namespace brick::kernels {
 
 HWY_EXPORT(AddDeltaRow);
 HWY_EXPORT(MaskedRowBackward);
+HWY_EXPORT(ListGradient);
 
 void add_delta_row(const uint64_t* mask, float scale, const float* b, tensor::ConstMatView a, float* out) noexcept {
   HWY_DYNAMIC_DISPATCH(AddDeltaRow)(mask, scale, b, a, out);
@@ -84,6 +112,44 @@ void add_delta_row(const uint64_t* mask, float scale, const float* b, tensor::Co
 void masked_row_backward(const uint64_t* mask, float scale, const float* b, tensor::ConstMatView a, float* g, float* db,
                          tensor::MatView da) noexcept {
   HWY_DYNAMIC_DISPATCH(MaskedRowBackward)(mask, scale, b, a, g, db, da);
+}
+
+namespace {
+
+constexpr int64_t kRowGrain = 16;
+
+int64_t padded_rank(int64_t rank) { return (rank + kRankMultiple - 1) / kRankMultiple * kRankMultiple; }
+
+}  // namespace
+
+// a^T, and of each thread da^T and a row of b and db.
+int64_t masked_gradient_floats(int64_t rank, int64_t n) { return padded_rank(rank) * (n + threads() * (n + 2)); }
+
+void masked_gradient(const KeptLists& lists, const float* g, float scale, tensor::ConstMatView b,
+                     tensor::ConstMatView a, tensor::MatView db, tensor::MatView da, float* memory) {
+  const int64_t rank = padded_rank(a.rows), own_floats = rank * (a.cols + 2);
+  float *a_t = memory, *own_memory = memory + rank * a.cols;
+  std::fill_n(memory, masked_gradient_floats(a.rows, a.cols), 0.0f);
+  for (int64_t r = 0; r < a.rows; ++r)
+    for (int64_t c = 0; c < a.cols; ++c) a_t[c * rank + r] = a(r, c);
+  parallel_ranges(lists.outputs, kRowGrain, [&](int64_t begin, int64_t end) {
+    float* da_t = own_memory + omp_get_thread_num() * own_floats;
+    float *b_row = da_t + rank * a.cols, *db_row = b_row + rank;
+    for (int64_t o = begin; o < end; ++o) {
+      for (int64_t r = 0; r < a.rows; ++r) b_row[r] = scale * b(o, r);
+      std::fill_n(db_row, rank, 0.0f);
+      for (int64_t s = 0; s < lists.stretches; ++s) {
+        const int64_t first = lists.begin[s * lists.outputs + o], last = lists.begin[s * lists.outputs + o + 1];
+        HWY_DYNAMIC_DISPATCH(ListGradient)
+        (lists.weights + first, last - first, g + first, rank, b_row, a_t, db_row, da_t);
+      }
+      for (int64_t r = 0; r < a.rows; ++r) db(o, r) += scale * db_row[r];
+    }
+  });
+  // Each thread summed its own; they are added in a fixed order.
+  for (int t = 0; t < threads(); ++t)
+    for (int64_t r = 0; r < a.rows; ++r)
+      for (int64_t c = 0; c < a.cols; ++c) da(r, c) += own_memory[t * own_floats + c * rank + r];
 }
 
 }  // namespace brick::kernels

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "brick/kernels/sparse_product.h"
 #include "brick/tensor/view.h"
 
 namespace brick::kernels {
@@ -15,5 +16,11 @@ void add_delta_row(const uint64_t* mask, float scale, const float* b, tensor::Co
 // With g the row of dL/dW [n], masked here in place: db[r] += scale g . a(r, :), da(r, :) += scale b[r] g.
 void masked_row_backward(const uint64_t* mask, float scale, const float* b, tensor::ConstMatView a, float* g, float* db,
                          tensor::MatView da) noexcept;
+
+// The same from sampled_product(): g [lists.count()] of lists by row, the mask's weights listed as 1. Row o of the
+// lists is row o of b and db [outputs, R]; a and da [R, n]; db and da accumulate. `memory` of masked_gradient_floats().
+int64_t masked_gradient_floats(int64_t rank, int64_t n);
+void masked_gradient(const KeptLists& lists, const float* g, float scale, tensor::ConstMatView b,
+                     tensor::ConstMatView a, tensor::MatView db, tensor::MatView da, float* memory);
 
 }  // namespace brick::kernels

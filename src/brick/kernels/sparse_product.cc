@@ -13,19 +13,52 @@ using tensor::ConstMatView;
 using tensor::MatView;
 
 constexpr int64_t kRowGrain = 8;
-constexpr int64_t kOutputsAtATime = 96;
+constexpr int64_t kMostInputs = 192;      // of a stretch: 24 KB of tokens
+constexpr int64_t kStretchMultiple = 64;  // so that a stretch is whole words of a mask
 
-int64_t blocks_of(int64_t tokens) { return (tokens + kTokensAtATime - 1) / kTokensAtATime; }
+int64_t pieces_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
+int64_t padded(int64_t count) { return pieces_of(count, kListMultiple) * kListMultiple; }
 
-// Lays out weights, begin, and behind them what the listing itself needs.
-KeptLists lists_in(float* memory, int64_t kept, int64_t outputs, int64_t inputs, float** rest) {
+// Inputs of a stretch; about equal ones.
+int64_t stretch_width(int64_t inputs) {
+  const int64_t even = pieces_of(inputs, std::max<int64_t>(1, pieces_of(inputs, kMostInputs)));
+  return std::max<int64_t>(1, pieces_of(even, kStretchMultiple)) * kStretchMultiple;
+}
+int64_t stretches_of(int64_t inputs) { return std::max<int64_t>(1, pieces_of(inputs, stretch_width(inputs))); }
+
+// Lays out begin, weights, and behind them what the listing itself needs.
+KeptLists lists_in(const KeptRows& rows, float* memory, int64_t outputs, int64_t inputs, float** rest) {
   KeptLists lists;
-  lists.begin = reinterpret_cast<int64_t*>(memory);
-  lists.weights = reinterpret_cast<KeptWeight*>(lists.begin + outputs + 1);
   lists.outputs = outputs;
   lists.inputs = inputs;
-  *rest = reinterpret_cast<float*>(lists.weights + kept);
+  lists.stretches = stretches_of(inputs);
+  lists.begin = reinterpret_cast<int64_t*>(memory);
+  lists.weights = reinterpret_cast<KeptWeight*>(lists.begin + lists.stretches * outputs + 1);
+  *rest = reinterpret_cast<float*>(lists.weights + list_count(rows));
   return lists;
+}
+
+// Calls visit(c) for the kept columns of a stretch of row r.
+template <class Visit>
+void for_each_kept(tensor::MaskView mask, int64_t r, int64_t begin, int64_t end, Visit&& visit) {
+  tensor::for_each_kept(mask.row(r) + begin / 64, end - begin, [&](int64_t c) { visit(begin + c); });
+}
+
+void pad(KeptWeight* from, KeptWeight* to, int64_t input) {
+  std::fill(from, to, KeptWeight{0.0f, static_cast<uint32_t>(input * kTokensAtATime)});
+}
+
+ConstMatView tokens_of(ConstMatView x, int64_t block) {
+  return x.row_range(block * kTokensAtATime, std::min((block + 1) * kTokensAtATime, x.rows));
+}
+int64_t blocks_of(ConstMatView x) { return pieces_of(x.rows, kTokensAtATime); }
+
+// x as [blocks, cols, 32].
+void gather(ConstMatView x, float* out) {
+  parallel_ranges(blocks_of(x), 1, [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b)
+      kSparseProductAvx2.gather(tokens_of(x, b), out + b * x.cols * kTokensAtATime);
+  });
 }
 
 }  // namespace
@@ -41,57 +74,83 @@ int64_t KeptRows::count() const {
   return kept;
 }
 
+int64_t list_count(const KeptRows& rows) {
+  const int64_t outputs = rows.last - rows.first, cols = rows.mask.cols;
+  return rows.count() + (kListMultiple - 1) * std::max(outputs * stretches_of(cols), cols * stretches_of(outputs));
+}
+
 int64_t list_floats(const KeptRows& rows) {
-  const int64_t outputs = std::max(rows.last - rows.first, rows.mask.cols);
-  // Of each thread: a row, and a count for each column (two floats each).
-  return 2 * (rows.count() + outputs + 1) + 3 * threads() * rows.mask.cols;
+  const int64_t outputs = rows.last - rows.first, cols = rows.mask.cols;
+  // Two floats for each weight, begin, and count; of each thread a row, and a count for each list by column.
+  return 2 * (list_count(rows) + 1 + std::max(outputs * stretches_of(cols), cols * stretches_of(outputs))) +
+         threads() * cols * (1 + 2 * stretches_of(outputs));
 }
 
 KeptLists list_by_row(const KeptRows& rows, float* memory) {
-  const int64_t cols = rows.mask.cols;
+  const int64_t cols = rows.mask.cols, width = stretch_width(cols);
   float* buffers;
-  KeptLists lists = lists_in(memory, rows.count(), rows.last - rows.first, cols, &buffers);
-  lists.begin[0] = 0;
-  for (int64_t o = 0; o < lists.outputs; ++o) lists.begin[o + 1] = lists.begin[o] + rows.mask.count_row(rows.first + o);
+  KeptLists lists = lists_in(rows, memory, rows.last - rows.first, cols, &buffers);
+  int64_t next = 0;
+  for (int64_t s = 0; s < lists.stretches; ++s)
+    for (int64_t o = 0; o < lists.outputs; ++o) {
+      lists.begin[s * lists.outputs + o] = next;
+      const uint64_t* words = rows.mask.row(rows.first + o);
+      int64_t kept = 0;
+      for (int64_t w = s * width / 64; w < tensor::mask_words(std::min((s + 1) * width, cols)); ++w)
+        kept += std::popcount(words[w]);
+      next += padded(kept);
+    }
+  lists.begin[lists.stretches * lists.outputs] = next;
   parallel_ranges(lists.outputs, kRowGrain, [&](int64_t begin, int64_t end) {
     float* row = buffers + omp_get_thread_num() * cols;
+    if (!rows.write) std::fill_n(row, cols, 1.0f);
     for (int64_t o = begin; o < end; ++o) {
-      rows.write(rows.first + o, row);
-      KeptWeight* next = lists.weights + lists.begin[o];
-      rows.mask.for_each_kept(rows.first + o, [&](int64_t c) {
-        *next++ = {row[c], static_cast<uint32_t>(c * kTokensAtATime)};
-      });
+      if (rows.write) rows.write(rows.first + o, row);
+      for (int64_t s = 0; s < lists.stretches; ++s) {
+        KeptWeight* place = lists.weights + lists.begin[s * lists.outputs + o];
+        for_each_kept(rows.mask, rows.first + o, s * width, std::min((s + 1) * width, cols), [&](int64_t c) {
+          *place++ = {row[c], static_cast<uint32_t>(c * kTokensAtATime)};
+        });
+        pad(place, lists.weights + lists.begin[s * lists.outputs + o + 1], s * width);
+      }
     }
   });
   return lists;
 }
 
 KeptLists list_by_column(const KeptRows& rows, float* memory) {
-  const int64_t cols = rows.mask.cols, inputs = rows.last - rows.first;
+  const int64_t cols = rows.mask.cols, inputs = rows.last - rows.first, width = stretch_width(inputs);
   float* rest;
-  KeptLists lists = lists_in(memory, rows.count(), cols, inputs, &rest);
-  auto* places = reinterpret_cast<int64_t*>(rest);  // [threads, cols]: first each thread's counts, then its next place
-  float* buffers = rest + 2 * threads() * cols;
-  std::fill_n(places, threads() * cols, int64_t{0});
+  KeptLists lists = lists_in(rows, memory, cols, inputs, &rest);
+  const int64_t segments = lists.stretches * cols;
+  // [threads, segments]: first each thread's counts, then its next place
+  auto* places = reinterpret_cast<int64_t*>(rest);
+  float* buffers = rest + 2 * threads() * segments;
+  std::fill_n(places, threads() * segments, int64_t{0});
   parallel_ranges(inputs, kRowGrain, [&](int64_t begin, int64_t end) {
-    int64_t* counts = places + omp_get_thread_num() * cols;
-    for (int64_t i = begin; i < end; ++i) rows.mask.for_each_kept(rows.first + i, [&](int64_t c) { ++counts[c]; });
+    int64_t* counts = places + omp_get_thread_num() * segments;
+    for (int64_t i = begin; i < end; ++i)
+      rows.mask.for_each_kept(rows.first + i, [&](int64_t c) { ++counts[i / width * cols + c]; });
   });
   int64_t next = 0;
-  for (int64_t c = 0; c < cols; ++c) {
-    lists.begin[c] = next;
+  for (int64_t s = 0; s < segments; ++s) {
+    lists.begin[s] = next;
     for (int t = 0; t < threads(); ++t) {
-      const int64_t count = places[t * cols + c];
-      places[t * cols + c] = next;
+      const int64_t count = places[t * segments + s];
+      places[t * segments + s] = next;
       next += count;
     }
+    const int64_t end = lists.begin[s] + padded(next - lists.begin[s]);
+    pad(lists.weights + next, lists.weights + end, s / cols * width);
+    next = end;
   }
-  lists.begin[cols] = next;
+  lists.begin[segments] = next;
   parallel_ranges(inputs, kRowGrain, [&](int64_t begin, int64_t end) {
-    int64_t* place = places + omp_get_thread_num() * cols;
     float* row = buffers + omp_get_thread_num() * cols;
+    if (!rows.write) std::fill_n(row, cols, 1.0f);
     for (int64_t i = begin; i < end; ++i) {
-      rows.write(rows.first + i, row);
+      if (rows.write) rows.write(rows.first + i, row);
+      int64_t* place = places + omp_get_thread_num() * segments + i / width * cols;
       rows.mask.for_each_kept(rows.first + i, [&](int64_t c) {
         lists.weights[place[c]++] = {row[c], static_cast<uint32_t>(i * kTokensAtATime)};
       });
@@ -100,28 +159,37 @@ KeptLists list_by_column(const KeptRows& rows, float* memory) {
   return lists;
 }
 
-int64_t input_floats(int64_t tokens, int64_t inputs) { return blocks_of(tokens) * kTokensAtATime * inputs; }
+int64_t input_floats(int64_t tokens, int64_t inputs) {
+  return pieces_of(tokens, kTokensAtATime) * kTokensAtATime * inputs;
+}
 
 void sparse_product(const KeptLists& lists, ConstMatView x, float beta, MatView y, float* memory) {
-  const SparseProductKernels& kernels = kSparseProductAvx2;
-  const int64_t blocks = blocks_of(x.rows), block_floats = lists.inputs * kTokensAtATime;
-  const auto tokens_of = [&](int64_t b) {
-    return std::pair(b * kTokensAtATime, std::min((b + 1) * kTokensAtATime, x.rows));
-  };
-  parallel_ranges(blocks, 1, [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b) {
-      const auto [begin, end] = tokens_of(b);
-      kernels.gather(x.row_range(begin, end), memory + b * block_floats);
+  gather(x, memory);
+  const int64_t blocks = blocks_of(x), pieces = pieces_of(lists.outputs, kOutputsAtATime);
+  parallel_ranges(pieces * blocks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t block = i % blocks, output = i / blocks * kOutputsAtATime;
+      const int64_t begin = block * kTokensAtATime;
+      kSparseProductAvx2.sum(lists, output, std::min(output + kOutputsAtATime, lists.outputs),
+                             memory + begin * lists.inputs, beta,
+                             y.row_range(begin, std::min(begin + kTokensAtATime, x.rows)));
     }
   });
-  // Outputs in pieces too, so that few tokens keep several threads busy.
-  const int64_t pieces = (lists.outputs + kOutputsAtATime - 1) / kOutputsAtATime;
-  parallel_ranges(blocks * pieces, 1, [&](int64_t first, int64_t last) {
+}
+
+void sampled_product(const KeptLists& lists, ConstMatView dy, ConstMatView x, float* g, float* memory) {
+  float* outputs = memory + input_floats(x.rows, x.cols);
+  gather(x, memory);
+  gather(dy, outputs);
+  std::fill_n(g, lists.count(), 0.0f);
+  const int64_t blocks = blocks_of(x), pieces = pieces_of(lists.outputs, kOutputsAtATime);
+  parallel_ranges(pieces * lists.stretches, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const auto [begin, end] = tokens_of(i / pieces);
-      const int64_t output = i % pieces * kOutputsAtATime;
-      kernels.sum(lists, output, std::min(output + kOutputsAtATime, lists.outputs), memory + i / pieces * block_floats,
-                  beta, y.row_range(begin, end));
+      const int64_t output = i / lists.stretches * kOutputsAtATime;
+      for (int64_t b = 0; b < blocks; ++b)
+        kSparseProductAvx2.sample(lists, i % lists.stretches, output, std::min(output + kOutputsAtATime, lists.outputs),
+                                  outputs + b * kTokensAtATime * lists.outputs,
+                                  memory + b * kTokensAtATime * lists.inputs, g);
     }
   });
 }

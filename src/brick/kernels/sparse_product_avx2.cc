@@ -13,6 +13,7 @@ using tensor::ConstMatView;
 using tensor::MatView;
 
 constexpr int64_t kLanes = 8;
+constexpr int kVectors = kTokensAtATime / kLanes;
 
 BRICK_AVX2 inline void transpose(__m256 (&v)[kLanes]) {
   __m256 pairs[kLanes], quads[kLanes];
@@ -46,54 +47,87 @@ BRICK_AVX2 void gather(ConstMatView x, float* out) noexcept {
     for (int64_t t = 0; t < kTokensAtATime; ++t) out[c * kTokensAtATime + t] = t < x.rows ? x(t, c) : 0.0f;
 }
 
-// Two sums, of the even and the odd weights: one alone would wait for its own additions.
-BRICK_AVX2 inline void sum_list(const KeptWeight* weight, const KeptWeight* end, const float* inputs, float* out) {
-  __m256 even[4], odd[4];
-  for (int i = 0; i < 4; ++i) even[i] = odd[i] = _mm256_setzero_ps();
-  for (; weight + 2 <= end; weight += 2) {
-    const __m256 first = _mm256_broadcast_ss(&weight[0].value), second = _mm256_broadcast_ss(&weight[1].value);
-    const float *x = inputs + weight[0].offset, *z = inputs + weight[1].offset;
-    for (int i = 0; i < 4; ++i) {
-      even[i] = _mm256_fmadd_ps(first, _mm256_loadu_ps(x + i * kLanes), even[i]);
-      odd[i] = _mm256_fmadd_ps(second, _mm256_loadu_ps(z + i * kLanes), odd[i]);
+// Two sums of each token, of the even and the odd weights: one alone would wait for its own additions. Adds to `out`
+// where `more`. (Loops over registers are unrolled by name: GCC 12 keeps an array that it sees in a loop in memory.)
+BRICK_AVX2 inline void sum_list(const KeptWeight* weight, const KeptWeight* end, const float* inputs, bool more,
+                                float* out) {
+  __m256 sums[2][kVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) sums[0][v] = sums[1][v] = _mm256_setzero_ps();
+  for (; weight != end; weight += kListMultiple)
+#pragma GCC unroll 4
+    for (int i = 0; i < kListMultiple; ++i) {
+      const __m256 value = _mm256_broadcast_ss(&weight[i].value);
+      const float* x = inputs + weight[i].offset;
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v)
+        sums[i % 2][v] = _mm256_fmadd_ps(value, _mm256_loadu_ps(x + v * kLanes), sums[i % 2][v]);
     }
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const __m256 sum = _mm256_add_ps(sums[0][v], sums[1][v]);
+    _mm256_store_ps(out + v * kLanes, more ? _mm256_add_ps(_mm256_load_ps(out + v * kLanes), sum) : sum);
   }
-  if (weight != end) {
-    const __m256 last = _mm256_broadcast_ss(&weight->value);
-    for (int i = 0; i < 4; ++i)
-      even[i] = _mm256_fmadd_ps(last, _mm256_loadu_ps(inputs + weight->offset + i * kLanes), even[i]);
-  }
-  for (int i = 0; i < 4; ++i) _mm256_storeu_ps(out + i * kLanes, _mm256_add_ps(even[i], odd[i]));
 }
 
 BRICK_AVX2 void sum(const KeptLists& lists, int64_t begin, int64_t end, const float* inputs, float beta,
                     MatView y) noexcept {
-  alignas(32) float sums[kLanes * kTokensAtATime];  // of eight outputs
-  for (int64_t o = begin; o < end; o += kLanes) {
-    const int64_t count = std::min(kLanes, end - o);
-    for (int64_t i = 0; i < count; ++i)
-      sum_list(lists.weights + lists.begin[o + i], lists.weights + lists.begin[o + i + 1], inputs,
-               sums + i * kTokensAtATime);
-    if (count == kLanes && y.rows == kTokensAtATime) {
+  alignas(32) float sums[kOutputsAtATime * kTokensAtATime];
+  for (int64_t s = 0; s < lists.stretches; ++s) {
+    const int64_t* list = lists.begin + s * lists.outputs;
+    for (int64_t o = begin; o < end; ++o)
+      sum_list(lists.weights + list[o], lists.weights + list[o + 1], inputs, s > 0,
+               sums + (o - begin) * kTokensAtATime);
+  }
+  int64_t o = begin;
+  if (y.rows == kTokensAtATime)
+    for (; o + kLanes <= end; o += kLanes)
       for (int64_t t = 0; t < kTokensAtATime; t += kLanes) {
         __m256 v[kLanes];
-        for (int i = 0; i < kLanes; ++i) v[i] = _mm256_load_ps(sums + i * kTokensAtATime + t);
+        for (int i = 0; i < kLanes; ++i) v[i] = _mm256_load_ps(sums + (o - begin + i) * kTokensAtATime + t);
         transpose(v);
         for (int i = 0; i < kLanes; ++i) {
           float* out = y.row(t + i) + o;
           _mm256_storeu_ps(out, beta != 0.0f ? _mm256_add_ps(v[i], _mm256_loadu_ps(out)) : v[i]);
         }
       }
-      continue;
+  for (int64_t t = 0; t < y.rows; ++t)
+    for (int64_t rest = o; rest < end; ++rest)
+      y(t, rest) = sums[(rest - begin) * kTokensAtATime + t] + (beta != 0.0f ? y(t, rest) : 0.0f);
+}
+
+// {a0 + a2, b0 + b2, a1 + a3, b1 + b3} of each half.
+BRICK_AVX2 inline __m256 add_pairs(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+}
+
+BRICK_AVX2 void sample(const KeptLists& lists, int64_t stretch, int64_t begin, int64_t end, const float* dy,
+                       const float* inputs, float* g) noexcept {
+  const int64_t* list = lists.begin + stretch * lists.outputs;
+  for (int64_t o = begin; o < end; ++o) {
+    __m256 gradient[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) gradient[v] = _mm256_loadu_ps(dy + o * kTokensAtATime + v * kLanes);
+    for (int64_t k = list[o]; k < list[o + 1]; k += kListMultiple) {
+      __m256 sums[kListMultiple];
+#pragma GCC unroll 4
+      for (int i = 0; i < kListMultiple; ++i) {
+        const float* x = inputs + lists.weights[k + i].offset;
+        sums[i] = _mm256_mul_ps(gradient[0], _mm256_loadu_ps(x));
+#pragma GCC unroll 4
+        for (int v = 1; v < kVectors; ++v)
+          sums[i] = _mm256_fmadd_ps(gradient[v], _mm256_loadu_ps(x + v * kLanes), sums[i]);
+      }
+      const __m256 first = add_pairs(sums[0], sums[1]), second = add_pairs(sums[2], sums[3]);
+      const __m256 both = _mm256_add_ps(_mm256_shuffle_ps(first, second, 0x44), _mm256_shuffle_ps(first, second, 0xee));
+      const __m128 four = _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1));
+      _mm_storeu_ps(g + k, _mm_add_ps(_mm_loadu_ps(g + k), four));
     }
-    for (int64_t t = 0; t < y.rows; ++t)
-      for (int64_t i = 0; i < count; ++i)
-        y(t, o + i) = sums[i * kTokensAtATime + t] + (beta != 0.0f ? y(t, o + i) : 0.0f);
   }
 }
 
 }  // namespace
 
-const SparseProductKernels kSparseProductAvx2{gather, sum};
+const SparseProductKernels kSparseProductAvx2{gather, sum, sample};
 
 }  // namespace brick::kernels

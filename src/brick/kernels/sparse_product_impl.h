@@ -5,14 +5,19 @@
 
 namespace brick::kernels {
 
-inline constexpr int64_t kTokensAtATime = 32;
+inline constexpr int64_t kListMultiple = 4;     // of the weights in a list
+inline constexpr int64_t kOutputsAtATime = 64;  // their lists stay in the second-level cache while all tokens pass
 
 struct SparseProductKernels {
   // x [tokens <= 32, cols] -> out [cols, 32], zeros where there is no token.
   void (*gather)(tensor::ConstMatView x, float* out) noexcept;
-  // y [tokens <= 32, outputs of [begin, end)] = the lists' sums over `inputs` [lists.inputs, 32] + beta y.
+  // y [tokens <= 32, outputs of [begin, end), at most kOutputsAtATime] = the lists' sums over `inputs`
+  // [lists.inputs, 32] + beta y.
   void (*sum)(const KeptLists& lists, int64_t begin, int64_t end, const float* inputs, float beta,
               tensor::MatView y) noexcept;
+  // g[k] += the products of 32 tokens, for the weights of outputs [begin, end) in one stretch; dy [lists.outputs, 32].
+  void (*sample)(const KeptLists& lists, int64_t stretch, int64_t begin, int64_t end, const float* dy,
+                 const float* inputs, float* g) noexcept;
 };
 
 extern const SparseProductKernels kSparseProductAvx2;

@@ -5,8 +5,10 @@
 
 #include "brick/base/parallel.h"
 #include "brick/kernels/gemm.h"
+#include "brick/kernels/kernel_table.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/masked_lora.h"
+#include "brick/kernels/sparse_product.h"
 #include "brick/kernels/vector_ops.h"
 
 namespace brick::model {
@@ -86,10 +88,32 @@ void project_masked(Context& context, const tensor::Matrix& weight, const Branch
   kernels::linear(context, delta(weight, branch), branch_input(context, branch, x), 1.0f, y);
 }
 
-// With G = dy^T drop(x), masked: dB = c (M * G) A^T, dA = c B^T (M * G).
+// With G = dy^T drop(x), masked: dB = c (M * G) A^T, dA = c B^T (M * G). Of G only what M keeps is computed...
+void sampled_parameter_gradient(Context& context, const tensor::Matrix& weight, const Branch& branch,
+                                ConstMatView input, ConstMatView dy, LoraPair& gradient) {
+  const ConstMatView a = branch.pair->a.mat(), b = branch.pair->b.mat();
+  const int64_t step = kernels::rows_a_piece(weight), cols = weight.cols();
+  for (int64_t begin = 0; begin < weight.rows(); begin += step) {
+    const int64_t end = std::min(begin + step, weight.rows());
+    const kernels::KeptRows rows{weight.sparse_view().mask, begin, end};
+    const int64_t list_floats = kernels::list_floats(rows), count = kernels::list_count(rows);
+    float* memory =
+        context.scratch(Context::kWeights, list_floats + count + kernels::masked_gradient_floats(a.rows, cols));
+    const kernels::KeptLists lists = kernels::list_by_row(rows, memory);
+    float* g = memory + list_floats;
+    kernels::sampled_product(lists, dy.col_range(begin, end), input, g,
+                             context.scratch(Context::kInput, kernels::input_floats(dy.rows, cols + end - begin)));
+    kernels::masked_gradient(lists, g, branch.scale, b.row_range(begin, end), a, gradient.b.mat().row_range(begin, end),
+                             gradient.a.mat(), g + count);
+  }
+}
+
+// ... or all of it.
 void masked_parameter_gradient(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x,
                                ConstMatView dy, LoraPair& gradient) {
   const ConstMatView input = branch_input(context, branch, x), a = branch.pair->a.mat(), b = branch.pair->b.mat();
+  if (kernels::sampled_product_wins(weight.sparse_view().mask, dy.rows, context.compute()))
+    return sampled_parameter_gradient(context, weight, branch, input, dy, gradient);
   const int64_t step = kernels::rows_a_piece(weight), cols = weight.cols(), a_floats = a.rows * cols;
   for (int64_t begin = 0; begin < weight.rows(); begin += step) {
     const int64_t end = std::min(begin + step, weight.rows());

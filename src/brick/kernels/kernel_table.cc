@@ -1,0 +1,50 @@
+#include "brick/kernels/kernel_table.h"
+
+#include <algorithm>
+
+#include "brick/base/cpu.h"
+#include "brick/kernels/sparse_product.h"
+
+namespace brick::kernels {
+namespace {
+
+KernelTable& current() {
+  static KernelTable table = builtin_kernel_table();
+  return table;
+}
+
+KeptShares shares(int64_t tokens, Compute compute) {
+  KeptShares out;
+  for (size_t i = 0; i < KernelTable::kTokens.size(); ++i)
+    if (tokens >= KernelTable::kTokens[i]) out = current().rows(compute)[i];
+  return has_sparse_product() ? out : KeptShares{};
+}
+
+double kept_share(tensor::MaskView mask) {
+  return static_cast<double>(mask.count()) / static_cast<double>(std::max<int64_t>(1, mask.rows * mask.cols));
+}
+
+}  // namespace
+
+KernelTable builtin_kernel_table() {
+  constexpr KeptShares kNever{};
+  if (active_isa() == Isa::kAvx2)
+    return {.f32 = {kNever, KeptShares{0.3, 0.15}, KeptShares{0.45, 0.35}}, .bf16 = {kNever, kNever, kNever}};
+  return {.f32 = {kNever, KeptShares{0.3, 0}, KeptShares{0.3, 0}},
+          .bf16 = {kNever, KeptShares{0.15, 0}, KeptShares{0.15, 0}}};
+}
+
+const KernelTable& kernel_table() { return current(); }
+void use_kernel_table(const KernelTable& table) { current() = table; }
+
+bool sparse_product_wins(tensor::MaskView mask, int64_t tokens, Compute compute) {
+  const double most = shares(tokens, compute).product;
+  return most > 0 && kept_share(mask) <= most;
+}
+
+bool sampled_product_wins(tensor::MaskView mask, int64_t tokens, Compute compute) {
+  const double most = shares(tokens, compute).gradient;
+  return most > 0 && kept_share(mask) <= most;
+}
+
+}  // namespace brick::kernels
