@@ -18,7 +18,10 @@ void add_bench(CLI::App& app, Globals& globals) {
   command->add_option("--memory", job->memory, "as of brick tune")
       ->check(CLI::IsMember({"auto", "low", "fast"}))
       ->capture_default_str();
-  command->add_flag("--masked", job->masked, "train a masked adapter, of a block");
+  command->add_option("--calibrate", job->calibrate,
+                      "instead, measure which kernel multiplies sparse weights faster on this machine and write the "
+                      "table to this file; BRICK_KERNEL_TABLE=FILE makes any command use it");
+  command->add_flag("--masked", job->masked, "train a masked adapter, as of brick tune");
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
       const auto sink = make_terminal_sink(globals.json);

@@ -12,6 +12,7 @@
 #include "brick/base/parallel.h"
 #include "brick/cli/command.h"
 #include "brick/kernels/context.h"
+#include "brick/pipeline/kernel_table_file.h"
 
 namespace {
 
@@ -48,6 +49,7 @@ int run(int argc, char** argv) {
   }
   kernels::apply_isa_limit();
   set_threads(globals.threads > 0 ? globals.threads : physical_cores());
+  pipeline::use_kernel_table_of_environment();
   globals.run();
   std::fflush(stdout);
   if (std::ferror(stdout)) fail(ErrorCode::kIo, "standard output cannot be written");

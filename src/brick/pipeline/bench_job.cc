@@ -7,7 +7,9 @@
 #include "brick/base/parallel.h"
 #include "brick/base/process.h"
 #include "brick/data/windows.h"
+#include "brick/io/json_file.h"
 #include "brick/model/decode.h"
+#include "brick/pipeline/kernel_table_file.h"
 #include "brick/prune/prune.h"
 #include "brick/train/trainer.h"
 
@@ -101,6 +103,11 @@ nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressS
     fail(ErrorCode::kInvalidInput,
          "bench: needs repeats, decode-tokens of at least 1 and tokens of at least length, length at least 2");
   const Workbench bench(job.model, settings, false);
+  if (!job.calibrate.empty()) {
+    nlohmann::json table = to_json(calibrate_kernels(bench.model(), sink));
+    io::write_json_file(job.calibrate, table, true);
+    return table;
+  }
   kernels::Context context(kernels::choose_compute(settings.compute));
   nlohmann::json out{{"isa", name(active_isa())},
                      {"threads", threads()},

@@ -10,12 +10,14 @@ struct BenchJob {
   int64_t tokens = 1024;  // a training batch, in sequences of `length`
   int64_t length = 256, rank = 8, decode_tokens = 64, repeats = 5;
   std::string memory = "auto";
-  bool masked = false;  // the adapter, of a block
+  bool masked = false;    // the adapter, of a block
+  std::string calibrate;  // file for the kernel table that this machine measures; empty: none
 };
 
 // {"train_tokens_per_second", "prefill_tokens_per_second", "decode_tokens_per_second" (medians, with "..._spread":
 // [low, high]), "train_loss", "weights_mb" (as they are held), "decode_resident_mb" (the whole process at the end of
-// decoding), "peak_rss_mb", "isa", "threads"}. Token ids are drawn at random from the seed.
+// decoding), "peak_rss_mb", "isa", "threads"}. Token ids are drawn at random from the seed. With `calibrate`, the kernel
+// table instead.
 nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressSink& sink);
 
 }  // namespace brick::pipeline
