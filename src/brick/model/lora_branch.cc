@@ -156,8 +156,12 @@ void project(Context& context, const tensor::Matrix& weight, const Branch& branc
   if (branch.pair == nullptr) return kernels::linear(context, weight, x, beta, y);
   if (branch.masked && weight.is_sparse()) return project_masked(context, weight, branch, x, beta, y);
   kernels::linear(context, weight, x, beta, y);
-  gemm(Trans::kNo, Trans::kYes, 1.0f, branch_input(context, branch, x), branch.pair->a.mat(), 0.0f, hidden);
-  gemm(Trans::kNo, Trans::kYes, branch.scale, hidden, branch.pair->b.mat(), 1.0f, y);
+  const ConstMatView input = branch_input(context, branch, x), a = branch.pair->a.mat(), b = branch.pair->b.mat();
+  parallel_ranges(x.rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    const MatView own = hidden.row_range(begin, end);
+    gemm(Trans::kNo, Trans::kYes, 1.0f, input.row_range(begin, end), a, 0.0f, own);
+    gemm(Trans::kNo, Trans::kYes, branch.scale, own, b, 1.0f, y.row_range(begin, end));
+  });
 }
 
 void project_backward(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x,
@@ -171,27 +175,38 @@ void project_backward(Context& context, const tensor::Matrix& weight, const Bran
   if (branch.pair == nullptr) return;
 
   const ConstMatView a = branch.pair->a.mat(), b = branch.pair->b.mat();
-  const int64_t rank = a.rows, hidden_floats = x.rows * rank;
+  const int64_t rank = a.rows, rows = x.rows;
   const bool dropping = branch.dropout > 0;
   // dh [T, r] lies behind the dropped input in the same scratch.
-  float* memory = context.scratch(Context::kBranch, hidden_floats + (dropping ? x.rows * x.cols : 0));
-  const MatView d_hidden(memory + (dropping ? x.rows * x.cols : 0), x.rows, rank);
-  gemm(Trans::kNo, Trans::kNo, branch.scale, dy, b, 0.0f, d_hidden);
+  const int64_t dropped_floats = dropping ? rows * x.cols : 0;
+  float* memory = context.scratch(Context::kBranch, rows * rank + dropped_floats);
+  const MatView d_hidden(memory + dropped_floats, rows, rank), dropped(memory, rows, x.cols);
+  parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    const MatView own = d_hidden.row_range(begin, end);
+    gemm(Trans::kNo, Trans::kNo, branch.scale, dy.row_range(begin, end), b, 0.0f, own);
+    if (dx.data != nullptr && !dropping) gemm(Trans::kNo, Trans::kNo, 1.0f, own, a, 1.0f, dx.row_range(begin, end));
+  });
   if (gradient != nullptr) {
-    gemm(Trans::kYes, Trans::kNo, branch.scale, dy, hidden, 1.0f, gradient->b.mat());
-    ConstMatView input = x;
-    if (dropping) {
-      const MatView dropped(memory, x.rows, x.cols);
-      apply_dropout(branch, x, dropped, false);
-      input = dropped;
-    }
-    gemm(Trans::kYes, Trans::kNo, 1.0f, d_hidden, input, 1.0f, gradient->a.mat());
+    if (dropping) apply_dropout(branch, x, dropped, false);
+    const ConstMatView input = dropping ? ConstMatView(dropped) : x;
+    // Each thread sums rows of dB and columns of dA of its own over all tokens.
+    parallel_ranges(dy.cols + x.cols, kRowGrain, [&](int64_t begin, int64_t end) {
+      const int64_t split = dy.cols;
+      if (begin < split) {
+        const int64_t last = std::min(end, split);
+        gemm(Trans::kYes, Trans::kNo, branch.scale, dy.col_range(begin, last), hidden, 1.0f,
+             gradient->b.mat().row_range(begin, last));
+      }
+      if (end > split) {
+        const int64_t first = std::max(begin, split) - split, last = end - split;
+        gemm(Trans::kYes, Trans::kNo, 1.0f, d_hidden, input.col_range(first, last), 1.0f,
+             gradient->a.mat().col_range(first, last));
+      }
+    });
   }
-  if (dx.data == nullptr) return;
-  if (!dropping) return gemm(Trans::kNo, Trans::kNo, 1.0f, d_hidden, a, 1.0f, dx);
-  const MatView through(memory, x.rows, x.cols);
-  gemm(Trans::kNo, Trans::kNo, 1.0f, d_hidden, a, 0.0f, through);
-  apply_dropout(branch, through, dx, true);
+  if (dx.data == nullptr || !dropping) return;
+  gemm(Trans::kNo, Trans::kNo, 1.0f, d_hidden, a, 0.0f, dropped);
+  apply_dropout(branch, dropped, dx, true);
 }
 
 }  // namespace brick::model

@@ -20,8 +20,8 @@ namespace brick::model {
 struct TokenBatch {
   std::span<const int32_t> ids;
   std::span<const int64_t> offsets;
-  // Of each sequence the first row whose result will be read (first_read_rows() in loss.h); the last layer computes only
-  // keys and values before it, and leaves those rows of the result unspecified. Empty: all are read.
+  // Of each sequence the first row whose result will be read (first_read_rows() in loss.h); the last layer computes
+  // only keys and values before it, and leaves those rows of the result unspecified. Empty: all are read.
   std::span<const int64_t> first_read = {};
 };
 
@@ -118,7 +118,7 @@ class Transformer {
   bool trainable_;
   Activations activations_;
   kernels::RopeTable rope_;
-  Layout layout_, read_;                // of all rows; of those that are read after the last layer, where it is cut
+  Layout layout_, read_;  // of all rows; of those that are read after the last layer, where it is cut
   bool cut_ = false;
   std::vector<LayerTape> tapes_;        // one a layer, or one for all
   std::vector<tensor::Tensor> inputs_;  // [T, D] of each layer, when activations are recomputed
