@@ -20,7 +20,7 @@ BEGIN, END = "<!-- begin: written by report.py -->", "<!-- end -->"
 COMPARISONS = {"training": "Training beside PEFT", "dolly": "Training on real records beside PEFT", "pruning": "Pruning beside torch",
                "decode": "Prefill and decoding beside llama.cpp", "blocks": "Blocks beside the dense model",
                "aggregation": "Aggregation of 100 clients", "big-model": "A model of 7B's shape", "length": "Length and threads",
-               "limits": "What the machine can do"}
+               "limits": "What the machine can do", "profile": "Where a training step's time goes"}
 LARGER, SMALLER = "≥", "≤"
 # What is asked, comparison, its ratio, sense, bar on AVX2 and AVX-512, bar with AMX. None: not asked.
 BARS = [

@@ -23,7 +23,7 @@ LLAMA_FLAGS = "-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAVA_BUILD=OFF"
 SCRIPTS = {"limits": ("limits.py", "peers", 1), "training": ("compare_training.py", "peers", 20), "dolly": ("compare_dolly.py", "peers", 20),
            "pruning": ("compare_pruning.py", "peers", 35), "decode": ("compare_decode.py", "llama", 8), "blocks": ("compare_blocks.py", "peers", 12),
            "aggregation": ("aggregate_scale.py", "peers", 15), "big-model": ("big_model.py", "peers", 15),
-           "length": ("length_and_threads.py", "peers", 16)}
+           "length": ("length_and_threads.py", "peers", 16), "profile": ("profile_training.py", "peers", 3)}
 
 
 def environment(name: str, requirements: pathlib.Path) -> str:
@@ -90,7 +90,7 @@ def main() -> None:
             continue
         if script in ("compare_training.py", "compare_dolly.py", "compare_pruning.py"):
             options += ["--hf-folder", str(exported(args.model, args.brick))]
-        if script not in ("compare_blocks.py", "big_model.py", "length_and_threads.py"):
+        if script not in ("compare_blocks.py", "big_model.py", "length_and_threads.py", "profile_training.py"):
             options += ["--python", pythons[peer]]
         print(f"== {what}", flush=True)
         begin = time.monotonic()
