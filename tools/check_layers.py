@@ -24,6 +24,7 @@ RESERVED = {
     "Highway": (("hwy/",), ("hwy::hwy",), {"kernels"}),
     "Eigen": (("Eigen/", "unsupported/Eigen/"), ("Eigen3::Eigen",), {"prune", "federate"}),
     "OpenSSL": (("openssl/",), ("OpenSSL::Crypto", "OpenSSL::SSL"), {"base"}),
+    "libarchive": (("archive.h", "archive_entry.h"), ("LibArchive::LibArchive",), {"io"}),
     "PCRE2": (("pcre2",), ("PCRE2::8",), {"text"}),
     "toml++": (("toml++/", "toml.h"), ("tomlplusplus::tomlplusplus",), {"pipeline", "cli"}),
     "CLI11": (("CLI/", "CLI11.hpp"), ("CLI11::CLI11",), {"pipeline", "cli"}),
