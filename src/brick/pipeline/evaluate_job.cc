@@ -4,12 +4,31 @@
 #include "brick/base/process.h"
 #include "brick/data/windows.h"
 #include "brick/eval/language_loss.h"
+#include "brick/eval/task.h"
+#include "brick/io/provenance.h"
 
 namespace brick::pipeline {
+namespace {
+
+// What a log of items is of; hashed only where there is one, as models are large.
+nlohmann::json identity(const EvaluateJob& job, const RunSettings& settings, const kernels::Context& context) {
+  if (job.tasks.log.empty()) return {};
+  const auto hash = [](const std::string& path) { return path.empty() ? "" : io::hash_path(path); };
+  return {{"model", hash(job.model)},
+          {"adapter", hash(job.adapter)},
+          {"tokenizer", hash(settings.tokenizer_file)},
+          {"compute", kernels::name(context.compute())},
+          {"tool_version", tool_version()}};
+}
+
+}  // namespace
 
 nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, ProgressSink& sink) {
-  if (job.text.empty() && job.data.empty())
-    fail(ErrorCode::kInvalidInput, "nothing to evaluate: give --text or --data");
+  if (job.text.empty() && job.data.empty() && job.tasks.tasks.empty())
+    fail(ErrorCode::kInvalidInput, "nothing to evaluate: give --text, --data or --tasks");
+  if (!job.tasks.tasks.empty() && job.tasks.folder.empty())
+    fail(ErrorCode::kInvalidInput, "--tasks needs --tasks-dir, the folder of the data sets");
+  for (const std::string& name : job.tasks.tasks) eval::find_task(name);
   const Stopwatch watch;
   const Workbench bench(job.model, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(job.adapter, bench.model(), sink);
@@ -37,6 +56,11 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
       out.update(result);
     else
       out["data"] = result;
+  }
+  if (!job.tasks.tasks.empty()) {
+    TasksJob tasks = job.tasks;
+    tasks.limit = job.limit;
+    out["tasks"] = evaluate_tasks(tasks, identity(job, settings, context), bench, use, settings, context, sink);
   }
   out["seconds"] = watch.seconds();
   return out;
