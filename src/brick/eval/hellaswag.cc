@@ -4,6 +4,7 @@
 // while the harness joins ctx_a and the capitalised ctx_b; so its contexts may differ in the case of a sentence's first
 // letter.
 #include "brick/base/error.h"
+#include "brick/eval/strip.h"
 #include "brick/eval/task_files.h"
 #include "brick/io/json_file.h"
 #include "brick/io/text_file.h"

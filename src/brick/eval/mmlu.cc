@@ -6,6 +6,7 @@
 #include <map>
 
 #include "brick/base/error.h"
+#include "brick/eval/strip.h"
 #include "brick/eval/task_files.h"
 #include "brick/io/packed_file.h"
 

@@ -4,27 +4,12 @@
 #include <cmath>
 
 #include "brick/base/error.h"
+#include "brick/eval/strip.h"
 #include "brick/model/continuations.h"
 #include "brick/text/utf8.h"
 
 namespace brick::eval {
 namespace {
-
-// Characters that Python's str.isspace() takes for space.
-bool is_space(char32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-std::string_view without_last_space(std::string_view text) {
-  size_t end = 0;
-  for (size_t at = 0; at < text.size();) {
-    const size_t length = text::character_length(text, at);
-    if (length == 0 || !is_space(text::code_point(text, at, length))) end = at + std::max<size_t>(length, 1);
-    at += std::max<size_t>(length, 1);
-  }
-  return text.substr(0, end);
-}
 
 size_t characters(std::string_view text) {
   return static_cast<size_t>(
@@ -115,7 +100,7 @@ std::string prompt_of(const TaskItems& task, const Item& item, size_t option, in
 
 EncodedOption encode_option(const text::Tokenizer& tokenizer, std::string_view prompt, std::string_view option,
                             int64_t context) {
-  std::vector<int32_t> ids = encode_with_bos(tokenizer, without_last_space(prompt));
+  std::vector<int32_t> ids = encode_with_bos(tokenizer, stripped_end(prompt));
   const std::vector<int32_t> all = encode_with_bos(tokenizer, fmt::format("{} {}", prompt, option));
   const size_t first = ids.size();
   if (all.size() <= first)
@@ -170,7 +155,7 @@ void score_items(const model::Model& model, const model::AdapterUse& use, const 
     }
     // Without the blank line at its end, which may become another token where a question follows.
     const std::string examples = examples_of(task.subjects[items[begin]->subject], nullptr, shots);
-    std::vector<int32_t> shared = encode_with_bos(tokenizer, without_last_space(examples));
+    std::vector<int32_t> shared = encode_with_bos(tokenizer, stripped_end(examples));
     if (shared.size() >= longest) shared.clear();  // prompts lose their beginning
     SubjectScorer scorer(model, use, context, longest, std::move(shared));
     for (size_t i = begin; i < end; ++i) done(*items[i], choose(*items[i], scorer.log_likelihoods(encoded[i - begin])));

@@ -1,9 +1,9 @@
 #include "brick/eval/task_files.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "brick/base/error.h"
+#include "brick/eval/strip.h"
 #include "brick/io/json_file.h"
 #include "brick/io/packed_file.h"
 #include "brick/io/text_file.h"
@@ -166,11 +166,9 @@ Choices parse_choices(const Instruction& record, std::string_view before, std::s
   // "answer1/answer2/answer3" ends the text and says how many options there are.
   std::string name(label);
   name[0] = static_cast<char>(name[0] | 0x20);
-  const size_t count =
-      static_cast<size_t>(std::count(
-          record.text.begin() + static_cast<std::ptrdiff_t>(std::min(record.text.size(), record.text.rfind(' '))),
-          record.text.end(), '/')) +
-      1;
+  const std::string_view text = record.text;
+  const std::string_view names = text.substr(std::min(text.size(), text.rfind(' ')));
+  const size_t count = static_cast<size_t>(std::count(names.begin(), names.end(), '/')) + 1;
   std::string format = fmt::format("{}Answer format: ", gap);
   for (size_t i = 1; i <= count; ++i) format += fmt::format("{}{}{}", i == 1 ? "" : "/", name, i);
   const std::string_view body = between(record, before, format);
@@ -205,12 +203,6 @@ std::vector<Choices> read_questions(const fs::path& path) {
   for (const Instruction& record : parse_instructions(read_task_text(path), path.string()))
     out.push_back(parse_choices(record, "Please choose the correct answer to the question: ", "Answer", "\n\n"));
   return out;
-}
-
-std::string_view stripped(std::string_view text) {
-  constexpr std::string_view kSpace = " \t\n\v\f\r\x1c\x1d\x1e\x1f";
-  const size_t begin = text.find_first_not_of(kSpace);
-  return begin == std::string_view::npos ? "" : text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
 }
 
 std::string string_field(const nlohmann::json& record, const char* key, std::string_view where) {

@@ -66,9 +66,6 @@ Choices parse_choices(const Instruction& record, std::string_view before, std::s
 // The records of a file in that form, "Please choose the correct answer to the question: …".
 std::vector<Choices> read_questions(const std::filesystem::path& path);
 
-// What Python's strip() leaves, for ASCII.
-std::string_view stripped(std::string_view text);
-
 // The text at `key`; Error(kInvalidInput) if it is missing or no string.
 std::string string_field(const nlohmann::json& record, const char* key, std::string_view where);
 

@@ -2,6 +2,7 @@
 // text after the blank is scored ("partial evaluation"). LLM-Adapters' winogrande/test.json (the official validation
 // set); examples from train.json where it is.
 #include "brick/base/error.h"
+#include "brick/eval/strip.h"
 #include "brick/eval/task_files.h"
 
 namespace brick::eval {
