@@ -161,6 +161,14 @@ def choose(args: argparse.Namespace, label: str, settings: list[dict], run: Call
     return tried
 
 
+def worth_compiling(tried: list[dict]) -> list[str]:
+    """The arithmetics that reach 60 % of the fastest one's speed: compiling takes minutes and gains no two thirds."""
+    top = {}
+    for one in tried:
+        top[one["setting"]["dtype"]] = max(top.get(one["setting"]["dtype"], 0), one.get("rate", 0))
+    return [dtype for dtype, rate in top.items() if rate >= 0.6 * max(top.values())]
+
+
 def fastest(tried: list[dict], **wanted) -> dict:
     """The fastest setting among those that agree with `wanted`."""
     able = [t for t in tried if "rate" in t and all(t["setting"][k] == v for k, v in wanted.items())]

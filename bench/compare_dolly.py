@@ -75,9 +75,14 @@ def score(args: argparse.Namespace, data: str, adapter: str | None) -> float:
 
 def compare_all(args: argparse.Namespace, folder: str, records: str, temp: pathlib.Path) -> tuple[dict, dict, dict]:
     """PEFT's fastest setting of each way, what was tried, and the runs of all."""
-    settings = [{"dtype": dtype, "compile": compiled} for dtype in args.dtypes for compiled in (False, True)]
-    tried = {arm: compare.choose(args, ARMS[arm], settings, lambda s, arm=arm: run_peft(
-        args, folder, records, arm, s, None, TRIED_BATCHES[arm])) for arm in args.arms}
+    def try_arm(arm: str, dtypes: list[str], compiled: bool) -> list[dict]:
+        return compare.choose(args, ARMS[arm], [{"dtype": dtype, "compile": compiled} for dtype in dtypes],
+                              lambda s: run_peft(args, folder, records, arm, s, None, TRIED_BATCHES[arm]))
+
+    tried = {}
+    for arm in args.arms:
+        eager = try_arm(arm, args.dtypes, False)
+        tried[arm] = eager + try_arm(arm, compare.worth_compiling(eager), True)
     best = {arm: compare.fastest(tried[arm]) for arm in args.arms}
     dtype = compare.brick_dtypes(args)[-1]
 

@@ -5,7 +5,7 @@ bench/results/training-<machine>.json.
 
 --python is one with bench/peers/requirements.txt. Both train on random ids of one length, so nothing is padded, with
 rank 8 on all linear layers and every token supervised. PEFT is tried first, three steps each, in every arithmetic,
-batch shape, and with and without torch.compile (shapes other than ours are compiled only for the fastest). Then in turn:
+batch shape, and with and without torch.compile (compiled in our shape and the fastest one). Then in turn:
 brick in each arithmetic that the machine has, brick with --memory low, and PEFT at its best of all settings, at its best
 in float32, and at its best at brick's shape and arithmetic, whose memory is compared.
 """
@@ -42,14 +42,14 @@ def words(setting: dict) -> str:
 def try_peft(args: argparse.Namespace, folder: str) -> list[dict]:
     ours = (args.tokens // args.length, args.length)
 
-    def tried(shapes, compiled: bool) -> list[dict]:
-        settings = [{"dtype": dtype, "rows": rows, "length": length, "compile": compiled} for dtype in args.dtypes
+    def tried(dtypes, shapes, compiled: bool) -> list[dict]:
+        settings = [{"dtype": dtype, "rows": rows, "length": length, "compile": compiled} for dtype in dtypes
                     for rows, length in shapes]
         return compare.choose(args, "PEFT", settings, lambda s: run_peft(args, folder, s, WARM_STEPS + TRIED_STEPS))
 
-    eager = tried([ours] if args.smoke else dict.fromkeys([*SHAPES, ours]), False)
+    eager = tried(args.dtypes, [ours] if args.smoke else dict.fromkeys([*SHAPES, ours]), False)
     best = compare.fastest(eager)
-    return eager + tried(dict.fromkeys([ours, (best["rows"], best["length"])]), True)
+    return eager + tried(compare.worth_compiling(eager), dict.fromkeys([ours, (best["rows"], best["length"])]), True)
 
 
 def main() -> None:
