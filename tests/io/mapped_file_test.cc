@@ -30,6 +30,24 @@ TEST(MappedFile, OutlivesTheNameOfTheFile) {
   EXPECT_EQ(file->bytes()[2], std::byte{'c'});
 }
 
+TEST(MappedFile, CopiesOfTheFileThatWasMapped) {
+  const test::TempFolder folder;
+  test::spill(folder / "f", "abcdef");
+  const auto file = map_file(folder / "f");
+  const auto copied = [&](const MappedFile& from) {
+    std::string out(3, '?');
+    from.copy(2, std::as_writable_bytes(std::span(out)));
+    return out;
+  };
+  EXPECT_EQ(copied(*file), "cde");
+  test::spill(folder / "g", "ABCDEF");
+  std::filesystem::rename(folder / "g", folder / "f");  // another file in its place
+  EXPECT_EQ(copied(*file), "cde");
+  std::filesystem::remove(folder / "f");
+  EXPECT_EQ(copied(*file), "cde");
+  EXPECT_EQ(copied(*test::in_memory("xyzuvw")), "zuv");
+}
+
 TEST(MappedFile, FromMemory) {
   const auto file = test::in_memory("xyz");
   EXPECT_EQ(file->bytes().size(), 3u);

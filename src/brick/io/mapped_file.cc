@@ -1,9 +1,11 @@
 #include "brick/io/mapped_file.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -22,6 +24,19 @@ std::shared_ptr<const MappedFile> MappedFile::from_bytes(std::vector<std::byte> 
   file->owned_ = std::move(bytes);
   file->bytes_ = file->owned_;
   return file;
+}
+
+void MappedFile::copy(size_t offset, std::span<std::byte> out) const noexcept {
+  const std::span<const std::byte> part = bytes_.subspan(offset, out.size());
+  if (mapping_ != nullptr) {
+    const Descriptor file(::open(name_.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat status {};
+    if (file.get() >= 0 && ::fstat(file.get(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_ &&
+        ::pread(file.get(), out.data(), out.size(), static_cast<off_t>(offset)) == static_cast<ssize_t>(out.size()))
+      return;
+  }
+  std::copy(part.begin(), part.end(), out.begin());
+  drop_pages(bytes_);  // the system maps more than what is touched
 }
 
 void MappedFile::drop_pages(std::span<const std::byte> part) const noexcept {
@@ -46,6 +61,8 @@ std::shared_ptr<const MappedFile> map_file(const std::filesystem::path& path) {
   void* const address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
   if (address == MAP_FAILED) fail(ErrorCode::kIo, "{}: cannot map: {}", path.string(), os_error());
   file->mapping_ = address;
+  file->device_ = status.st_dev;
+  file->inode_ = status.st_ino;
   file->bytes_ = {static_cast<const std::byte*>(address), size};
   return file;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -25,6 +26,10 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return bytes_; }
   const std::string& name() const { return name_; }  // the path as given
 
+  // Copies bytes() from `offset` on into `out`, without making the mapping's pages resident where the file is still at
+  // its path. For files that are read here and there, many at a time: neither faults nor flushes of page tables.
+  void copy(size_t offset, std::span<std::byte> out) const noexcept;
+
   // Tells the system that these pages are not needed for now, which lowers the resident set; they are read
   // again from the file when touched. `part` lies in bytes(). Does nothing for from_bytes().
   void drop_pages(std::span<const std::byte> part) const noexcept;
@@ -37,6 +42,7 @@ class MappedFile {
   std::span<const std::byte> bytes_;
   std::vector<std::byte> owned_;  // empty for a mapped file
   void* mapping_ = nullptr;
+  uint64_t device_ = 0, inode_ = 0;  // of the mapped file: another one may take its place
 };
 
 // Maps a regular file. Error(kNotFound) if missing, kInvalidInput for a folder, pipe or device, kCorrupt if

@@ -85,7 +85,7 @@ class AdapterFile {
   int64_t layers() const { return static_cast<int64_t>(layers_.size()); }
   // Of A [r, in] or B [out, r]; empty where the matrix is no target.
   tensor::Shape shape(int64_t layer, Proj proj, bool is_b) const;
-  // One matrix's factors as f32; the file's pages are let go. From any thread.
+  // One matrix's factors as f32; none of the file's pages stay. From any thread.
   LoraPair read(int64_t layer, Proj proj) const;
 
  private:

@@ -221,17 +221,14 @@ tensor::Shape AdapterFile::shape(int64_t layer, Proj proj, bool is_b) const {
 }
 
 tensor::Tensor AdapterFile::read(const Slot& slot) const {
-  const tensor::Shape shape{slot.rows, slot.cols};
-  const auto bytes = static_cast<size_t>(tensor::byte_count(slot.dtype, shape));
-  return tensor::to_f32({slot.dtype, shape, file_->bytes().subspan(slot.offset, bytes)});
+  tensor::Tensor values(slot.dtype, {slot.rows, slot.cols});
+  file_->copy(slot.offset, values.bytes());
+  return slot.dtype == tensor::DType::kF32 ? std::move(values) : tensor::to_f32(values.view());
 }
 
 LoraPair AdapterFile::read(int64_t layer, Proj proj) const {
   const auto& [a, b] = layers_[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
-  LoraPair pair{read(a), read(b)};
-  // The whole file, as the system maps pages around those that are read.
-  file_->drop_pages(file_->bytes());
-  return pair;
+  return {read(a), read(b)};
 }
 
 Adapter load_adapter(const std::string& path) {
