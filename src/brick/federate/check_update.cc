@@ -9,6 +9,7 @@
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/kernels/linear.h"
+#include "brick/kernels/vector_ops.h"
 
 namespace brick::federate {
 namespace {
@@ -176,6 +177,19 @@ Reason check_update(const ClientUpdate& update, const Reference& reference, cons
   return check_values(update, reference, limits, norm);
 }
 
+double frobenius_norm(const tensor::Matrix& weight) {
+  const int64_t piece = kernels::rows_a_piece(weight), cols = weight.cols();
+  std::vector<float> rows(static_cast<size_t>(piece * cols));
+  double squares = 0;
+  for (int64_t begin = 0; begin < weight.rows(); begin += piece) {
+    const int64_t end = std::min(begin + piece, weight.rows());
+    kernels::expand_rows(weight, begin, end, rows.data());
+    for (int64_t r = 0; r < end - begin; ++r)
+      squares += static_cast<double>(kernels::sum_squares(rows.data() + r * cols, cols));
+  }
+  return std::sqrt(squares);
+}
+
 Targets targets_of(const ClientUpdate& update) {
   Targets targets(static_cast<size_t>(update.layers()));
   for_each_target(update, [&](int64_t layer, Proj proj, int64_t, int64_t) {
@@ -216,21 +230,13 @@ Reference reference_of(const model::Model& parent, const model::Adapter* like) {
   Reference reference;
   reference.fingerprint = model::fingerprint(parent);
   reference.weights.resize(parent.layers.size());
-  std::vector<float> rows;
-  for (size_t layer = 0; layer < parent.layers.size(); ++layer)
+  parallel_for(static_cast<int64_t>(parent.layers.size()), [&](int64_t layer) {
+    const auto l = static_cast<size_t>(layer);
     for (Proj proj : model::kProjs) {
-      const tensor::Matrix& weight = parent.layers[layer][proj];
-      const int64_t piece = kernels::rows_a_piece(weight);
-      rows.resize(static_cast<size_t>(piece * weight.cols()));
-      double squares = 0;
-      for (int64_t begin = 0; begin < weight.rows(); begin += piece) {
-        const int64_t end = std::min(begin + piece, weight.rows());
-        kernels::expand_rows(weight, begin, end, rows.data());
-        for (int64_t i = 0; i < (end - begin) * weight.cols(); ++i)
-          squares += static_cast<double>(rows[static_cast<size_t>(i)]) * rows[static_cast<size_t>(i)];
-      }
-      reference.weights[layer][static_cast<size_t>(proj)] = {weight.rows(), weight.cols(), std::sqrt(squares)};
+      const tensor::Matrix& weight = parent.layers[l][proj];
+      reference.weights[l][static_cast<size_t>(proj)] = {weight.rows(), weight.cols(), frobenius_norm(weight)};
     }
+  });
   if (like != nullptr) {
     ClientUpdate update;
     update.adapter = like;

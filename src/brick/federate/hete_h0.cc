@@ -109,12 +109,15 @@ Adapter common_start(const Adapter* global, std::span<const ClientUpdate> update
 LoraPair update_of(const ClientUpdate& update, const Adapter* sent, int64_t layer, Proj proj, float scale) {
   LoraPair delta = update.pair(layer, proj);
   const float own = update.config().scale() / scale;
-  for (int64_t i = 0; i < delta.b.size(); ++i) delta.b.f32()[i] *= own;
+  const int64_t size_a = delta.a.size(), size_b = delta.b.size();
+  float *a = delta.a.f32(), *b = delta.b.f32();
+  for (int64_t i = 0; i < size_b; ++i) b[i] *= own;
   if (sent == nullptr) return delta;
   const LoraPair& from = sent->at(layer, proj);
   const float theirs = sent->config.scale() / scale;
-  for (int64_t i = 0; i < delta.a.size(); ++i) delta.a.f32()[i] -= from.a.f32()[i];
-  for (int64_t i = 0; i < delta.b.size(); ++i) delta.b.f32()[i] -= theirs * from.b.f32()[i];
+  const float *from_a = from.a.f32(), *from_b = from.b.f32();
+  for (int64_t i = 0; i < size_a; ++i) a[i] -= from_a[i];
+  for (int64_t i = 0; i < size_b; ++i) b[i] -= theirs * from_b[i];
   return delta;
 }
 
@@ -147,7 +150,9 @@ TopK top_k(const ClientUpdate& update, const Adapter* sent, float scale) {
   if (kept == 1.0) return {};
   std::vector<float> magnitudes;
   for_each_delta(update, sent, scale, [&](std::span<const float> delta, int64_t) {
-    for (float value : delta) magnitudes.push_back(std::abs(value));
+    const size_t before = magnitudes.size();
+    magnitudes.resize(before + delta.size());
+    for (size_t i = 0; i < delta.size(); ++i) magnitudes[before + i] = std::abs(delta[i]);
   });
   const int64_t k = static_cast<int64_t>(kept * static_cast<double>(magnitudes.size()));
   if (k <= 0) return {std::numeric_limits<float>::infinity(), 0};
@@ -172,18 +177,24 @@ struct Sums {
 
   // `at`: where delta begins in the flattened adapter. Without a branch, as it would be a coin's toss.
   void add(double weight, tensor::ConstMatView delta, const TopK& mask, int64_t at) {
-    for (int64_t r = 0; r < delta.rows; ++r)
+    const TopK top = mask;  // which the sums can't alias
+    for (int64_t r = 0; r < delta.rows; ++r) {
+      const float* values = delta.row(r);
+      double *to = moved.data() + r * stride, *weights = covered.data() + r * stride;
+      const int64_t first = at + r * delta.cols;
       for (int64_t c = 0; c < delta.cols; ++c) {
-        const double w = mask.take(delta(r, c), at + r * delta.cols + c) ? weight : 0.0;
-        moved[static_cast<size_t>(r * stride + c)] += w * delta(r, c);
-        covered[static_cast<size_t>(r * stride + c)] += w;
+        const double w = top.take(values[c], first + c) ? weight : 0.0;
+        to[c] += w * static_cast<double>(values[c]);
+        weights[c] += w;
       }
+    }
   }
 
   void apply(bool coverage, tensor::Tensor& to) const {
+    float* values = to.f32();
     for (size_t i = 0; i < moved.size(); ++i) {
       if (covered[i] == 0) continue;
-      to.f32()[i] = static_cast<float>(to.f32()[i] + moved[i] / (coverage ? covered[i] : 1.0));
+      values[i] = static_cast<float>(values[i] + moved[i] / (coverage ? covered[i] : 1.0));
     }
   }
 };

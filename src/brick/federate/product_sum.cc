@@ -24,9 +24,10 @@ void ProductSum::add(double coefficient, const Factor& factor) {
   for (int64_t begin = 0; begin < factor.a.rows;) {
     if (used_ == capacity) flush();
     const int64_t count = std::min(factor.a.rows - begin, capacity - used_);
-    for (int64_t i = 0; i < count; ++i) std::copy_n(factor.a.row(begin + i), cols_, right_.mat().row(used_ + i));
+    const tensor::MatView left = left_.mat(), right = right_.mat();
+    for (int64_t i = 0; i < count; ++i) std::copy_n(factor.a.row(begin + i), cols_, right.row(used_ + i));
     for (int64_t r = 0; r < rows_; ++r)
-      std::transform(factor.b.row(r) + begin, factor.b.row(r) + begin + count, left_.mat().row(r) + used_,
+      std::transform(factor.b.row(r) + begin, factor.b.row(r) + begin + count, left.row(r) + used_,
                      [scale](float x) { return static_cast<float>(scale * x); });
     used_ += count;
     begin += count;
