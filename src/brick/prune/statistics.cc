@@ -16,9 +16,12 @@ using tensor::ConstMatView;
 using tensor::MatView;
 
 constexpr int64_t kSampleRows = 256;
-constexpr int64_t kGramRows = 64;       // rows of X^T X a product: few, to compute little below its diagonal
+// Rows of X^T X a product: few, to compute little below its diagonal, but enough to be worth packing X for.
+constexpr int64_t kFewestGramRows = 192, kMostGramRows = 384;
 constexpr int64_t kSquareRows = 128;    // rows of X that are summed in float32
 constexpr int64_t kSquareColumns = 64;  // least columns a thread
+
+int64_t gram_rows(int64_t width) { return std::min(std::clamp(width / 4, kFewestGramRows, kMostGramRows), width); }
 
 }  // namespace
 
@@ -30,7 +33,7 @@ StatisticsBuilder::StatisticsBuilder(Needs needs, int64_t width, int64_t tokens)
   sums_.sample = tensor::matrix((tokens + sample_step_ - 1) / sample_step_, width);
   if (needs_ == Needs::kHessian) {
     sums_.gram.resize(static_cast<size_t>(checked_mul(width, width, "matrix of input products")));
-    scratch_ = tensor::matrix(std::min(kGramRows, width), width);
+    scratch_ = tensor::matrix(gram_rows(width), width);
   } else {
     scratch_ = tensor::matrix(2, width);
   }
@@ -68,9 +71,9 @@ void StatisticsBuilder::add_squares(ConstMatView x) {
 }
 
 void StatisticsBuilder::add_products(ConstMatView x) {
-  const int64_t width = x.cols;
-  for (int64_t begin = 0; begin < width; begin += kGramRows) {
-    const int64_t end = std::min(begin + kGramRows, width);
+  const int64_t width = x.cols, rows = gram_rows(width);
+  for (int64_t begin = 0; begin < width; begin += rows) {
+    const int64_t end = std::min(begin + rows, width);
     const MatView part(scratch_.f32(), end - begin, width - begin);
     kernels::gemm(Trans::kYes, Trans::kNo, 1.0f, x.col_range(begin, end), x.col_range(begin, width), 0.0f, part);
     parallel_ranges(part.rows, 1, [&](int64_t first, int64_t last) {
