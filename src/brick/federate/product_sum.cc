@@ -8,8 +8,10 @@ namespace brick::federate {
 
 using kernels::Trans;
 
-// Below this inner dimension a product is bound by reading and writing its result.
-constexpr int64_t kLeastStack = 256;
+// Ranks that are stacked at least: 100 clients of rank 8 are then never summed.
+constexpr int64_t kLeastStack = 1024;
+// Columns that subspace iteration multiplies by, all steps together: 16 in about 8 products.
+constexpr int64_t kIteratedColumns = 128;
 
 ProductSum::ProductSum(int64_t rows, int64_t cols, int64_t most) : rows_(rows), cols_(cols) {
   const int64_t capacity = std::min(most, std::max(kLeastStack, std::min(rows, cols) / 2));
@@ -54,9 +56,13 @@ void ProductSum::clear() {
 
 LowRank ProductSum::svd(int64_t rank, uint64_t seed) {
   if (terms_ == 0) return {tensor::matrix(rows_, 1), tensor::matrix(1, cols_), {0.0}, 0};
-  if (summed_ || (terms_ > 1 && !thin_enough(rows_, cols_, used_))) return truncated_svd(dense(), rank, seed);
+  if (summed_) return truncated_svd(dense(), rank, seed);
   const Factor stacked{1.0, left_.mat().col_range(0, used_), right_.mat().row_range(0, used_)};
-  return thin_svd({&stacked, 1}, rank);
+  if (terms_ == 1 || thin_enough(rows_, cols_, used_)) return thin_svd({&stacked, 1}, rank);
+  const int64_t by_factors = used_ * (rows_ + cols_) * kIteratedColumns;
+  const int64_t by_sum = rows_ * cols_ * (used_ + kIteratedColumns);
+  if (by_factors < by_sum) return truncated_svd(FactorMap(stacked), rank, seed);
+  return truncated_svd(dense(), rank, seed);
 }
 
 }  // namespace brick::federate

@@ -6,7 +6,7 @@
 namespace brick::federate {
 
 // sum_i x_i c_i B_i A_i of one matrix. The factors are stacked while their ranks sum to no more than
-// max(256, min(rows, cols) / 2); what comes beyond is added up in one float32 array [rows, cols].
+// max(1024, min(rows, cols) / 2); what comes beyond is added up in one float32 array [rows, cols].
 class ProductSum {
  public:
   // `most`: what the ranks to come sum to at most; the stack is no larger.
@@ -17,8 +17,9 @@ class ProductSum {
   tensor::ConstMatView dense();  // the whole sum; valid until the next call
   void clear();
 
-  // Its first singular triples: from the factors where they are few (thin_enough, or a single product), else from
-  // the sum by subspace iteration (truncated_svd). A sum of nothing has one triple, of zeros.
+  // Its first singular triples: from the factors where they are few (thin_enough, or a single product), else by
+  // subspace iteration (truncated_svd) on the stacked factors or, where that is cheaper, on the sum. A sum of nothing
+  // has one triple, of zeros.
   LowRank svd(int64_t rank, uint64_t seed);
 
  private:

@@ -194,6 +194,18 @@ void DenseMap::transposed_times(ConstMatView p, MatView out) const {
   kernels::gemm(Trans::kYes, Trans::kNo, 1.0f, matrix_, p, 0.0f, out);
 }
 
+void FactorMap::times(ConstMatView q, MatView out) const {
+  tensor::Tensor inner = tensor::matrix(factor_.a.rows, q.cols);
+  kernels::gemm(Trans::kNo, Trans::kNo, 1.0f, factor_.a, q, 0.0f, inner.mat());
+  kernels::gemm(Trans::kNo, Trans::kNo, static_cast<float>(factor_.scale), factor_.b, inner.mat(), 0.0f, out);
+}
+
+void FactorMap::transposed_times(ConstMatView p, MatView out) const {
+  tensor::Tensor inner = tensor::matrix(factor_.a.rows, p.cols);
+  kernels::gemm(Trans::kYes, Trans::kNo, 1.0f, factor_.b, p, 0.0f, inner.mat());
+  kernels::gemm(Trans::kYes, Trans::kNo, static_cast<float>(factor_.scale), factor_.a, inner.mat(), 0.0f, out);
+}
+
 LowRank truncated_svd(const LinearMap& y, int64_t rank, uint64_t seed, const SvdOptions& options) {
   const int64_t smaller = std::min(y.rows(), y.cols()), l = rank + options.oversample;
   if (svd_is_direct(y.rows(), y.cols(), l)) return direct_svd(whole(y), rank);

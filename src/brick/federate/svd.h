@@ -56,6 +56,20 @@ class DenseMap final : public LinearMap {
   tensor::ConstMatView matrix_;
 };
 
+// scale * b a by its factors, which it looks at: cheaper than the product while r (rows + cols) is not much more than
+// rows * cols.
+class FactorMap final : public LinearMap {
+ public:
+  explicit FactorMap(const Factor& factor) : factor_(factor) {}
+  int64_t rows() const override { return factor_.b.rows; }
+  int64_t cols() const override { return factor_.a.cols; }
+  void times(tensor::ConstMatView q, tensor::MatView out) const override;
+  void transposed_times(tensor::ConstMatView p, tensor::MatView out) const override;
+
+ private:
+  Factor factor_;
+};
+
 struct SvdOptions {
   int64_t oversample = 8;
   int64_t max_steps = 40;
