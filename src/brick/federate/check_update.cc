@@ -9,7 +9,6 @@
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/kernels/linear.h"
-#include "brick/kernels/vector_ops.h"
 
 namespace brick::federate {
 namespace {
@@ -184,8 +183,8 @@ double frobenius_norm(const tensor::Matrix& weight) {
   for (int64_t begin = 0; begin < weight.rows(); begin += piece) {
     const int64_t end = std::min(begin + piece, weight.rows());
     kernels::expand_rows(weight, begin, end, rows.data());
-    for (int64_t r = 0; r < end - begin; ++r)
-      squares += static_cast<double>(kernels::sum_squares(rows.data() + r * cols, cols));
+    for (int64_t i = 0; i < (end - begin) * cols; ++i)
+      squares += static_cast<double>(rows[static_cast<size_t>(i)]) * rows[static_cast<size_t>(i)];
   }
   return std::sqrt(squares);
 }
