@@ -5,7 +5,7 @@ bench/results/profile-<machine>.json.
 
 Every product that the engine asks oneDNN for is timed from outside (product_times.c). "At full rate" is what a product's
 calls would have taken had each been as fast as the fastest of its shape; the rest of a product's time is what other work
-on the machine cost. Products inside attention run on one thread each; their time is divided by the number of threads.
+on the machine cost. Products of attention and adapters run on one thread each; their time is divided by the number of threads.
 """
 
 import argparse
@@ -21,10 +21,10 @@ import compare
 
 def kind_of(product: dict, info: dict, rank: int) -> str:
     sides = {product["m"], product["n"], product["k"]}
-    if product["nested"]:
-        return "attention"
     if rank in sides:
         return "adapters"
+    if product["nested"]:
+        return "attention"
     if info["hidden"] in sides and not sides - {product["m"]} <= {info["hidden"], info["ffn"], info["hidden"] // info["heads"] * info["kv_heads"]}:
         return "head and loss"
     return "layers' weights, forward" if product["trans"] == "NT" else "layers' weights, backward"
