@@ -109,7 +109,7 @@ Transformer::Transformer(const Model& model, kernels::Context& context, int64_t 
   x_ = tensor::matrix(max_tokens, width);
   normed_ = tensor::matrix(max_tokens, width);
   ffn_ = tensor::matrix(max_tokens, shape.ffn);
-  if (!trainable || activations == Activations::kRecompute) {
+  if (!trainable || activations != Activations::kKeep) {
     tapes_.emplace_back(shape, width, max_tokens, rank);
   } else {
     for (const Layer& layer : model.layers) tapes_.emplace_back(layer.shape, width, max_tokens, rank);
@@ -255,7 +255,7 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
 }
 
 void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, LayerTape& tape, MatView dx, bool need_input,
-                                     Adapter& gradients) {
+                                     Adapter* gradients, const WeightGradients& weight_gradients) {
   const Layer& layer = model_.layers[static_cast<size_t>(index)];
   const LayerShape& shape = layer.shape;
   const bool cut = is_cut(index);
@@ -263,11 +263,13 @@ void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, Layer
   const int64_t all = dx.rows, count = queries.rows();
   const auto back = [&](Proj proj, ConstMatView x, ConstMatView dy, float beta, MatView d_input) {
     const Branch b = branch(index, proj, use);
-    LoraPair& gradient = gradients.at(index, proj);
+    LoraPair* gradient = gradients != nullptr ? &gradients->at(index, proj) : nullptr;
     Tensor& hidden = tape.hidden[static_cast<size_t>(proj)];
     project_backward(context_, layer[proj], b, x,
                      b.pair != nullptr ? rows(hidden, x.rows, use.adapter->config.rank) : MatView(), dy, beta, d_input,
-                     gradient.present() ? &gradient : nullptr);
+                     gradient != nullptr && gradient->present() ? gradient : nullptr);
+    const MatView weight_gradient = weight_gradients[static_cast<size_t>(proj)];
+    if (weight_gradient.data != nullptr) kernels::weight_gradient(context_, dy, x, weight_gradient);
   };
   if (cut) gather(queries.spans, dx);
   const MatView whole_dx = dx;
@@ -364,13 +366,18 @@ void Transformer::backward(const TokenBatch& batch, const AdapterUse& use, MatVi
       copy(rows(inputs_[static_cast<size_t>(l)], count), x);
       run_layer(l, use, tape_of(l), x, nullptr, {});
     }
-    run_layer_backward(l, use, tape_of(l), d_hidden, l > lowest, gradients);
+    run_layer_backward(l, use, tape_of(l), d_hidden, l > lowest, &gradients, {});
   }
 }
 
 void Transformer::layer_forward(int64_t layer, std::span<const int64_t> offsets, MatView x, const InputHook& hook) {
   plan(offsets, 0);
   run_layer(layer, {}, tape_of(layer), x, nullptr, hook);
+}
+
+void Transformer::layer_backward(int64_t layer, MatView dx, bool need_input, const WeightGradients& gradients) {
+  BRICK_ASSERT(trainable_);
+  run_layer_backward(layer, {}, tape_of(layer), dx, need_input, nullptr, gradients);
 }
 
 }  // namespace brick::model

@@ -45,7 +45,11 @@ struct LayerTape {
 enum class Activations : uint8_t {
   kKeep,       // all of them: fast
   kRecompute,  // only each layer's input; the backward runs the layer's forward again
+  kOneLayer,   // those of the last layer that ran: for layer_backward() alone
 };
+
+// Gradients of a layer's linear weights, of their shapes; those without data are not computed.
+using WeightGradients = std::array<tensor::MatView, kProjCount>;
 
 // Keys and values of a decode, by layer.
 struct KvCache {
@@ -84,6 +88,9 @@ class Transformer {
   // Piecewise, for pruning layer by layer. Each changes x [T, D] in place.
   void embed(std::span<const int32_t> ids, tensor::MatView x) const;
   void layer_forward(int64_t layer, std::span<const int64_t> offsets, tensor::MatView x, const InputHook& hook = {});
+  // Once after layer_forward() of the same layer, by a trainable one: dx [T, D] = dL/d(output) becomes dL/d(input) if
+  // `need_input`, else it is used up; `gradients` are overwritten.
+  void layer_backward(int64_t layer, tensor::MatView dx, bool need_input, const WeightGradients& gradients);
 
   const Model& model() const { return model_; }
   kernels::Context& context() { return context_; }
@@ -103,7 +110,7 @@ class Transformer {
   void run_layer(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView x, KvCache* cache,
                  const InputHook& hook);
   void run_layer_backward(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView dx, bool need_input,
-                          Adapter& gradients);
+                          Adapter* gradients, const WeightGradients& weight_gradients);
   Branch branch(int64_t layer, Proj proj, const AdapterUse& use) const;
   void project(int64_t layer, Proj proj, const AdapterUse& use, LayerTape& tape, tensor::ConstMatView x, float beta,
                tensor::MatView y);
