@@ -73,7 +73,7 @@ struct Pruned {
 
 inline Pruned run(const std::string& method_name, const tensor::Tensor& weight, const InputStatistics& known,
                   double sparsity, const std::string& pattern = "unstructured", const MethodOptions& options = {}) {
-  const Method& method = find_method(method_name);
+  const Method& method = *parse_recipe(method_name).method;
   InputStatistics inputs = copy_of(known);
   if (method.prepare != nullptr) method.prepare(inputs, options);
   Pruned out{weight.clone(), {}};

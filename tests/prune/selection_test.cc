@@ -95,12 +95,28 @@ TEST(ShareOf, CountsAsPythonDoes) {
   EXPECT_EQ(share_of(100, 0.29), 28);  // int(100 * 0.29) == 28 in Python
 }
 
+TEST(Registry, ReadsCompositeNames) {
+  const Recipe all = parse_recipe("owl+sparsegpt+reconstruct");
+  EXPECT_TRUE(all.owl && all.reconstruct);
+  EXPECT_EQ(all.method->name, "sparsegpt");
+  EXPECT_EQ(all.needs(), Needs::kHessian);
+  const Recipe repaired = parse_recipe("magnitude+reconstruct");
+  EXPECT_FALSE(repaired.owl);
+  EXPECT_TRUE(repaired.needs_calibration());
+  EXPECT_FALSE(repaired.keeps_values());
+  EXPECT_TRUE(parse_recipe("owl+wanda").keeps_values());
+  EXPECT_TRUE(parse_recipe("owl+magnitude").needs_calibration());
+  for (const char* wrong : {"", "owl+", "+reconstruct", "owl+reconstruct", "wanda+owl", "reconstruct+wanda",
+                            "owl+owl+wanda", "wanda+reconstruct+reconstruct", "wanda+", "Wanda"})
+    message_of([&] { parse_recipe(wrong); }, ErrorCode::kUnsupported);
+}
+
 TEST(Registry, NamesItsMethodsAndRefusesOthers) {
-  EXPECT_FALSE(find_method("magnitude").needs_calibration());
-  EXPECT_TRUE(find_method("wanda").needs_calibration());
-  EXPECT_TRUE(find_method("wanda").keeps_values);
-  EXPECT_FALSE(find_method("sparsegpt").keeps_values);
-  const std::string message = message_of([] { find_method("alps"); }, ErrorCode::kUnsupported);
+  EXPECT_FALSE(parse_recipe("magnitude").needs_calibration());
+  EXPECT_TRUE(parse_recipe("wanda").needs_calibration());
+  EXPECT_TRUE(parse_recipe("wanda").keeps_values());
+  EXPECT_FALSE(parse_recipe("sparsegpt").keeps_values());
+  const std::string message = message_of([] { parse_recipe("lps"); }, ErrorCode::kUnsupported);
   for (const Method& method : methods()) {
     EXPECT_NE(message.find(method.name), std::string::npos);
     EXPECT_FALSE(method.description.empty());

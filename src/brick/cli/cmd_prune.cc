@@ -15,7 +15,10 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
                       const std::string& example, PruneOptions& o) {
   CLI::App* command = add_command(app, globals, verb, purpose, example);
   command->add_option("model", o.job.model, "GGUF file or Hugging Face folder")->required();
-  command->add_option("--method", o.job.config.method, prune::known_methods())->required();
+  command
+      ->add_option("--method", o.job.config.method,
+                   prune::known_methods() + "; each may follow owl+ and be followed by +reconstruct")
+      ->required();
   command->add_option("--pattern", o.job.config.pattern, "unstructured, or n:m (n of every m removed)")
       ->capture_default_str();
   command->add_option("--calibration", o.job.calibration, "plain text, or .npy of ids [N, L]");
@@ -23,6 +26,17 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
   command->add_option("--length", o.job.length, "tokens a window")->capture_default_str();
   command->add_option("--calibration-seed", o.calibration_seed, "take random windows instead of the first");
   command->add_option("--values", o.job.config.values, "how kept values are stored: f32, bf16, q4 or keep")
+      ->capture_default_str();
+  command->add_option("--owl-spread", o.job.config.owl_spread, "owl+: layers' sparsities differ by up to twice this")
+      ->capture_default_str();
+  command->add_option("--refit-steps", o.job.config.refit_steps, "+reconstruct: least-squares steps a matrix")
+      ->capture_default_str();
+  command
+      ->add_option("--descent-epochs", o.job.config.descent_epochs, "+reconstruct: passes of gradient descent a layer")
+      ->capture_default_str();
+  command->add_option("--descent-rate", o.job.config.descent_rate, "+reconstruct: learning rate of gradient descent")
+      ->capture_default_str();
+  command->add_option("--descent-batch", o.job.config.descent_batch, "+reconstruct: tokens a step of gradient descent")
       ->capture_default_str();
   command->add_option("--out", o.job.out, "folder to write")->required();
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");

@@ -151,7 +151,7 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   blocks.take("length", config.blocks.length);
   if (uint64_t seed = 0; blocks.take("calibration_seed", seed)) config.blocks.calibration_seed = seed;
   blocks.finish();
-  prune::find_method(config.blocks.prune.method);  // an unknown one is an Error here, not after an hour
+  prune::parse_recipe(config.blocks.prune.method);  // an unknown one is an Error here, not after an hour
 
   Reader tune = section("tune");
   tune.take_fields(config.tune);

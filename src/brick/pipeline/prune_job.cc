@@ -14,18 +14,27 @@
 namespace brick::pipeline {
 namespace {
 
-nlohmann::json block_json(const model::Model& block, const std::string& path, double seconds) {
-  return {{"method", block.block.method.empty() ? "none" : block.block.method},
-          {"sparsity", block.block.sparsity},
-          {"pattern", block.block.pattern},
-          {"nonzeros", block.nonzeros()},
-          {"parameters", block.parameters()},
-          {"linear_sparsity",
-           1.0 - static_cast<double>(block.nonzeros() - (block.parameters() - block.linear_parameters())) /
-                     static_cast<double>(block.linear_parameters())},
-          {"bytes", bytes_on_disk(path)},
-          {"path", path},
-          {"seconds", seconds}};
+struct Pruned {
+  std::vector<model::Model> blocks;
+  std::vector<prune::PruneReport> reports;
+};
+
+nlohmann::json block_json(const model::Model& block, const prune::PruneReport& report, const std::string& path,
+                          double seconds) {
+  nlohmann::json out = {{"method", block.block.method.empty() ? "none" : block.block.method},
+                        {"sparsity", block.block.sparsity},
+                        {"pattern", block.block.pattern},
+                        {"nonzeros", block.nonzeros()},
+                        {"parameters", block.parameters()},
+                        {"linear_sparsity", 1.0 - static_cast<double>(block.nonzeros() - (block.parameters() -
+                                                                                          block.linear_parameters())) /
+                                                      static_cast<double>(block.linear_parameters())},
+                        {"bytes", bytes_on_disk(path)},
+                        {"path", path},
+                        {"seconds", seconds}};
+  if (!report.layer_sparsities.empty()) out["layer_sparsities"] = report.layer_sparsities;
+  if (!report.stream_errors.empty()) out["stream_errors"] = report.stream_errors;
+  return out;
 }
 
 bool ends_with(const std::string& text, std::string_view end) {
@@ -44,16 +53,15 @@ Workbench load_parent(const PruneJob& job, const RunSettings& settings) {
   }
 }
 
-std::vector<model::Model> run(const PruneJob& job, const Workbench& bench, const RunSettings& settings,
-                              ProgressSink& sink) {
+Pruned run(const PruneJob& job, const Workbench& bench, const RunSettings& settings, ProgressSink& sink) {
   const Calibration calibration = load_calibration(job, bench);
   kernels::Context context(kernels::choose_compute(settings.compute));
-  std::vector<prune::PruneReport> reports;
-  std::vector<model::Model> blocks =
-      prune::prune_family(bench.model(), calibration.windows, job.sparsities, job.config, context, sink, &reports);
-  for (const prune::PruneReport& report : reports)
+  Pruned out;
+  out.blocks =
+      prune::prune_family(bench.model(), calibration.windows, job.sparsities, job.config, context, sink, &out.reports);
+  for (const prune::PruneReport& report : out.reports)
     for (const std::string& note : report.notes) sink.warn(note);
-  return blocks;
+  return out;
 }
 
 }  // namespace
@@ -63,7 +71,7 @@ std::string sparsity_name(double sparsity) { return fmt::format("{:.6g}", sparsi
 Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
   Calibration out;
   if (job.calibration.empty()) {
-    if (prune::find_method(job.config.method).needs_calibration())
+    if (prune::parse_recipe(job.config.method).needs_calibration())
       fail(ErrorCode::kInvalidInput, "{} needs a calibration text: give --calibration", job.config.method);
     return out;
   }
@@ -91,29 +99,30 @@ nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, Progr
   io::check_output(job.out, settings.force);
   const Stopwatch watch;
   const Workbench bench = load_parent(job, settings);
-  const std::vector<model::Model> blocks = run(job, bench, settings, sink);
+  const Pruned pruned = run(job, bench, settings, sink);
   io::AtomicFolder output(job.out, settings.force);
-  model::save_block(blocks.at(0), output.path().string());
+  model::save_block(pruned.blocks.at(0), output.path().string());
   output.commit();
-  return block_json(blocks.at(0), job.out, watch.seconds());
+  return block_json(pruned.blocks.at(0), pruned.reports.at(0), job.out, watch.seconds());
 }
 
 nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {
   io::check_output(job.out, settings.force);
   const Stopwatch watch;
   const Workbench bench = load_parent(job, settings);
-  const std::vector<model::Model> blocks = run(job, bench, settings, sink);
+  const Pruned pruned = run(job, bench, settings, sink);
   io::AtomicFolder output(job.out, settings.force);
-  for (size_t i = 0; i < blocks.size(); ++i) {
+  for (size_t i = 0; i < pruned.blocks.size(); ++i) {
     const std::filesystem::path folder = output.path() / sparsity_name(job.sparsities[i]);
     if (!std::filesystem::create_directory(folder))
       fail(ErrorCode::kInvalidInput, "sparsity {} is given twice", job.sparsities[i]);
-    model::save_block(blocks[i], folder.string());
+    model::save_block(pruned.blocks[i], folder.string());
   }
   output.commit();
   nlohmann::json list = nlohmann::json::array();
-  for (size_t i = 0; i < blocks.size(); ++i)
-    list.push_back(block_json(blocks[i], (std::filesystem::path(job.out) / sparsity_name(job.sparsities[i])).string(),
+  for (size_t i = 0; i < pruned.blocks.size(); ++i)
+    list.push_back(block_json(pruned.blocks[i], pruned.reports[i],
+                              (std::filesystem::path(job.out) / sparsity_name(job.sparsities[i])).string(),
                               watch.seconds()));
   return {{"blocks", list}, {"method", job.config.method}, {"seconds", watch.seconds()}};
 }

@@ -21,7 +21,8 @@ struct Calibration {
 };
 Calibration load_calibration(const PruneJob& job, const Workbench& bench);
 
-// Writes the block to job.out. {"method", "sparsity", "nonzeros", "parameters", "bytes", "seconds"}
+// Writes the block to job.out. {"method", "sparsity", "nonzeros", "parameters", "bytes", "seconds"}; with OWL
+// "layer_sparsities", with reconstruction "stream_errors" (prune.h).
 nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, ProgressSink& sink);
 // Writes out/<percent> for each sparsity. {"blocks": [one as above with "path", each]}
 nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink);

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "brick/base/error.h"
 #include "brick/base/process.h"
 #include "brick/kernels/gemm.h"
-#include "brick/kernels/linear.h"
 #include "brick/kernels/vector_ops.h"
+#include "brick/prune/owl.h"
 
 namespace brick::prune {
 namespace {
@@ -16,27 +15,6 @@ namespace {
 using model::Proj;
 using tensor::ConstMatView;
 using tensor::MatView;
-
-tensor::Matrix decode_matrix(const tensor::Matrix& weight) {
-  tensor::Tensor dense = tensor::matrix(weight.rows(), weight.cols());
-  kernels::expand_rows(weight, 0, weight.rows(), dense.f32());
-  return tensor::Matrix::dense(std::move(dense));
-}
-
-ConstMatView dense_rows(const tensor::Matrix& weight) {
-  return {reinterpret_cast<const float*>(weight.dense_view().data), weight.rows(), weight.cols()};
-}
-
-void copy_rows(ConstMatView from, MatView to) {
-  for (int64_t r = 0; r < from.rows; ++r)
-    std::memcpy(to.row(r), from.row(r), static_cast<size_t>(from.cols) * sizeof(float));
-}
-
-double squared_norm(ConstMatView x) {
-  double sum = 0;
-  for (int64_t r = 0; r < x.rows; ++r) sum += static_cast<double>(kernels::sum_squares(x.row(r), x.cols));
-  return sum;
-}
 
 // ||X (W - W')^T|| / ||X W^T||; 0 where the outputs are all 0.
 double output_error(ConstMatView x, ConstMatView before, ConstMatView after) {
@@ -73,28 +51,47 @@ size_t input_index(Proj proj) {
 }
 
 LevelPruner::LevelPruner(Family& family, double sparsity)
-    : family_(family), sparsity_(sparsity), block_(family.parent) {
-  if (!family.method.needs_calibration()) return;
+    : family_(family), sparsity_(sparsity), block_(family.parent), layer_sparsities_(choose_sparsities()) {
+  if (!family.recipe.needs_calibration()) return;
   const Calibration& calibration = family.calibration;
   transformer_.emplace(block_, family.context, calibration.largest_piece());
   x_ = tensor::matrix(calibration.tokens(), block_.config.hidden);
   piece_ = tensor::matrix(calibration.largest_piece(), block_.config.hidden);
+  if (!family.recipe.reconstruct) return;
+  const PruneConfig& config = family.config;
+  reconstructor_.emplace(
+      block_, *transformer_, calibration,
+      ReconstructOptions{config.damping,
+                         config.refit_steps,
+                         {config.descent_epochs, config.descent_batch, config.descent_rate, config.seed}});
+}
+
+std::vector<double> LevelPruner::choose_sparsities() const {
+  if (!family_.recipe.owl) return std::vector<double>(block_.layers.size(), sparsity_);
+  std::vector<int64_t> sizes;
+  for (const model::Layer& layer : block_.layers) {
+    int64_t& size = sizes.emplace_back();
+    for (const tensor::Matrix& weight : layer.projections) size += weight.rows() * weight.cols();
+  }
+  return owl_sparsities(family_.outlier_shares, sizes, sparsity_, family_.config.owl_spread);
 }
 
 model::Model LevelPruner::run(PruneReport& report) {
   const Stopwatch total;
+  if (family_.recipe.owl) report.layer_sparsities = layer_sparsities_;
   const Calibration& calibration = family_.calibration;
-  const bool calibrated = family_.method.needs_calibration();
+  const bool calibrated = family_.recipe.needs_calibration();
   if (calibrated) {
     report.calibration_tokens = calibration.tokens();
     calibration.embed(*transformer_, x_.mat());
   }
-  const std::string task = fmt::format("{} {:g}", family_.method.name, sparsity_);
+  const std::string task = fmt::format("{} {:g}", family_.config.method, sparsity_);
   const auto layers = static_cast<int64_t>(block_.layers.size());
   for (int64_t layer = 0; layer < layers; ++layer) {
     const Stopwatch clock;
     DenseLayer weights = decode(layer);
     layer_of(layer).projections = weights;
+    if (reconstructor_) reconstructor_->see_dense(layer);
     LayerStatistics gathered;
     const LayerStatistics* statistics = nullptr;
     if (calibrated) {
@@ -110,7 +107,8 @@ model::Model LevelPruner::run(PruneReport& report) {
     if (family_.levels_left == 0) family_.first_layer.reset();
     report.solve_seconds += solving.seconds();
     const Stopwatch running;
-    if (calibrated && layer + 1 < layers) rerun(layer);
+    if (calibrated && (layer + 1 < layers || reconstructor_)) rerun(layer);
+    if (reconstructor_) report.stream_errors.push_back(reconstructor_->stream_error(x_.mat()));
     report.rerun_seconds += running.seconds();
     family_.sink.progress(task, layer + 1, layers, "layers",
                           calibrated ? fmt::format("{:.0f} tokens/s", static_cast<double>(calibration.tokens()) /
@@ -123,7 +121,7 @@ model::Model LevelPruner::run(PruneReport& report) {
   return std::move(block_);
 }
 
-LevelPruner::DenseLayer LevelPruner::decode(int64_t layer) const {
+DenseLayer LevelPruner::decode(int64_t layer) const {
   DenseLayer weights;
   for (const Proj proj : model::kProjs) {
     tensor::Matrix& weight = weights[static_cast<size_t>(proj)];
@@ -140,23 +138,23 @@ LayerStatistics LevelPruner::gather(int64_t layer) {
   const Calibration& calibration = family_.calibration;
   // The layer's output is not needed: without rows its last weight, an eighth of the whole run's products,
   // costs nothing.
-  layer_of(layer)[Proj::kDown] = tensor::Matrix::dense(tensor::matrix(0, layer_of(layer).shape.ffn));
+  layer_of(layer)[Proj::kDown] = without_rows(layer_of(layer).shape.ffn);
   std::array<std::optional<StatisticsBuilder>, std::tuple_size_v<LayerStatistics>> builders;
   for (const Calibration::Piece& piece : calibration.pieces()) {
     const MatView x(piece_.f32(), piece.end - piece.begin, block_.config.hidden);
     copy_rows(x_.mat().row_range(piece.begin, piece.end), x);
     transformer_->layer_forward(layer, piece.offsets, x, [&](int64_t, Proj proj, ConstMatView inputs) {
       std::optional<StatisticsBuilder>& builder = builders[input_index(proj)];
-      if (!builder) builder.emplace(family_.method.needs, inputs.cols, calibration.tokens());
+      if (!builder) builder.emplace(family_.recipe.needs(), inputs.cols, calibration.tokens());
       builder->add(inputs);
     });
   }
   LayerStatistics statistics;
   for (size_t i = 0; i < statistics.size(); ++i) statistics[i] = builders[i]->take();
   check_inputs(layer, statistics);
-  if (family_.method.prepare != nullptr)
+  if (family_.recipe.method->prepare != nullptr)
     for (InputStatistics& inputs : statistics)
-      family_.method.prepare(inputs, {family_.config.damping, family_.config.block_columns});
+      family_.recipe.method->prepare(inputs, {family_.config.damping, family_.config.block_columns});
   return statistics;
 }
 
@@ -174,26 +172,44 @@ void LevelPruner::check_inputs(int64_t layer, const LayerStatistics& statistics)
 
 void LevelPruner::prune_layer(int64_t layer, const LayerStatistics* statistics, DenseLayer weights,
                               PruneReport& report) {
+  PrunedLayer pruned;
+  const auto inputs_of = [&](Proj proj) { return statistics != nullptr ? &(*statistics)[input_index(proj)] : nullptr; };
+  const auto finish = [&](Proj proj) {
+    const auto p = static_cast<size_t>(proj);
+    layer_of(layer)[proj] =
+        store(layer, proj, inputs_of(proj), weights[p], pruned.weights[p].mat(), pruned.outcomes[p], report);
+    weights[p] = {};  // frees it
+    pruned.weights[p] = {};
+  };
   for (const Proj proj : model::kProjs) {
-    const InputStatistics* inputs = statistics != nullptr ? &(*statistics)[input_index(proj)] : nullptr;
-    tensor::Matrix& weight = weights[static_cast<size_t>(proj)];
-    layer_of(layer)[proj] = prune_matrix(layer, proj, inputs, weight, report);
-    weight = {};  // frees it
+    const auto p = static_cast<size_t>(proj);
+    pruned.weights[p] = tensor::matrix(weights[p].rows(), weights[p].cols());
+    copy_rows(dense_rows(weights[p]), pruned.weights[p].mat());
+    pruned.outcomes[p] = prune_matrix(layer, proj, inputs_of(proj), pruned.weights[p].mat());
+    if (!reconstructor_) finish(proj);
   }
+  if (!reconstructor_) return;
+  reconstructor_->run(layer, weights, pruned, x_.mat());
+  for (const Proj proj : model::kProjs) finish(proj);
 }
 
-tensor::Matrix LevelPruner::prune_matrix(int64_t layer, Proj proj, const InputStatistics* inputs,
-                                         const tensor::Matrix& weight, PruneReport& report) {
+MatrixOutcome LevelPruner::prune_matrix(int64_t layer, Proj proj, const InputStatistics* inputs, MatView weight) {
+  return family_.recipe.method->prune({family_.name(layer, proj),
+                                       weight,
+                                       inputs,
+                                       layer_sparsities_[static_cast<size_t>(layer)],
+                                       family_.pattern,
+                                       {family_.config.damping, family_.config.block_columns}});
+}
+
+tensor::Matrix LevelPruner::store(int64_t layer, Proj proj, const InputStatistics* inputs, const tensor::Matrix& weight,
+                                  ConstMatView pruned, const MatrixOutcome& outcome, PruneReport& report) {
   const std::string name = family_.name(layer, proj);
   const tensor::Matrix& parent = family_.parent.layers[static_cast<size_t>(layer)][proj];
-  const Storage storage = choose_storage(family_.config.values, parent, family_.method.keeps_values, name);
-  tensor::Tensor pruned = tensor::matrix(weight.rows(), weight.cols());
-  copy_rows(dense_rows(weight), pruned.mat());
-  const MatrixOutcome outcome = family_.method.prune(
-      {name, pruned.mat(), inputs, sparsity_, family_.pattern, {family_.config.damping, family_.config.block_columns}});
-  if (!kernels::all_finite(pruned.f32(), pruned.size()))
+  const Storage storage = choose_storage(family_.config.values, parent, family_.recipe.keeps_values(), name);
+  if (!kernels::all_finite(pruned.data, pruned.rows * pruned.cols))
     fail(ErrorCode::kNumeric, "{}: pruning gave NaN or infinite weights; raise the damping or use wanda", name);
-  tensor::Matrix stored = store_pruned(storage, parent, pruned.mat(), outcome.mask.view());
+  tensor::Matrix stored = store_pruned(storage, parent, pruned, outcome.mask.view());
 
   MatrixReport entry;
   entry.layer = layer;

@@ -6,7 +6,9 @@
 #include <string>
 
 #include "brick/prune/calibration.h"
+#include "brick/prune/dense_layer.h"
 #include "brick/prune/prune.h"
+#include "brick/prune/reconstruct.h"
 #include "brick/prune/registry.h"
 #include "brick/prune/stored_values.h"
 
@@ -20,13 +22,14 @@ size_t input_index(model::Proj proj);
 struct Family {
   const model::Model& parent;
   const PruneConfig& config;
-  const Method& method;
+  const Recipe& recipe;
   Pattern pattern;
   const Calibration& calibration;
   kernels::Context& context;
   ProgressSink& sink;
   int64_t levels_left = 0;                     // sparsities above 0 that follow the one at hand
   std::optional<LayerStatistics> first_layer;  // once known, while there are such
+  std::vector<double> outlier_shares;          // of each layer, where OWL asks for them
 
   std::string name(int64_t layer, model::Proj proj) const { return model::weight_name(layer, proj); }
 };
@@ -39,21 +42,23 @@ class LevelPruner {
   model::Model run(PruneReport& report);
 
  private:
-  using DenseLayer = std::array<tensor::Matrix, model::kProjCount>;  // float32
-
   DenseLayer decode(int64_t layer) const;
   LayerStatistics gather(int64_t layer);
   void check_inputs(int64_t layer, const LayerStatistics& statistics) const;
   void prune_layer(int64_t layer, const LayerStatistics* statistics, DenseLayer weights, PruneReport& report);
-  tensor::Matrix prune_matrix(int64_t layer, model::Proj proj, const InputStatistics* inputs,
-                              const tensor::Matrix& weight, PruneReport& report);
+  std::vector<double> choose_sparsities() const;
+  MatrixOutcome prune_matrix(int64_t layer, model::Proj proj, const InputStatistics* inputs, tensor::MatView weight);
+  tensor::Matrix store(int64_t layer, model::Proj proj, const InputStatistics* inputs, const tensor::Matrix& weight,
+                       tensor::ConstMatView pruned, const MatrixOutcome& outcome, PruneReport& report);
   void rerun(int64_t layer);
   model::Layer& layer_of(int64_t layer) { return block_.layers[static_cast<size_t>(layer)]; }
 
   Family& family_;
   double sparsity_;
   model::Model block_;
+  std::vector<double> layer_sparsities_;
   std::optional<model::Transformer> transformer_;
+  std::optional<Reconstructor> reconstructor_;
   tensor::Tensor x_, piece_;  // [tokens, D] inputs of the layer at hand; [largest piece, D]
 };
 

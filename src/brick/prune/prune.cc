@@ -7,6 +7,7 @@
 #include "brick/base/error.h"
 #include "brick/io/provenance.h"
 #include "brick/prune/level_pruner.h"
+#include "brick/prune/owl.h"
 
 namespace brick::prune {
 namespace {
@@ -20,6 +21,15 @@ void check_settings(const PruneConfig& config, const Pattern& pattern) {
   if (config.block_columns < 1 || config.piece_tokens < 1)
     fail(ErrorCode::kInvalidInput, "block_columns {} and piece_tokens {} must be 1 or more", config.block_columns,
          config.piece_tokens);
+  if (!(config.owl_outlier > 0) || !std::isfinite(config.owl_outlier) || !(config.owl_spread >= 0) ||
+      !(config.owl_spread < 1))
+    fail(ErrorCode::kInvalidInput, "owl_outlier {} must be above 0 and owl_spread {} a share", config.owl_outlier,
+         config.owl_spread);
+  if (config.refit_steps < 0 || config.descent_epochs < 0 || config.descent_batch < 1 || !(config.descent_rate >= 0) ||
+      !std::isfinite(config.descent_rate))
+    fail(ErrorCode::kInvalidInput,
+         "refit_steps {}, descent_epochs {} and descent_rate {} must be 0 or more, descent_batch {} 1 or more",
+         config.refit_steps, config.descent_epochs, config.descent_rate, config.descent_batch);
   if (!pattern.unstructured() && config.block_columns % pattern.group != 0)
     fail(ErrorCode::kInvalidInput, "block_columns {} is no multiple of {}, as pattern {} asks", config.block_columns,
          pattern.group, name(pattern));
@@ -40,7 +50,7 @@ void check_weights(const Family& family) {
     for (const Proj proj : model::kProjs) {
       const tensor::Matrix& weight = family.parent.layers[static_cast<size_t>(layer)][proj];
       const std::string weight_name = family.name(layer, proj);
-      choose_storage(family.config.values, weight, family.method.keeps_values, weight_name);
+      choose_storage(family.config.values, weight, family.recipe.keeps_values(), weight_name);
       MatrixProblem problem;
       problem.name = weight_name;
       problem.weight = {nullptr, weight.rows(), weight.cols()};
@@ -59,20 +69,20 @@ int64_t widest_input(const model::Model& model) {
 
 // A note where the text is short, none where it suffices.
 std::string check_calibration(const Family& family) {
-  if (!family.method.needs_calibration()) return {};
+  if (!family.recipe.needs_calibration()) return {};
   const int64_t tokens = family.calibration.tokens(), widest = widest_input(family.parent);
   if (tokens == 0)
     fail(ErrorCode::kInvalidInput,
          "{} needs calibration text and there is none: give --calibration TEXT (or .npy of ids), or use "
          "magnitude",
-         family.method.name);
+         family.config.method);
   if (tokens >= widest) return {};
   return fmt::format(
       "{} calibration tokens are fewer than the widest input, {}: the statistics are poor; give more text", tokens,
       widest);
 }
 
-model::BlockSpec describe(const Family& family, double sparsity, const model::Model& block) {
+model::BlockSpec describe(const Family& family, double sparsity, const model::Model& block, const PruneReport& report) {
   const PruneConfig& config = family.config;
   nlohmann::json settings = {{"method", config.method},
                              {"sparsity", sparsity},
@@ -81,8 +91,16 @@ model::BlockSpec describe(const Family& family, double sparsity, const model::Mo
                              {"damping", config.damping},
                              {"block_columns", config.block_columns},
                              {"piece_tokens", config.piece_tokens}};
-  if (family.method.needs_calibration())
+  if (family.recipe.needs_calibration())
     settings["calibration"] = {{"sha256", family.calibration.hash()}, {"tokens", family.calibration.tokens()}};
+  if (family.recipe.owl)
+    settings["owl"] = {
+        {"outlier", config.owl_outlier}, {"spread", config.owl_spread}, {"layer_sparsities", report.layer_sparsities}};
+  if (family.recipe.reconstruct)
+    settings["reconstruct"] = {{"refit_steps", config.refit_steps},
+                               {"descent_epochs", config.descent_epochs},
+                               {"descent_batch", config.descent_batch},
+                               {"descent_rate", config.descent_rate}};
   model::BlockSpec spec;
   spec.method = config.method;
   spec.pattern = config.pattern;
@@ -101,19 +119,23 @@ std::vector<model::Model> prune_family(const model::Model& parent, std::span<con
                                        std::span<const double> sparsities, const PruneConfig& config,
                                        kernels::Context& context, ProgressSink& sink,
                                        std::vector<PruneReport>* reports) {
-  const Method& method = find_method(config.method);
+  const Recipe recipe = parse_recipe(config.method);
   const Pattern pattern = parse_pattern(config.pattern);
   check_settings(config, pattern);
+  if (recipe.owl && !pattern.unstructured())
+    fail(ErrorCode::kInvalidInput, "{}: pattern {} leaves no choice of the layers' sparsities", config.method,
+         name(pattern));
   for (const double sparsity : sparsities) check_sparsity(sparsity, pattern);
-  const Calibration calibration(method.needs_calibration() ? windows : std::span<const std::span<const int32_t>>(),
+  const Calibration calibration(recipe.needs_calibration() ? windows : std::span<const std::span<const int32_t>>(),
                                 config.piece_tokens);
-  Family family{parent, config, method, pattern, calibration, context, sink, 0, {}};
+  Family family{parent, config, recipe, pattern, calibration, context, sink, 0, {}, {}};
   for (const double sparsity : sparsities) family.levels_left += sparsity > 0 ? 1 : 0;
   std::string note;
   if (family.levels_left > 0) {
     check_weights(family);
     note = check_calibration(family);
     if (!note.empty()) sink.warn(note);
+    if (recipe.owl) family.outlier_shares = outlier_shares(parent, calibration, config.owl_outlier, context, sink);
   }
 
   std::vector<model::Model> blocks;
@@ -127,7 +149,7 @@ std::vector<model::Model> prune_family(const model::Model& parent, std::span<con
     } else {
       blocks.push_back(parent);
     }
-    blocks.back().block = describe(family, sparsity, blocks.back());
+    blocks.back().block = describe(family, sparsity, blocks.back(), report);
     if (reports != nullptr) reports->push_back(std::move(report));
   }
   return blocks;

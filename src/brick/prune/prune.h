@@ -21,14 +21,20 @@
 namespace brick::prune {
 
 struct PruneConfig {
-  std::string method = "sparsegpt";      // a name in registry.h
+  std::string method = "sparsegpt";      // [owl+]METHOD[+reconstruct], METHOD of registry.h
   double sparsity = 0.5;                 // share removed of the layers' linear weights, [0, 1)
   std::string pattern = "unstructured";  // or "n:m": n of every m inputs are dropped, and sparsity is n / m
   std::string values = "bf16";           // how kept weights are stored: f32, bf16, q4, keep (stored_values.h)
   double damping = 0.01;                 // SparseGPT: share of the mean diagonal added to H
   int64_t block_columns = 128;           // SparseGPT: columns whose mask is chosen at once
   int64_t piece_tokens = 4096;           // calibration tokens that go through a layer at a time
-  uint64_t seed = 0;                     // recorded; no method of today draws numbers
+  double owl_outlier = 5;                // OWL (owl.h): an outlier is so many times the layer's mean score
+  double owl_spread = 0.08;              //   layers' sparsities differ by up to twice this
+  int64_t refit_steps = 30;              // reconstruction (reconstruct.h): conjugate gradient steps a matrix
+  int64_t descent_epochs = 4;            //   passes of gradient descent a layer
+  int64_t descent_batch = 512;           //   tokens a step, in whole windows
+  double descent_rate = 3e-4;            //   of Adam
+  uint64_t seed = 0;                     // of the order of windows in the descent
   std::string tool_version;              // recorded in the provenance; no setting
 
   template <class V>
@@ -40,6 +46,12 @@ struct PruneConfig {
     visit("damping", damping, "SparseGPT: share of the mean diagonal that is added to the Hessian");
     visit("block_columns", block_columns, "SparseGPT: columns whose mask is chosen at once");
     visit("piece_tokens", piece_tokens, "calibration tokens that go through a layer at a time");
+    visit("owl_outlier", owl_outlier, "OWL: an outlier is so many times the layer's mean score");
+    visit("owl_spread", owl_spread, "OWL: layers' sparsities differ by up to twice this");
+    visit("refit_steps", refit_steps, "reconstruction: least-squares steps a matrix");
+    visit("descent_epochs", descent_epochs, "reconstruction: passes of gradient descent a layer");
+    visit("descent_batch", descent_batch, "reconstruction: tokens a step of gradient descent");
+    visit("descent_rate", descent_rate, "reconstruction: learning rate of gradient descent");
     visit("seed", seed, "seed");
   }
 };
@@ -58,8 +70,10 @@ struct MatrixReport {
 struct PruneReport {
   double sparsity = 0;  // share removed of all linear weights
   int64_t calibration_tokens = 0;
-  std::vector<MatrixReport> matrices;  // in the order of their use
-  std::vector<std::string> notes;      // warnings: fallbacks, raised damping, too little text
+  std::vector<MatrixReport> matrices;    // in the order of their use
+  std::vector<double> layer_sparsities;  // asked for, by OWL; else empty
+  std::vector<double> stream_errors;     // with reconstruction, of each layer's output: Reconstructor::stream_error()
+  std::vector<std::string> notes;        // warnings: fallbacks, raised damping, too little text
   double seconds = 0;
   double statistics_seconds = 0, solve_seconds = 0, rerun_seconds = 0;  // parts of `seconds`
 };

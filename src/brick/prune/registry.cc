@@ -1,5 +1,6 @@
 #include "brick/prune/registry.h"
 
+#include <algorithm>
 #include <array>
 
 #include "brick/base/error.h"
@@ -18,6 +19,9 @@ constexpr std::array kMethods{
            prepare_sparsegpt, prune_sparsegpt},
 };
 
+constexpr std::string_view kOwl = "owl+";
+constexpr std::string_view kReconstruct = "+reconstruct";
+
 }  // namespace
 
 std::span<const Method> methods() { return kMethods; }
@@ -31,10 +35,28 @@ std::string known_methods() {
   return known;
 }
 
-const Method& find_method(std::string_view name) {
+Needs Recipe::needs() const {
+  return owl || reconstruct ? std::max(method->needs, Needs::kColumnNorms) : method->needs;
+}
+
+Recipe parse_recipe(std::string_view name) {
+  Recipe recipe;
+  std::string_view rest = name;
+  if (rest.starts_with(kOwl)) {
+    recipe.owl = true;
+    rest.remove_prefix(kOwl.size());
+  }
+  if (rest.ends_with(kReconstruct)) {
+    recipe.reconstruct = true;
+    rest.remove_suffix(kReconstruct.size());
+  }
   for (const Method& method : kMethods)
-    if (method.name == name) return method;
-  fail(ErrorCode::kUnsupported, "pruning method '{}' is not known; known: {}", name, known_methods());
+    if (method.name == rest) recipe.method = &method;
+  if (recipe.method == nullptr)
+    fail(ErrorCode::kUnsupported,
+         "pruning method '{}' is not known; known: {}; each may follow {} and be followed by {}", name, known_methods(),
+         kOwl, kReconstruct);
+  return recipe;
 }
 
 void check_groups(const MatrixProblem& problem) {

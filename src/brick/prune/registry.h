@@ -48,8 +48,19 @@ std::span<const Method> methods();
 
 std::string known_methods();  // "magnitude, wanda, ..."
 
-// Error(kUnsupported) that lists the known ones.
-const Method& find_method(std::string_view name);
+// A method and what is done around it, by the composite name [owl+]METHOD[+reconstruct].
+struct Recipe {
+  bool owl = false;  // layers' own sparsities, owl.h
+  const Method* method = nullptr;
+  bool reconstruct = false;  // reconstruct.h
+
+  Needs needs() const;  // of the inputs' statistics
+  bool needs_calibration() const { return needs() != Needs::kNothing; }
+  bool keeps_values() const { return method->keeps_values && !reconstruct; }
+};
+
+// Error(kUnsupported) that lists the known methods.
+Recipe parse_recipe(std::string_view name);
 
 // |W|; drops what is not above the int(n sparsity)-th smallest of the whole matrix, so one more than the
 // share (method.md section 3; Wanda's code).

@@ -1,0 +1,37 @@
+// A layer's weights as float32 while it is pruned. Internal to prune/.
+#pragma once
+
+#include <array>
+
+#include "brick/model/model.h"
+#include "brick/prune/registry.h"
+
+namespace brick::prune {
+
+using DenseLayer = std::array<tensor::Matrix, model::kProjCount>;
+
+// What a method made of a layer: values [out, in], to be read where the masks keep them.
+struct PrunedLayer {
+  std::array<tensor::Tensor, model::kProjCount> weights;
+  std::array<MatrixOutcome, model::kProjCount> outcomes;
+};
+
+tensor::Matrix decode_matrix(const tensor::Matrix& weight);
+
+// Of a dense float32 matrix; as long as that.
+tensor::ConstMatView dense_rows(const tensor::Matrix& weight);
+
+// A dense matrix that looks at `weight`, which must outlive it and may change between uses.
+tensor::Matrix looking_at(const tensor::Tensor& weight);
+
+// A weight without outputs: its product falls away from the layer's forward, and so does the work for it.
+tensor::Matrix without_rows(int64_t cols);
+
+void copy_rows(tensor::ConstMatView from, tensor::MatView to);
+double squared_norm(tensor::ConstMatView x);
+
+// row [cols] becomes 0 where the mask's row r drops it.
+void clear_dropped(tensor::MaskView mask, int64_t r, float* row);
+void clear_dropped(tensor::MaskView mask, tensor::MatView weight);
+
+}  // namespace brick::prune
