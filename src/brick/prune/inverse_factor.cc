@@ -10,6 +10,7 @@
 
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
+#include "brick/kernels/gemm.h"
 
 namespace brick::prune {
 namespace {
@@ -103,6 +104,22 @@ InverseFactor factor_inverse(InputStatistics& inputs, double damping) {
     return out;
   }
   return {{}, damping};
+}
+
+tensor::Tensor shifted_inverse(tensor::ConstMatView h, double shift) {
+  const Index n = h.rows;
+  std::vector<double> memory(static_cast<size_t>(n * n));
+  MatrixMap reversed(memory.data(), n, n);
+  parallel_for(n, [&](int64_t j) {
+    for (Index i = j; i < n; ++i)
+      reversed(i, j) = static_cast<double>(h(n - 1 - i, n - 1 - j)) + (i == j ? shift : 0.0);
+  });
+  if (!cholesky_in_place(reversed))
+    fail(ErrorCode::kNumeric, "a matrix of {} input products is not positive definite with {:g} added", n, shift);
+  tensor::Tensor upper = tensor::matrix(n, n), inverse = tensor::matrix(n, n);
+  reversed_inverse(reversed, upper.mat());
+  kernels::gemm(kernels::Trans::kYes, kernels::Trans::kNo, 1.0f, upper.mat(), upper.mat(), 0.0f, inverse.mat());
+  return inverse;
 }
 
 }  // namespace brick::prune

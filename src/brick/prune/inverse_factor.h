@@ -13,6 +13,10 @@ namespace brick::prune {
 // held.
 InverseFactor factor_inverse(InputStatistics& inputs, double damping);
 
+// (h + shift I)^-1 in float32, from a Cholesky factorisation in double; h [n, n] symmetric. Error(kNumeric) where the
+// sum is not positive definite.
+tensor::Tensor shifted_inverse(tensor::ConstMatView h, double shift);
+
 constexpr int kDampingTries = 3;
 constexpr double kLeastRetryDamping = 0.01;  // the first one after a try without damping
 

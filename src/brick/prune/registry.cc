@@ -17,6 +17,8 @@ constexpr std::array kMethods{
            nullptr, prune_ria},
     Method{"sparsegpt", "least second-order loss; kept weights make up for dropped ones", Needs::kHessian, false,
            prepare_sparsegpt, prune_sparsegpt},
+    Method{"alps", "the support of least output error by ADMM; kept weights make up for dropped ones", Needs::kHessian,
+           false, nullptr, prune_alps},
 };
 
 constexpr std::string_view kOwl = "owl+";

@@ -72,6 +72,9 @@ MatrixOutcome prune_wanda(const MatrixProblem& problem);
 // RIA (Zhang et al. 2024): shares of the row's and the column's |W|, times ||X_j||^(1/2); threshold as magnitude's.
 MatrixOutcome prune_ria(const MatrixProblem& problem);
 
+// ALPS (Meng et al. 2024): ADMM over the whole matrix for the mask, conjugate gradients for what is kept.
+MatrixOutcome prune_alps(const MatrixProblem& problem);
+
 // SparseGPT (Frantar & Alistarh 2023): W_ij^2 / U_jj^2 over blocks of columns; what is kept makes up for what
 // is dropped.
 MatrixOutcome prune_sparsegpt(const MatrixProblem& problem);
