@@ -49,6 +49,7 @@ inline InputStatistics statistics_from_gram(std::vector<double> gram) {
   out.tokens = 1;
   const auto width = static_cast<size_t>(std::lround(std::sqrt(static_cast<double>(gram.size()))));
   for (size_t c = 0; c < width; ++c) out.sum_squares.push_back(gram[c * width + c]);
+  out.sums.resize(width);
   out.gram = std::move(gram);
   return out;
 }
@@ -57,6 +58,7 @@ inline InputStatistics copy_of(const InputStatistics& inputs) {
   InputStatistics out;
   out.tokens = inputs.tokens;
   out.sum_squares = inputs.sum_squares;
+  out.sums = inputs.sums;
   out.gram = inputs.gram;
   return out;
 }

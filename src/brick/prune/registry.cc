@@ -19,6 +19,8 @@ constexpr std::array kMethods{
            prepare_sparsegpt, prune_sparsegpt},
     Method{"alps", "the support of least output error by ADMM; kept weights make up for dropped ones", Needs::kHessian,
            false, nullptr, prune_alps},
+    Method{"dsnot", "Wanda's choice, then weights trade places to even out the outputs' means", Needs::kColumnNorms,
+           true, nullptr, prune_dsnot},
 };
 
 constexpr std::string_view kOwl = "owl+";

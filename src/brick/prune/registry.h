@@ -72,6 +72,9 @@ MatrixOutcome prune_wanda(const MatrixProblem& problem);
 // RIA (Zhang et al. 2024): shares of the row's and the column's |W|, times ||X_j||^(1/2); threshold as magnitude's.
 MatrixOutcome prune_ria(const MatrixProblem& problem);
 
+// DSnoT (Zhang et al. 2024): Wanda's mask, then weights trade places until the dropped ones' mean output is small.
+MatrixOutcome prune_dsnot(const MatrixProblem& problem);
+
 // ALPS (Meng et al. 2024): ADMM over the whole matrix for the mask, conjugate gradients for what is kept.
 MatrixOutcome prune_alps(const MatrixProblem& problem);
 

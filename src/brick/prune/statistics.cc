@@ -30,6 +30,7 @@ int64_t InputStatistics::dead_columns() const { return std::count(sum_squares.be
 StatisticsBuilder::StatisticsBuilder(Needs needs, int64_t width, int64_t tokens)
     : needs_(needs), sample_step_(std::max<int64_t>(1, (tokens + kSampleRows - 1) / kSampleRows)) {
   sums_.sum_squares.resize(static_cast<size_t>(width));
+  sums_.sums.resize(static_cast<size_t>(width));
   sums_.sample = tensor::matrix((tokens + sample_step_ - 1) / sample_step_, width);
   if (needs_ == Needs::kHessian) {
     sums_.gram.resize(static_cast<size_t>(checked_mul(width, width, "matrix of input products")));
@@ -42,6 +43,7 @@ StatisticsBuilder::StatisticsBuilder(Needs needs, int64_t width, int64_t tokens)
 void StatisticsBuilder::add(ConstMatView x) {
   BRICK_ASSERT(x.cols == sums_.width());
   add_sample(x);
+  add_sums(x);
   if (needs_ == Needs::kHessian)
     add_products(x);
   else
@@ -52,6 +54,18 @@ void StatisticsBuilder::add(ConstMatView x) {
 void StatisticsBuilder::add_sample(ConstMatView x) {
   for (int64_t t = sampled_ * sample_step_ - sums_.tokens; t < x.rows; t += sample_step_)
     std::memcpy(sums_.sample.mat().row(sampled_++), x.row(t), static_cast<size_t>(x.cols) * sizeof(float));
+}
+
+void StatisticsBuilder::add_sums(ConstMatView x) {
+  float* sums = scratch_.mat().row(0);
+  parallel_ranges(x.cols, kSquareColumns, [&](int64_t begin, int64_t end) {
+    for (int64_t first = 0; first < x.rows; first += kSquareRows) {
+      std::fill(sums + begin, sums + end, 0.0f);
+      for (int64_t t = first; t < std::min(first + kSquareRows, x.rows); ++t)
+        kernels::axpy(1.0f, x.row(t) + begin, sums + begin, end - begin);
+      for (int64_t c = begin; c < end; ++c) sums_.sums[static_cast<size_t>(c)] += static_cast<double>(sums[c]);
+    }
+  });
 }
 
 void StatisticsBuilder::add_squares(ConstMatView x) {

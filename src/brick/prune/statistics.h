@@ -22,6 +22,7 @@ struct InverseFactor {
 struct InputStatistics {
   int64_t tokens = 0;
   std::vector<double> sum_squares;  // [in], sum over the tokens of x_j^2; 0 = a dead column
+  std::vector<double> sums;         // [in], of x_j
   std::vector<double> gram;         // [in, in] X^T X, row-major, upper triangle alone; empty if not asked for
   tensor::Tensor sample;            // [<= 256, in], rows spread over the tokens, to measure output errors
   InverseFactor factor;             // filled by a method's prepare()
@@ -42,6 +43,7 @@ class StatisticsBuilder {
 
  private:
   void add_sample(tensor::ConstMatView x);
+  void add_sums(tensor::ConstMatView x);
   void add_squares(tensor::ConstMatView x);
   void add_products(tensor::ConstMatView x);
 
