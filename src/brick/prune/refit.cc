@@ -16,7 +16,7 @@ using tensor::ConstMatView;
 using tensor::MatView;
 
 constexpr int64_t kRowGrain = 8;
-constexpr float kSolved = 1e-8f;  // of a row's first squared residual: below, float32 has no more to give
+constexpr float kSolved = 1e-12f;  // of a row's first squared residual: below, float32 has no more to give
 
 }  // namespace
 
