@@ -1,4 +1,5 @@
 #include "brick/io/gguf.h"
+#include "brick/tensor/pack.h"
 #include "io/temp_files.h"
 
 namespace brick::io {
@@ -47,6 +48,26 @@ TEST(GgufReader, ReadsVersionsTwoAndThree) {
     const GgufFile file = Raw().head(1, 1, version).u32("a", 1).tensor("t", {4, 2}, 0, 0).data(32).parse();
     EXPECT_EQ(file.version(), version);
     EXPECT_EQ(file.tensor("t").shape, (tensor::Shape{2, 4}));  // outermost first
+  }
+}
+
+// Q5_0, Q5_1, Q4_K, Q5_K, Q6_K: bytes of a block, which must be whole and all there.
+TEST(GgufReader, RefusesPartsOfQuantisedBlocks) {
+  struct Type {
+    uint32_t id, values;
+    size_t bytes;
+    const char* name;
+  };
+  for (const Type& type : {Type{6, 32, 22, "Q5_0"},
+                           {7, 32, 24, "Q5_1"},
+                           {12, 256, 144, "Q4_K"},
+                           {13, 256, 176, "Q5_K"},
+                           {14, 256, 210, "Q6_K"}}) {
+    expect_corrupt(type.name, Raw().head(1, 0).tensor("t", {type.values / 2, 2}, type.id, 0).data(type.bytes));
+    expect_corrupt("t", Raw().head(1, 0).tensor("t", {type.values, 2}, type.id, 0).data(2 * type.bytes - 1));
+    const GgufFile file = Raw().head(1, 0).tensor("t", {type.values, 2}, type.id, 0).data(2 * type.bytes).parse();
+    EXPECT_EQ(file.tensor("t").bytes.size(), 2 * type.bytes);
+    EXPECT_EQ(tensor::to_f32(file.tensor("t")).size(), 2 * type.values);  // whatever the bytes are
   }
 }
 

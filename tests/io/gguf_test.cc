@@ -67,14 +67,15 @@ TEST(GgufWriter, RoundTripsEveryDtype) {
   const test::TempFolder folder;
   GgufWriter writer;
   std::vector<tensor::Tensor> kept;
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
-    kept.push_back(ramp(dtype, 3, 64));
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
+                            DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+    kept.push_back(ramp(dtype, 3, 256));
     writer.add_tensor(std::string(tensor::name(dtype)), kept.back().view());
   }
   kept.emplace_back(DType::kI32, tensor::Shape{5});
   kept.emplace_back(DType::kI64, tensor::Shape{2, 3, 4, 5});
   kept.emplace_back(DType::kF32, tensor::Shape{});
-  for (size_t i = 6; i < kept.size(); ++i) writer.add_tensor("extra" + std::to_string(i), kept[i].view());
+  for (size_t i = 11; i < kept.size(); ++i) writer.add_tensor("extra" + std::to_string(i), kept[i].view());
   writer.write(folder / "m.gguf");
 
   const GgufFile file = GgufFile::open(folder / "m.gguf");
@@ -138,12 +139,12 @@ TEST(GgufWriter, RefusesWhatGgufCannotHold) {
 TEST(GgufReader, NamesTheTypeThatItCannotRead) {
   const test::TempFolder folder;
   GgufWriter writer;
-  const test::Bytes blocks(2 * 210);
-  writer.add_ggml_tensor("t", 14, {2, 256}, source_of(blocks));
+  const test::Bytes blocks(2 * 84);
+  writer.add_ggml_tensor("t", 10, {2, 256}, source_of(blocks));
   writer.write(folder / "m.gguf");
   const GgufFile file = GgufFile::open(folder / "m.gguf");
   EXPECT_EQ(file.raw(file.tensors()[0]).size(), blocks.size());
-  expect_error(ErrorCode::kUnsupported, "is Q6_K; supported are f32", [&] { file.tensor("t"); });
+  expect_error(ErrorCode::kUnsupported, "is Q2_K; supported are f32", [&] { file.tensor("t"); });
   expect_error(ErrorCode::kNotFound, "has no tensor \"u\"", [&] { file.tensor("u"); });
   EXPECT_EQ(file.find_tensor("u"), nullptr);
 }

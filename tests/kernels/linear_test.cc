@@ -64,6 +64,8 @@ std::vector<Form> all_forms() {
           {"Q8_0", false, DType::kQ8_0},
           {"Q4_0", false, DType::kQ4_0},
           {"Q4_1", false, DType::kQ4_1},
+          {"Q5_0", false, DType::kQ5_0},
+          {"Q5_1", false, DType::kQ5_1},
           {"SparseF32", true, DType::kF32},
           {"SparseF16", true, DType::kF16},
           {"SparseBf16", true, DType::kBF16},
@@ -123,6 +125,13 @@ TEST_P(LinearForms, BothDirectionsMatchDoubleReference) {
     }
 }
 
+TEST(LinearSuperBlocks, BothDirectionsMatchDoubleReference) {
+  for (DType dtype : {DType::kQ4_K, DType::kQ5_K, DType::kQ6_K})
+    for (int64_t tokens : {1, 5})
+      expect_both_match("linear " + std::string(tensor::name(dtype)),
+                        Matrix::dense(tensor::convert(random_weight(19, 512).view(), dtype)), tokens);
+}
+
 TEST_P(LinearForms, FewRowsAgreeWithTheProductOfMatrices) {
   const Matrix weight = GetParam().make(random_weight(37, 160));
   const Grid five = Grid::random(5, 160, 1);
@@ -148,8 +157,10 @@ TEST_P(LinearForms, RoundedActivationsStayWithinTheirBound) {
   Grid rounded(3, 37);
   linear(context, weight, x.view(), 0.0f, rounded.view());
   const Grid plain = forward(weight, x, Grid(3, 37), 0.0f);
-  const bool may_round =
-      active_isa() >= Isa::kAvx2 && (form.sparse ? form.coding == SparseCoding::kQ4 : is_quantised(form.dtype));
+  const bool has_integer_kernel =
+      form.sparse ? form.coding == SparseCoding::kQ4
+                  : form.dtype == DType::kQ8_0 || form.dtype == DType::kQ4_0 || form.dtype == DType::kQ4_1;
+  const bool may_round = active_isa() >= Isa::kAvx2 && has_integer_kernel;
   EXPECT_EQ(rounded.memory() != plain.memory(), may_round);
   const ref::Array<double> w = exact(weight);
   for (int64_t t = 0; t < 3; ++t)

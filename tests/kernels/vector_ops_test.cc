@@ -173,7 +173,8 @@ void expect_same_as_scalar(DType dtype, const std::vector<std::byte>& bytes, int
 
 TEST(UnpackValues, EqualsTheScalarDefinitionBitForBit) {
   Rng rng(57);
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
+                      DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
     const int64_t step = tensor::info(dtype).block_values;
     for (int64_t count = 0; count <= (step == 1 ? 70 : 32 * 64); count += step) {
       std::vector<std::byte> bytes(static_cast<size_t>(row_bytes(dtype, count)));

@@ -125,6 +125,16 @@ TEST(Block, ModelsInBlockFormatsStayTheirSize) {
   EXPECT_FALSE(back.block.is_block());
 }
 
+TEST(Block, EveryBlockFormatIsHeld) {
+  for (DType dtype : {DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+    const Model model =
+        tiny_model({.layers = 1, .hidden = 256, .ffn = 256, .dtype = DType::kQ8_0, .embedding_dtype = dtype});
+    const Model back = reloaded(model);
+    expect_same_bytes(model.embedding, back.embedding);
+    EXPECT_EQ(fingerprint(back), fingerprint(model));
+  }
+}
+
 TEST(Block, SummaryIsOfTheHeaders) {
   const TempFolder folder;
   const Model block = tiny_block(tiny_model(), 0.5, SparseCoding::kValues, DType::kBF16);

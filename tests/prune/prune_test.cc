@@ -234,6 +234,16 @@ TEST(PruneValues, CodingsAreAsAsked) {
             std::string::npos);
 }
 
+TEST(PruneValues, KeepIsRefusedWhereIntegersCannotBeKept) {
+  model::TinyOptions options;
+  options.dtype = tensor::DType::kQ5_0;
+  const Model parent = model::tiny_model(options);
+  EXPECT_NE(failure(parent, Text(), config_of("magnitude", 0.5, "keep"), ErrorCode::kUnsupported).find("q5_0"),
+            std::string::npos);
+  EXPECT_EQ(run(parent, Text(), config_of("magnitude", 0.5, "bf16")).layers[0][Proj::kUp].dtype(),
+            tensor::DType::kBF16);
+}
+
 TEST(PruneValues, KeepOfAFloatParentIsItsOwnType) {
   model::TinyOptions options;
   options.dtype = tensor::DType::kF16;

@@ -92,7 +92,7 @@ TEST(DType, NamesAreFoundAgain) {
   for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kU8,
                       DType::kI32, DType::kI64})
     EXPECT_EQ(find_dtype(name(dtype)), dtype);
-  EXPECT_EQ(find_dtype("q5_k"), std::nullopt);
+  EXPECT_EQ(find_dtype("q2_k"), std::nullopt);
   EXPECT_EQ(find_dtype(""), std::nullopt);
 }
 

@@ -13,7 +13,8 @@
 namespace brick::tensor {
 namespace {
 
-constexpr std::array kBlockFormats{DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+constexpr std::array kBlockFormats{DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1};
+constexpr std::array kSuperFormats{DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
 
 // Scales are stored in half precision: relative error 2^-11, which the largest integer of the block
 // multiplies.
@@ -58,8 +59,8 @@ TEST(Pack, FloatFormatsRoundEachValue) {
   }
 }
 
-// What the rounding allows: half a step and the rounding of the scale; Q4_0 clips at one end of its range by
-// a step.
+// What the rounding allows: half a step and the rounding of the scale; Q4_0 and Q5_0 clip at one end of
+// their range by a step.
 TEST(Pack, BlockFormatsStayWithinHalfAStep) {
   for (double deviation : {1e-3, 1.0, 50.0})
     for (DType dtype : kBlockFormats) {
@@ -71,8 +72,10 @@ TEST(Pack, BlockFormatsStayWithinHalfAStep) {
         const float largest = std::max(std::fabs(*low), std::fabs(*high));
         const float step = dtype == DType::kQ8_0   ? largest / 127
                            : dtype == DType::kQ4_0 ? largest / 8
+                           : dtype == DType::kQ5_0 ? largest / 16
+                           : dtype == DType::kQ5_1 ? (*high - *low) / 31
                                                    : (*high - *low) / 15;
-        const float half_steps = dtype == DType::kQ4_0 ? 1.0f : 0.5f;
+        const float half_steps = dtype == DType::kQ4_0 || dtype == DType::kQ5_0 ? 1.0f : 0.5f;
         for (size_t i = block; i < block + kQuantBlock; ++i)
           EXPECT_LE(std::fabs(out[i] - values[i]), half_steps * step * 1.001f + 3 * kHalfRounding * largest)
               << name(dtype) << " " << i;
@@ -96,6 +99,44 @@ TEST(Pack, ZeroBlocksStayZero) {
       for (float value : round_trip(dtype, std::vector<float>(64, zero))) EXPECT_EQ(value, 0.0f) << name(dtype);
 }
 
+// A step of the six-bit scales and one of the sub-block's own grid.
+TEST(Pack, SuperBlocksStayNear) {
+  for (double deviation : {1e-3, 1.0, 50.0})
+    for (DType dtype : kSuperFormats) {
+      const std::vector<float> values = random_values(1024, 6, deviation, 0.3 * deviation);
+      const std::vector<float> out = round_trip(dtype, values);
+      const float largest = std::fabs(*std::max_element(values.begin(), values.end(),
+                                                        [](float a, float b) { return std::fabs(a) < std::fabs(b); }));
+      const float step = dtype == DType::kQ4_K ? largest / 7 : dtype == DType::kQ5_K ? largest / 15 : largest / 31;
+      for (size_t i = 0; i < values.size(); ++i)
+        EXPECT_LE(std::fabs(out[i] - values[i]), step) << name(dtype) << " " << i;
+    }
+}
+
+TEST(Pack, SuperBlocksOfNothingAndOfOneValue) {
+  for (DType dtype : kSuperFormats) {
+    for (float zero : {0.0f, -0.0f, std::numeric_limits<float>::denorm_min()})
+      for (float value : round_trip(dtype, std::vector<float>(512, zero))) EXPECT_EQ(value, 0.0f) << name(dtype);
+    for (float constant : {1.0f, -1.0f, 0.37f, -120.0f})
+      for (float value : round_trip(dtype, std::vector<float>(256, constant)))
+        EXPECT_NEAR(value, constant, 4 * kHalfRounding * std::fabs(constant)) << name(dtype) << " " << constant;
+  }
+}
+
+// Sub-blocks without a weight stay so beside full ones; in Q6_K, whose grid has a zero, so do single weights.
+TEST(Pack, SuperBlocksKeepZeros) {
+  std::vector<float> values = random_values(512, 7);
+  for (size_t i = 0; i < values.size(); ++i)
+    if (i / 32 % 2 == 0 || i % 3 == 0) values[i] = 0;
+  for (DType dtype : kSuperFormats) {
+    const std::vector<float> out = round_trip(dtype, values);
+    for (size_t i = 0; i < values.size(); ++i)
+      if (i / 32 % 2 == 0 || (dtype == DType::kQ6_K && values[i] == 0)) {
+        EXPECT_EQ(out[i], 0.0f) << name(dtype);
+      }
+  }
+}
+
 TEST(Pack, ConstantBlocksKeepTheirValue) {
   for (DType dtype : kBlockFormats)
     for (float constant : {1.0f, -1.0f, 0.37f, -120.0f})
@@ -105,7 +146,8 @@ TEST(Pack, ConstantBlocksKeepTheirValue) {
 
 TEST(Pack, NonFiniteInputsDoNotCrash) {
   const float infinity = std::numeric_limits<float>::infinity();
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1})
+  for (DType dtype :
+       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1})
     for (float bad : {infinity, -infinity, std::nanf(""), std::numeric_limits<float>::max(),
                       std::numeric_limits<float>::denorm_min()})
       for (size_t at : {0u, 13u, 31u}) {
@@ -114,6 +156,13 @@ TEST(Pack, NonFiniteInputsDoNotCrash) {
         EXPECT_EQ(round_trip(dtype, values).size(), 32u);
         EXPECT_EQ(round_trip(dtype, std::vector<float>(32, bad)).size(), 32u);
       }
+  for (DType dtype : kSuperFormats)
+    for (float bad : {infinity, -infinity, std::nanf(""), std::numeric_limits<float>::max()}) {
+      std::vector<float> values = random_values(256, 4);
+      values[130] = bad;
+      EXPECT_EQ(round_trip(dtype, values).size(), 256u);
+      EXPECT_EQ(round_trip(dtype, std::vector<float>(256, bad)).size(), 256u);
+    }
 }
 
 // ggml's quantize_row_q8_0_ref: d = amax / 127, q = roundf(x / d), halves away from zero.

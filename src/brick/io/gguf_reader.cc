@@ -276,8 +276,8 @@ tensor::TensorView GgufFile::tensor(const GgufTensorInfo& info) const {
   const auto dtype = dtype_of_ggml(info.ggml_type);
   if (!dtype)
     fail(ErrorCode::kUnsupported,
-         "{}: tensor {} is {}; supported are f32, f16, bf16, q8_0, q4_0 and q4_1 (requantise the model to "
-         "one)",
+         "{}: tensor {} is {}; supported are f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k and q6_k "
+         "(requantise the model to one)",
          name(), shown(info.name), ggml_type_name(info.ggml_type));
   return {*dtype, info.shape, raw(info)};
 }

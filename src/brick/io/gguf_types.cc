@@ -27,14 +27,19 @@ struct Pair {
   uint32_t id;
   DType dtype;
 };
-constexpr std::array<Pair, 8> kComputable{{{0, DType::kF32},
-                                           {1, DType::kF16},
-                                           {2, DType::kQ4_0},
-                                           {3, DType::kQ4_1},
-                                           {8, DType::kQ8_0},
-                                           {26, DType::kI32},
-                                           {27, DType::kI64},
-                                           {30, DType::kBF16}}};
+constexpr std::array<Pair, 13> kComputable{{{0, DType::kF32},
+                                            {1, DType::kF16},
+                                            {2, DType::kQ4_0},
+                                            {3, DType::kQ4_1},
+                                            {6, DType::kQ5_0},
+                                            {7, DType::kQ5_1},
+                                            {8, DType::kQ8_0},
+                                            {12, DType::kQ4_K},
+                                            {13, DType::kQ5_K},
+                                            {14, DType::kQ6_K},
+                                            {26, DType::kI32},
+                                            {27, DType::kI64},
+                                            {30, DType::kBF16}}};
 
 }  // namespace
 

@@ -20,6 +20,9 @@ Storage choose_storage(const std::string& values, const tensor::Matrix& parent, 
          "{}: this method changes the weights that it keeps, so {} integers cannot be kept; use --values "
          "bf16, f32 or q4",
          name, tensor::name(dtype));
+  if (!tensor::can_keep_parent(dtype))
+    fail(ErrorCode::kUnsupported, "{}: integers of {} cannot be kept; use --values bf16, f32 or q4", name,
+         tensor::name(dtype));
   if (parent.is_sparse())
     fail(ErrorCode::kUnsupported,
          "{}: it was pruned before and its packed {} values cannot be cut again; use --values bf16, f32 or q4", name,

@@ -8,15 +8,20 @@
 namespace brick::tensor {
 namespace {
 
-constexpr std::array<DTypeInfo, 9> kInfo{{{"f32", 1, 4},
-                                          {"f16", 1, 2},
-                                          {"bf16", 1, 2},
-                                          {"q8_0", kQuantBlock, 34},
-                                          {"q4_0", kQuantBlock, 18},
-                                          {"q4_1", kQuantBlock, 20},
-                                          {"u8", 1, 1},
-                                          {"i32", 1, 4},
-                                          {"i64", 1, 8}}};
+constexpr std::array<DTypeInfo, 14> kInfo{{{"f32", 1, 4},
+                                           {"f16", 1, 2},
+                                           {"bf16", 1, 2},
+                                           {"q8_0", kQuantBlock, 34},
+                                           {"q4_0", kQuantBlock, 18},
+                                           {"q4_1", kQuantBlock, 20},
+                                           {"u8", 1, 1},
+                                           {"i32", 1, 4},
+                                           {"i64", 1, 8},
+                                           {"q5_0", kQuantBlock, 22},
+                                           {"q5_1", kQuantBlock, 24},
+                                           {"q4_k", kSuperBlock, 144},
+                                           {"q5_k", kSuperBlock, 176},
+                                           {"q6_k", kSuperBlock, 210}}};
 
 }  // namespace
 
@@ -30,7 +35,7 @@ std::optional<DType> find_dtype(std::string_view name) {
 
 bool is_float(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16; }
 
-bool is_quantised(DType dtype) { return dtype == DType::kQ8_0 || dtype == DType::kQ4_0 || dtype == DType::kQ4_1; }
+bool is_quantised(DType dtype) { return info(dtype).block_values > 1; }
 
 int64_t row_bytes(DType dtype, int64_t columns) {
   const DTypeInfo& type = info(dtype);

@@ -8,13 +8,32 @@
 namespace brick::tensor {
 
 // Block formats hold 32 consecutive values of a row (layouts as in ggml's quants):
-//   Q8_0  f16 d, int8 q[32]                    value = d q
-//   Q4_0  f16 d, 16 bytes of nibbles           value = d (q - 8)
-//   Q4_1  f16 d, f16 m, 16 bytes of nibbles    value = d q + m
-// Nibbles: byte j holds value j in its low half and value j + 16 in its high half.
-enum class DType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kU8, kI32, kI64 };
+//   Q8_0  f16 d, int8 q[32]                                      value = d q
+//   Q4_0  f16 d, 16 bytes of nibbles                             value = d (q - 8)
+//   Q4_1  f16 d, f16 m, 16 bytes of nibbles                      value = d q + m
+//   Q5_0  f16 d, 4 bytes of fifth bits, 16 bytes of nibbles      value = d (q - 16)
+//   Q5_1  f16 d, f16 m, 4 bytes of fifth bits, 16 of nibbles     value = d q + m
+// Nibbles: byte j holds value j in its low half and value j + 16 in its high half; fifth bit j is value j's.
+// The K formats hold 256 (k_quants.h).
+enum class DType : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kU8,
+  kI32,
+  kI64,
+  kQ5_0,
+  kQ5_1,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K
+};
 
 constexpr int kQuantBlock = 32;
+constexpr int kSuperBlock = 256;
 
 struct DTypeInfo {
   std::string_view name;  // lower case, as the command prints it

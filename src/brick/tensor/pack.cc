@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "brick/base/error.h"
+#include "brick/tensor/k_quants.h"
 
 namespace brick::tensor {
 namespace {
@@ -16,12 +18,12 @@ uint16_t load_u16(const std::byte* p) {
 }
 void store_u16(std::byte* p, uint16_t bits) { std::memcpy(p, &bits, 2); }
 
-uint8_t nibble(float scaled, int limit) {
+uint8_t integer(float scaled, int limit) {
   return static_cast<uint8_t>(std::min(limit, static_cast<int>(static_cast<int8_t>(scaled))));
 }
 
 void store_nibbles(const uint8_t* q, std::byte* out) {
-  for (int j = 0; j < 16; ++j) out[j] = static_cast<std::byte>(q[j] | q[j + 16] << 4);
+  for (int j = 0; j < 16; ++j) out[j] = static_cast<std::byte>((q[j] & 15) | q[j + 16] << 4);
 }
 
 void pack_q8_0(const float* x, std::byte* out) {
@@ -33,25 +35,75 @@ void pack_q8_0(const float* x, std::byte* out) {
     out[2 + j] = static_cast<std::byte>(static_cast<int8_t>(std::roundf(x[j] * inverse)));
 }
 
-void pack_q4_0(const float* x, std::byte* out) {
-  float extreme = 0;  // the value of largest magnitude, with its sign
+// The value of largest magnitude, with its sign.
+float extreme(const float* x) {
+  float found = 0;
   for (int j = 0; j < kQuantBlock; ++j)
-    if (std::fabs(x[j]) > std::fabs(extreme)) extreme = x[j];
-  const float d = extreme / -8.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
+    if (std::fabs(x[j]) > std::fabs(found)) found = x[j];
+  return found;
+}
+
+void pack_q4_0(const float* x, std::byte* out) {
+  const float d = extreme(x) / -8.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
   uint8_t q[kQuantBlock];
-  for (int j = 0; j < kQuantBlock; ++j) q[j] = nibble(x[j] * inverse + 8.5f, 15);
+  for (int j = 0; j < kQuantBlock; ++j) q[j] = integer(x[j] * inverse + 8.5f, 15);
   store_u16(out, f32_to_f16(d));
   store_nibbles(q, out + 2);
 }
 
+// The first of equal ones counts, which decides the sign of a zero.
+std::pair<float, float> minimum_and_step(const float* x, int steps) {
+  const float minimum = *std::min_element(x, x + kQuantBlock), maximum = *std::max_element(x, x + kQuantBlock);
+  return {minimum, (maximum - minimum) / static_cast<float>(steps)};
+}
+
 void pack_q4_1(const float* x, std::byte* out) {
-  const auto [low, high] = std::minmax_element(x, x + kQuantBlock);
-  const float minimum = *low, d = (*high - minimum) / 15.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
+  const auto [minimum, d] = minimum_and_step(x, 15);
+  const float inverse = d != 0 ? 1.0f / d : 0.0f;
   uint8_t q[kQuantBlock];
-  for (int j = 0; j < kQuantBlock; ++j) q[j] = nibble((x[j] - minimum) * inverse + 0.5f, 15);
+  for (int j = 0; j < kQuantBlock; ++j) q[j] = integer((x[j] - minimum) * inverse + 0.5f, 15);
   store_u16(out, f32_to_f16(d));
   store_u16(out + 2, f32_to_f16(minimum));
   store_nibbles(q, out + 4);
+}
+
+void store_fifth_bits(const uint8_t* q, std::byte* out) {
+  uint32_t bits = 0;
+  for (int j = 0; j < kQuantBlock; ++j) bits |= uint32_t{q[j]} >> 4 << j;
+  std::memcpy(out, &bits, 4);
+}
+
+void pack_q5_0(const float* x, std::byte* out) {
+  const float d = extreme(x) / -16.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
+  uint8_t q[kQuantBlock];
+  for (int j = 0; j < kQuantBlock; ++j) q[j] = integer(x[j] * inverse + 16.5f, 31);
+  store_u16(out, f32_to_f16(d));
+  store_fifth_bits(q, out + 2);
+  store_nibbles(q, out + 6);
+}
+
+void pack_q5_1(const float* x, std::byte* out) {
+  const auto [minimum, d] = minimum_and_step(x, 31);
+  const float inverse = d != 0 ? 1.0f / d : 0.0f;
+  uint8_t q[kQuantBlock];
+  for (int j = 0; j < kQuantBlock; ++j) q[j] = integer((x[j] - minimum) * inverse + 0.5f, 31);
+  store_u16(out, f32_to_f16(d));
+  store_u16(out + 2, f32_to_f16(minimum));
+  store_fifth_bits(q, out + 4);
+  store_nibbles(q, out + 8);
+}
+
+void unpack_five_bits(const std::byte* block, bool offset, float* out) {
+  const float d = f16_to_f32(load_u16(block));
+  const float m = offset ? f16_to_f32(load_u16(block + 2)) : 0.0f;
+  block += offset ? 4 : 2;
+  uint32_t fifth;
+  std::memcpy(&fifth, block, 4);
+  for (int j = 0; j < kQuantBlock; ++j) {
+    const auto byte = static_cast<uint8_t>(block[4 + j % 16]);
+    const int q = (j < 16 ? byte & 15 : byte >> 4) | static_cast<int>(fifth >> j & 1) << 4;
+    out[j] = offset ? d * static_cast<float>(q) + m : d * static_cast<float>(q - 16);
+  }
 }
 
 }  // namespace
@@ -90,6 +142,17 @@ void unpack(DType dtype, const std::byte* source, int64_t count, float* out) {
       }
       return;
     }
+    case DType::kQ5_0:
+    case DType::kQ5_1:
+      for (int64_t i = 0; i < count; i += kQuantBlock, source += info(dtype).block_bytes, out += kQuantBlock)
+        unpack_five_bits(source, dtype == DType::kQ5_1, out);
+      return;
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+    case DType::kQ6_K:
+      for (int64_t i = 0; i < count; i += kSuperBlock, source += info(dtype).block_bytes, out += kSuperBlock)
+        unpack_super_block(dtype, source, out);
+      return;
     default:
       BRICK_ASSERT(false && "integer types are not decoded");
   }
@@ -115,6 +178,18 @@ void pack(DType dtype, const float* values, int64_t count, std::byte* out) {
       return;
     case DType::kQ4_1:
       for (int64_t i = 0; i < count; i += kQuantBlock, out += 20) pack_q4_1(values + i, out);
+      return;
+    case DType::kQ5_0:
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += 22) pack_q5_0(values + i, out);
+      return;
+    case DType::kQ5_1:
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += 24) pack_q5_1(values + i, out);
+      return;
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+    case DType::kQ6_K:
+      for (int64_t i = 0; i < count; i += kSuperBlock, out += info(dtype).block_bytes)
+        pack_super_block(dtype, values + i, out);
       return;
     default:
       BRICK_ASSERT(false && "integer types are not encoded");

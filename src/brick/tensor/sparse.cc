@@ -75,6 +75,8 @@ std::optional<SparseCoding> find_sparse_coding(std::string_view name) {
   return std::nullopt;
 }
 
+bool can_keep_parent(DType dtype) { return dtype == DType::kQ8_0 || dtype == DType::kQ4_0 || dtype == DType::kQ4_1; }
+
 int64_t sparse_row_bytes(SparseCoding coding, DType dtype, int64_t cols, int64_t kept) {
   switch (coding) {
     case SparseCoding::kValues:
@@ -84,7 +86,7 @@ int64_t sparse_row_bytes(SparseCoding coding, DType dtype, int64_t cols, int64_t
       if (dtype == DType::kQ4_1) return (kept + kQuantBlock - 1) / kQuantBlock * info(dtype).block_bytes;
       break;
     case SparseCoding::kParent:
-      if (is_quantised(dtype) && cols % kQuantBlock == 0)
+      if (can_keep_parent(dtype) && cols % kQuantBlock == 0)
         return cols / kQuantBlock * scale_bytes(dtype) + (is_nibble(dtype) ? (kept + 1) / 2 : kept);
       break;
   }

@@ -32,6 +32,9 @@ struct SparseView {
   int64_t cols() const { return mask.cols; }
 };
 
+// Whether kParent can keep such a parent's numbers: not those of Q5_0, Q5_1 and the K formats.
+bool can_keep_parent(DType dtype);
+
 // Bytes of the values of a row with `kept` of `cols` values; Error(kCorrupt) for a dtype that the coding lacks.
 int64_t sparse_row_bytes(SparseCoding coding, DType dtype, int64_t cols, int64_t kept);
 
