@@ -45,6 +45,9 @@ TEST(Gguf, EveryTypeComesBack) {
       back.drop_pages();  // the weights are read again
       expect_same_model(model, back, tolerance);
       EXPECT_EQ(back.layers[1][Proj::kDown].dtype(), dtype);
+      if (tied && tensor::is_quantised(dtype)) {
+        EXPECT_EQ(back.embedding.dtype(), DType::kQ8_0);
+      }
       const ModelSummary summary = summarise(file, false);
       EXPECT_EQ(summary.dtype, tensor::name(dtype));
       EXPECT_EQ(summary.parameters, model.parameters());
@@ -54,10 +57,28 @@ TEST(Gguf, EveryTypeComesBack) {
   }
 }
 
+// Rows of 256, so that nothing falls back.
+TEST(Gguf, SuperBlocksComeBack) {
+  const TempFolder folder;
+  const Model model = tiny_model({.hidden = 256, .heads = 32, .kv_heads = 16, .ffn = 256, .tied = false});
+  for (const auto& [dtype, tolerance] : {std::pair{DType::kQ4_K, 0.2f}, {DType::kQ6_K, 0.06f}}) {
+    const std::string file = folder.file(std::string(tensor::name(dtype)) + ".gguf");
+    export_gguf(model, dtype, file);
+    const Model back = load_model(file, kNoTokenizer);
+    expect_same_model(model, back, tolerance);
+    EXPECT_EQ(back.layers[0][Proj::kQ].dtype(), dtype);
+    EXPECT_EQ(back.own_head->dtype(), DType::kQ6_K);
+    // As they are, but for the order of rows.
+    export_gguf(back, dtype, folder.file("again.gguf"), true);
+    expect_same_model(back, load_model(folder.file("again.gguf"), kNoTokenizer));
+  }
+  expect_error(ErrorCode::kInvalidInput, "q5_k", [&] { export_gguf(model, DType::kQ5_K, folder.file("none.gguf")); });
+}
+
 TEST(Gguf, SameWeightsWriteTheSameBytes) {
   const TempFolder folder;
   for (DType dtype : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
-    const Model model = tiny_model({.kv_heads = 1, .dtype = dtype, .embedding_dtype = dtype});
+    const Model model = tiny_model({.kv_heads = 1, .dtype = dtype, .embedding_dtype = DType::kQ8_0});
     export_gguf(model, dtype, folder.file("a.gguf"), true);
     const Model back = load_model(folder.file("a.gguf"), kNoTokenizer);
     expect_same_model(model, back);  // no rounding again
@@ -150,9 +171,14 @@ TEST(Gguf, LayersMayDifferInWidth) {
     model.layers[1][proj] = tensor::Matrix::dense(random_tensor(40, 32, 0.1, DType::kF32, rng));
   model.layers[1][Proj::kDown] = tensor::Matrix::dense(random_tensor(32, 40, 0.1, DType::kF32, rng));
   export_gguf(model, DType::kF32, folder.file("m.gguf"));
+  const io::GgufFile file = io::GgufFile::open(folder.file("m.gguf"));
+  EXPECT_EQ(file.require_str("general.architecture"), "deci");  // llama.cpp's llama has one width
+  EXPECT_EQ(file.require_ints("deci.feed_forward_length"), (std::vector<int64_t>{64, 40}));
+  EXPECT_EQ(file.require_i64("deci.attention.head_count"), 4);
   const Model back = load_model(folder.file("m.gguf"), kNoTokenizer);
   expect_same_model(model, back);
   EXPECT_EQ(back.layers[1].shape.ffn, 40);
+  EXPECT_EQ(summarise(folder.file("m.gguf"), false).layers, 2);
   expect_error(ErrorCode::kUnsupported, "layer 1", [&] { export_hf(model, DType::kF32, folder.folder("hf")); });
 }
 
@@ -202,7 +228,7 @@ TEST(Gguf, RefusesOthersByName) {
     return [=](Parts& p) { p.metadata.insert_or_assign(key, value); };
   };
   const auto without = [](const char* key) { return [=](Parts& p) { p.metadata.erase(key); }; };
-  expect_refused(ErrorCode::kUnsupported, "architecture 'qwen2' is not supported; llama is",
+  expect_refused(ErrorCode::kUnsupported, "architecture 'qwen2' is not supported; llama and deci are",
                  with("general.architecture", std::string("qwen2")));
   for (const char* key :
        {"general.architecture", "llama.block_count", "llama.embedding_length", "llama.attention.head_count",

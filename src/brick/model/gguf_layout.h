@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "brick/io/gguf.h"
-#include "brick/model/config.h"
+#include "brick/model/model.h"
 
 namespace brick::model {
 
@@ -33,6 +33,15 @@ inline int64_t gguf_row(int64_t row, int64_t head_dim) {
 inline int64_t row_of_gguf(int64_t gguf, int64_t head_dim) {
   const int64_t head = gguf / head_dim, within = gguf % head_dim;
   return head * head_dim + within % 2 * (head_dim / 2) + within / 2;
+}
+
+// llama.cpp's "llama" has one width for all layers, its "deci" a width a layer and the same arithmetic.
+inline std::string_view gguf_architecture(const Model& model) {
+  const LayerShape& first = model.layers.front().shape;
+  for (const Layer& layer : model.layers)
+    if (layer.shape.heads != first.heads || layer.shape.kv_heads != first.kv_heads || layer.shape.ffn != first.ffn)
+      return "deci";
+  return "llama";
 }
 
 // The configuration and the layers' own shapes, which may differ from layer to layer.

@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kMaxLayers = 1 << 16;
 
 // A number for all layers, or an array with one a layer.
-std::vector<int64_t> per_layer(const io::GgufFile& file, const char* key, int64_t layers) {
+std::vector<int64_t> per_layer(const io::GgufFile& file, const std::string& key, int64_t layers) {
   const io::GgufValue* value = file.find(key);
   const bool array = value != nullptr && (std::holds_alternative<std::vector<int32_t>>(*value) ||
                                           std::holds_alternative<std::vector<uint32_t>>(*value));
@@ -24,14 +24,15 @@ std::vector<int64_t> per_layer(const io::GgufFile& file, const char* key, int64_
   return values;
 }
 
-std::string linear_scaling(const io::GgufFile& file) {
-  const std::string type = file.str_or("llama.rope.scaling.type", "");
-  const char* key = file.find("llama.rope.scaling.factor") ? "llama.rope.scaling.factor" : "llama.rope.scale_linear";
+std::string linear_scaling(const io::GgufFile& file, const std::string& prefix) {
+  const std::string type = file.str_or(prefix + "rope.scaling.type", "");
+  std::string key = prefix + "rope.scaling.factor";
+  if (file.find(key) == nullptr) key = prefix + "rope.scale_linear";
   const float factor = file.f32_or(key, 1.0f);
   if (type == "none" || (type.empty() && factor == 1.0f)) return {};
   if (!type.empty() && type != "linear")
-    fail(ErrorCode::kUnsupported, "{}: llama.rope.scaling.type '{}' is not supported; none and linear are", file.name(),
-         type);
+    fail(ErrorCode::kUnsupported, "{}: {}rope.scaling.type '{}' is not supported; none and linear are", file.name(),
+         prefix, type);
   if (!(factor > 0) || !std::isfinite(factor)) fail(ErrorCode::kInvalidInput, "{}: {} is {}", file.name(), key, factor);
   return factor == 1.0f ? std::string()
                         : fmt::format(R"({{"factor":{},"rope_type":"linear"}})", json_number(factor).dump());
@@ -73,36 +74,37 @@ std::optional<int32_t> token_id(const io::GgufFile& file, const char* key) {
 
 GgufShape read_gguf_shape(const io::GgufFile& file) {
   const std::string architecture = file.require_str("general.architecture");
-  if (architecture != "llama")
-    fail(ErrorCode::kUnsupported, "{}: architecture '{}' is not supported; llama is", file.name(), architecture);
+  if (architecture != "llama" && architecture != "deci")
+    fail(ErrorCode::kUnsupported, "{}: architecture '{}' is not supported; llama and deci are", file.name(),
+         architecture);
+  const std::string prefix = architecture + ".";
   GgufShape shape;
   ModelConfig& config = shape.config;
-  config.layers = file.require_i64("llama.block_count");
+  config.layers = file.require_i64(prefix + "block_count");
   if (config.layers <= 0 || config.layers > kMaxLayers)
-    fail(ErrorCode::kInvalidInput, "{}: llama.block_count is {}", file.name(), config.layers);
-  config.hidden = file.require_i64("llama.embedding_length");
-  shape.heads = per_layer(file, "llama.attention.head_count", config.layers);
-  shape.kv_heads = file.find("llama.attention.head_count_kv") != nullptr
-                       ? per_layer(file, "llama.attention.head_count_kv", config.layers)
+    fail(ErrorCode::kInvalidInput, "{}: {}block_count is {}", file.name(), prefix, config.layers);
+  config.hidden = file.require_i64(prefix + "embedding_length");
+  shape.heads = per_layer(file, prefix + "attention.head_count", config.layers);
+  shape.kv_heads = file.find(prefix + "attention.head_count_kv") != nullptr
+                       ? per_layer(file, prefix + "attention.head_count_kv", config.layers)
                        : shape.heads;
-  shape.ffn = per_layer(file, "llama.feed_forward_length", config.layers);
+  shape.ffn = per_layer(file, prefix + "feed_forward_length", config.layers);
   config.heads = shape.heads.front();
   config.kv_heads = shape.kv_heads.front();
   config.ffn = shape.ffn.front();
   if (config.heads <= 0)
-    fail(ErrorCode::kInvalidInput, "{}: llama.attention.head_count is {}", file.name(), config.heads);
-  config.head_dim = file.i64_or("llama.attention.key_length", config.hidden / config.heads);
-  if (const int64_t values = file.i64_or("llama.attention.value_length", config.head_dim); values != config.head_dim)
-    fail(ErrorCode::kUnsupported, "{}: llama.attention.value_length {} differs from key_length {}", file.name(), values,
-         config.head_dim);
-  if (const int64_t turned = file.i64_or("llama.rope.dimension_count", config.head_dim); turned != config.head_dim)
-    fail(ErrorCode::kUnsupported,
-         "{}: llama.rope.dimension_count {} of head size {}: partial rotation is not supported", file.name(), turned,
-         config.head_dim);
-  config.context = file.i64_or("llama.context_length", 2048);
-  config.norm_eps = file.require_f32("llama.attention.layer_norm_rms_epsilon");
-  config.rope_theta = file.f32_or("llama.rope.freq_base", 10000.0f);
-  config.rope_scaling = linear_scaling(file);
+    fail(ErrorCode::kInvalidInput, "{}: {}attention.head_count is {}", file.name(), prefix, config.heads);
+  config.head_dim = file.i64_or(prefix + "attention.key_length", config.hidden / config.heads);
+  if (const int64_t values = file.i64_or(prefix + "attention.value_length", config.head_dim); values != config.head_dim)
+    fail(ErrorCode::kUnsupported, "{}: {}attention.value_length {} differs from key_length {}", file.name(), prefix,
+         values, config.head_dim);
+  if (const int64_t turned = file.i64_or(prefix + "rope.dimension_count", config.head_dim); turned != config.head_dim)
+    fail(ErrorCode::kUnsupported, "{}: {}rope.dimension_count {} of head size {}: partial rotation is not supported",
+         file.name(), prefix, turned, config.head_dim);
+  config.context = file.i64_or(prefix + "context_length", 2048);
+  config.norm_eps = file.require_f32(prefix + "attention.layer_norm_rms_epsilon");
+  config.rope_theta = file.f32_or(prefix + "rope.freq_base", 10000.0f);
+  config.rope_scaling = linear_scaling(file, prefix);
   config.tied_head = file.find_tensor("output.weight") == nullptr;
   config.bos = token_id(file, "tokenizer.ggml.bos_token_id");
   config.eos = token_id(file, "tokenizer.ggml.eos_token_id");
@@ -113,12 +115,12 @@ GgufShape read_gguf_shape(const io::GgufFile& file) {
     fail(ErrorCode::kCorrupt, "{}: token_embd.weight has {} dimensions, expected 2", file.name(),
          embedding->shape.size());
   config.vocab = embedding->shape[0];
-  if (const int64_t said = file.i64_or("llama.vocab_size", config.vocab); said != config.vocab)
-    fail(ErrorCode::kCorrupt, "{}: llama.vocab_size is {}, but token_embd.weight has {} rows", file.name(), said,
+  if (const int64_t said = file.i64_or(prefix + "vocab_size", config.vocab); said != config.vocab)
+    fail(ErrorCode::kCorrupt, "{}: {}vocab_size is {}, but token_embd.weight has {} rows", file.name(), prefix, said,
          config.vocab);
   constexpr int64_t kLargestHead = 1 << 16;
   if (config.head_dim <= 0 || config.head_dim > kLargestHead)
-    fail(ErrorCode::kInvalidInput, "{}: llama.attention.key_length is {}", file.name(), config.head_dim);
+    fail(ErrorCode::kInvalidInput, "{}: {}attention.key_length is {}", file.name(), prefix, config.head_dim);
   try {
     config.inverse_frequency = rope_inverse_frequency(config.rope_theta, config.head_dim, config.rope_scaling);
     config.validate();

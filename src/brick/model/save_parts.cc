@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
@@ -18,12 +19,22 @@ namespace {
 
 using tensor::DType;
 
-constexpr float kLargestF16 = 65504.0f;
 constexpr int64_t kGrain = 16;
 
+// Block formats have scales in f16; their integers would allow a little more.
+float largest_value(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kBF16 ? std::numeric_limits<float>::max() : 65504.0f;
+}
 bool overflows(DType dtype, const float* values, int64_t count) {
-  return dtype == DType::kF16 &&
-         std::any_of(values, values + count, [](float v) { return std::fabs(v) > kLargestF16; });
+  const float largest = largest_value(dtype);
+  return !std::all_of(values, values + count, [=](float v) { return std::fabs(v) <= largest; });
+}
+
+[[noreturn]] void fail_not_held(DType dtype, const std::string& name) {
+  if (largest_value(dtype) == std::numeric_limits<float>::max())
+    fail(ErrorCode::kNumeric, "{} has weights that are not finite", name);
+  fail(ErrorCode::kNumeric, "{} has weights that are not finite or beyond {}, too large for {}; take bf16 or f32", name,
+       largest_value(dtype), tensor::name(dtype));
 }
 
 // Where output row r comes from.
@@ -48,8 +59,7 @@ void stream_rows(const std::string& name, const tensor::Matrix& weight, DType dt
         tensor::pack(dtype, row, cols, encoded.data() + static_cast<size_t>(i) * stride);
       }
     });
-    if (overflow)
-      fail(ErrorCode::kNumeric, "{} has weights beyond f16's {}; export it as bf16 or f32", name, kLargestF16);
+    if (overflow) fail_not_held(dtype, name);
     sink(std::span(encoded).first(static_cast<size_t>(end - begin) * stride));
   }
 }
@@ -65,6 +75,15 @@ void write_text(const std::filesystem::path& file, const std::string& text) {
 }
 
 }  // namespace
+
+std::string model_name(const Model& model) {
+  const std::string name = std::filesystem::path(model.source).filename().stem().string();
+  return name.empty() ? "model" : name;
+}
+
+void check_holds(DType dtype, const float* values, int64_t count, const std::string& name) {
+  if (overflows(dtype, values, count)) fail_not_held(dtype, name);
+}
 
 io::TensorSource encoded_rows(std::string name, tensor::Matrix weight, DType dtype, int64_t head_dim) {
   return [name = std::move(name), weight = std::move(weight), dtype, head_dim](const io::ByteSink& sink) {
