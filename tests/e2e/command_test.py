@@ -240,8 +240,43 @@ class Blocks(Case):
         self.assert_close(self.logits(self.path("f32.gguf")), want, 1e-5)
         brick("export", self.path("block"), "--format", "gguf", "--dtype", "q8_0", "--out", self.path("q8.gguf"))
         self.assert_close(self.logits(self.path("q8.gguf")), want, 0.1)
+        brick("export", self.path("block"), "--format", "gguf", "--dtype", "q6_k", "--out", self.path("q6.gguf"))
+        self.assert_close(self.logits(self.path("q6.gguf")), want, 0.1)
+        for dtype in ("q5_0", "q2_k", "i32"):
+            refused = brick("export", self.path("block"), "--format", "gguf", "--dtype", dtype, "--out", self.path("x"), check=False)
+            self.assertEqual((refused.returncode, self.path("x").exists()), (1, False))
         ids = brick_json("tokenize", self.path("f32.gguf"), "--text", "the old mill 12")["ids"]
         self.assertEqual(ids, brick_json("tokenize", self.model, "--text", "the old mill 12")["ids"])
+
+    def test_exports_for_ollama_and_of_adapters(self):
+        brick("tune", self.model, "--data", self.data, "--steps", 2, "--out", self.path("a"))
+        lora = ("export", self.model, "--adapter", self.path("a"), "--adapter-only", "--dtype", "f16", "--out", self.path("lora.gguf"))
+        made = brick_json(*lora, "--format", "gguf")
+        self.assertEqual(made["bytes"], self.path("lora.gguf").stat().st_size)
+        self.assertEqual(brick(*lora, "--format", "hf", check=False).returncode, 1)
+        self.assertEqual(brick("export", self.model, "--adapter-only", "--format", "gguf", "--dtype", "f16", "--out", self.path("y"),
+                               check=False).returncode, 2)
+        whole = ("export", self.model, "--format", "gguf", "--dtype", "q4_k", "--out", self.path("m.gguf"), "--modelfile")
+        brick(*whole)
+        modelfile = self.path("m.gguf.Modelfile")
+        self.assertIn(f"FROM ./{self.path('m.gguf').name}\n", modelfile.read_text())
+        self.assertIn("<|im_end|>", modelfile.read_text())
+        self.path("m.gguf").unlink()
+        refused = brick(*whole, check=False)  # the Modelfile is there still
+        self.assertEqual((refused.returncode, self.path("m.gguf").exists()), (1, False))
+        brick(*whole, "--force")
+
+    def test_a_model_pruned_elsewhere_becomes_a_block(self):
+        brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--values", "f32", "--out", self.path("known"))
+        brick("export", self.path("known"), "--format", "hf", "--dtype", "f32", "--out", self.path("dense"))
+        brick("export", self.path("dense"), "--format", "block", "--dtype", "f32", "--out", self.path("found"))
+        known, found = brick_json("info", self.path("known")), brick_json("info", self.path("found"))
+        self.assertEqual(known["nonzeros"], found["nonzeros"])
+        self.assert_close(self.logits(self.path("found")), self.logits(self.path("known")), 1e-6)
+        brick("tune", self.path("found"), "--data", self.data, "--steps", 1, "--masked", "--out", self.path("a"))
+        refused = brick("export", self.model, "--format", "block", "--dtype", "f32", "--out", self.path("none"), check=False)
+        self.assertIn("zero", refused.stderr)
+        self.assertEqual((refused.returncode, self.path("none").exists()), (1, False))
 
     def test_adapter_of_a_gguf_fits_the_folder(self):
         brick("export", self.model, "--format", "gguf", "--dtype", "f32", "--out", self.path("m.gguf"))

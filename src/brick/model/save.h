@@ -1,9 +1,10 @@
 // Models to disk. Folders must exist and be empty: callers make them atomic. A model without tokenizer is
-// written without. A weight that f16 cannot hold is an Error(kNumeric) naming it.
+// written without. A weight that the dtype cannot hold is an Error(kNumeric) naming it.
 #pragma once
 
 #include <string>
 
+#include "brick/model/adapter.h"
 #include "brick/model/model.h"
 
 namespace brick::model {
@@ -18,8 +19,14 @@ void save_block(const Model& model, const std::string& folder);
 void export_hf(const Model& model, tensor::DType dtype, const std::string& folder);
 
 // For llama.cpp: general.architecture llama, rows of Q and K in its order. dtype f32, f16, bf16, q8_0, q4_0,
-// q4_1; norms stay f32, rows that are no multiple of 32 fall back to f16. Atomic by itself; an existing file
-// without `force` is an Error(kExists).
+// q4_1, q4_k, q6_k; the quantised ones are mixtures (gguf_mixture.h); norms stay f32. Atomic by itself; an existing
+// file without `force` is an Error(kExists).
 void export_gguf(const Model& model, tensor::DType dtype, const std::string& file, bool force = false);
+
+// The adapter alone, for llama.cpp's --lora beside an exported GGUF of `model`: rows in that file's order. dtype f32,
+// f16 or bf16. Error(kUnsupported) for a masked adapter, whose delta no two thin matrices give; Error(kMismatch) as in
+// check_fits. Atomic as above.
+void export_adapter_gguf(const Adapter& adapter, const Model& model, tensor::DType dtype, const std::string& file,
+                         bool force = false);
 
 }  // namespace brick::model

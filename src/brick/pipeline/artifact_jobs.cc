@@ -1,10 +1,17 @@
 #include "brick/pipeline/artifact_jobs.h"
 
+#include <algorithm>
+#include <array>
+
 #include "brick/base/error.h"
 #include "brick/io/atomic_output.h"
+#include "brick/io/provenance.h"
+#include "brick/model/from_zeros.h"
 #include "brick/model/load.h"
 #include "brick/model/merge.h"
 #include "brick/model/save.h"
+#include "brick/text/chat_template.h"
+#include "brick/text/modelfile.h"
 
 namespace brick::pipeline {
 namespace {
@@ -17,6 +24,39 @@ model::Model load_with_tokenizer_if_any(const std::string& path, const RunSettin
     if (e.code() != ErrorCode::kNotFound || !settings.tokenizer_file.empty()) throw;
     return model::load_model(path, {.tokenizer = false});
   }
+}
+
+tensor::DType export_dtype(const ExportRequest& request) {
+  constexpr std::array<std::string_view, 5> kGgufOnly{"q8_0", "q4_0", "q4_1", "q4_k", "q6_k"};
+  if (request.adapter_only && (request.adapter.empty() || request.format != "gguf"))
+    fail(ErrorCode::kInvalidInput, "export of an adapter alone: needs an adapter and the format gguf");
+  if (request.modelfile && (request.adapter_only || request.format != "gguf"))
+    fail(ErrorCode::kInvalidInput, "a Modelfile goes with a whole model in the format gguf");
+  const std::optional<tensor::DType> dtype = tensor::find_dtype(request.dtype);
+  const bool quantised = request.format == "gguf" && !request.adapter_only &&
+                         std::find(kGgufOnly.begin(), kGgufOnly.end(), request.dtype) != kGgufOnly.end();
+  if (!dtype || !(tensor::is_float(*dtype) || quantised))
+    fail(ErrorCode::kUnsupported, "export to {} as {}: supported are f32, f16, bf16 and for models as gguf {}",
+         request.format, request.dtype, fmt::join(kGgufOnly, ", "));
+  return *dtype;
+}
+
+std::string modelfile_text(const model::Model& model, const std::string& gguf) {
+  std::optional<text::ChatTemplate> style;
+  std::string eos;
+  if (model.tokenizer) {
+    style = text::detect_chat_template(model.tokenizer->chat_template);
+    if (model.tokenizer->eos) eos = model.tokenizer->tokens[static_cast<size_t>(*model.tokenizer->eos)];
+  }
+  return text::ollama_modelfile("./" + std::filesystem::path(gguf).filename().string(), style, eos);
+}
+
+model::Model block_of_zeros(const model::Model& model, tensor::DType dtype, const RunSettings& settings) {
+  model::Model block = model::block_from_zeros(model, dtype);
+  const nlohmann::json found = {{"method", block.block.method}, {"values", block.block.values}};
+  block.block.provenance =
+      nlohmann::json(io::Provenance{tool_version(), block.block.parent, found.dump(), settings.seed}).dump();
+  return block;
 }
 
 }  // namespace
@@ -42,29 +82,34 @@ nlohmann::json merge(const std::string& model_path, const std::string& adapter_p
   return {{"nonzeros", merged.nonzeros()}, {"parameters", merged.parameters()}, {"bytes", bytes_on_disk(out)}};
 }
 
-nlohmann::json export_model(const std::string& model_path, const std::string& adapter_path, const std::string& format,
-                            const std::string& dtype_name, const std::string& out, const RunSettings& settings,
-                            ProgressSink& sink) {
-  const std::optional<tensor::DType> dtype = tensor::find_dtype(dtype_name);
-  if (!dtype || !(tensor::is_float(*dtype) || (format == "gguf" && tensor::is_quantised(*dtype))))
-    fail(ErrorCode::kUnsupported,
-         "export to {} as {}: supported are f32, f16, bf16 (hf and gguf), q8_0, q4_0, q4_1 (gguf)", format, dtype_name);
-  io::check_output(out, settings.force);
-  model::Model model = load_with_tokenizer_if_any(model_path, settings);
-  if (const std::optional<model::Adapter> adapter = load_fitting_adapter(adapter_path, model, sink))
-    model = model::merge(model, *adapter, "f32");
-  if (format == "gguf") {
+nlohmann::json export_model(const ExportRequest& request, const RunSettings& settings, ProgressSink& sink) {
+  const tensor::DType dtype = export_dtype(request);
+  const std::string modelfile = request.out + ".Modelfile";
+  io::check_output(request.out, settings.force);
+  if (request.modelfile) io::check_output(modelfile, settings.force);
+  model::Model model = load_with_tokenizer_if_any(request.model, settings);
+  const std::optional<model::Adapter> adapter = load_fitting_adapter(request.adapter, model, sink);
+  if (adapter && !request.adapter_only) model = model::merge(model, *adapter, "f32");
+  if (request.format == "gguf") {
     // Written beside the destination, then renamed over it.
-    io::AtomicFolder staging(out + ".export", true);
-    const std::filesystem::path file = staging.path() / "model.gguf";
-    model::export_gguf(model, *dtype, file.string());
-    std::filesystem::rename(file, out);
+    io::AtomicFolder staging(request.out + ".export", true);
+    const std::string file = (staging.path() / "model.gguf").string();
+    if (request.adapter_only)
+      model::export_adapter_gguf(*adapter, model, dtype, file);
+    else
+      model::export_gguf(model, dtype, file);
+    const std::string text = request.modelfile ? modelfile_text(model, request.out) : std::string();
+    std::filesystem::rename(file, request.out);
+    if (request.modelfile) io::write_file_atomic(modelfile, text, settings.force);
   } else {
-    io::AtomicFolder output(out, settings.force);
-    model::export_hf(model, *dtype, output.path().string());
+    io::AtomicFolder output(request.out, settings.force);
+    if (request.format == "hf")
+      model::export_hf(model, dtype, output.path().string());
+    else
+      model::save_block(block_of_zeros(model, dtype, settings), output.path().string());
     output.commit();
   }
-  return {{"bytes", bytes_on_disk(out)}, {"format", format}, {"dtype", dtype_name}};
+  return {{"bytes", bytes_on_disk(request.out)}, {"format", request.format}, {"dtype", request.dtype}};
 }
 
 }  // namespace brick::pipeline

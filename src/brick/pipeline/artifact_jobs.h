@@ -9,10 +9,17 @@ namespace brick::pipeline {
 nlohmann::json merge(const std::string& model, const std::string& adapter, const std::string& values,
                      const std::string& out, const RunSettings& settings, ProgressSink& sink);
 
-// format gguf (a file) or hf (a folder); dtype as the command's help lists. {"bytes"}
-nlohmann::json export_model(const std::string& model, const std::string& adapter, const std::string& format,
-                            const std::string& dtype, const std::string& out, const RunSettings& settings,
-                            ProgressSink& sink);
+struct ExportRequest {
+  std::string model, adapter;  // the adapter, if any, is merged first
+  std::string format;          // gguf (a file), hf or block (folders)
+  std::string dtype;           // as the command's help lists
+  std::string out;
+  bool adapter_only = false;  // the adapter itself as a GGUF
+  bool modelfile = false;     // also <out>.Modelfile, for Ollama
+};
+
+// block: a model pruned elsewhere, its zeros as masks. {"bytes", "format", "dtype"}; bytes are of `out`.
+nlohmann::json export_model(const ExportRequest& request, const RunSettings& settings, ProgressSink& sink);
 
 // Bytes of a file, or of all files in a folder.
 int64_t bytes_on_disk(const std::filesystem::path& path);

@@ -1,0 +1,16 @@
+// A model pruned elsewhere as a block: its exact zeros become masks.
+#pragma once
+
+#include "brick/model/model.h"
+
+namespace brick::model {
+
+// Below this share of zeros in the layers' linear weights a model is no pruned one.
+inline constexpr double kLeastZeros = 0.05;
+
+// Every linear weight of a layer with at least kLeastZeros of zeros becomes a mask and its other values, as `dtype`
+// (f32, f16 or bf16); the rest stays as it is. Error(kInvalidInput) where the model is a block already or has fewer
+// zeros in all, kNumeric naming the weight that is not finite or too large for f16.
+Model block_from_zeros(const Model& model, tensor::DType dtype);
+
+}  // namespace brick::model
