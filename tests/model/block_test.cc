@@ -80,6 +80,7 @@ TEST(Block, KeepsItsSpecAndPartialMasks) {
                  .values = "f32",
                  .parent = "p",
                  .mask_hash = mask_hash(block),
+                 .cut = std::nullopt,
                  .provenance = R"({"seed":1})"};
   const Model back = reloaded(block);
   expect_same_model(block, back);

@@ -1,7 +1,24 @@
+#include <algorithm>
+
 #include "brick/cli/command.h"
 #include "brick/model/load.h"
 
 namespace brick::cli {
+namespace {
+
+// "heads 6-9, kv_heads 2-3, ffn 1024-1536"
+std::string span_of(const std::vector<model::LayerShape>& layers) {
+  const auto of = [&](const char* name, int64_t model::LayerShape::*field) {
+    const auto [least, most] = std::minmax_element(layers.begin(), layers.end(),
+                                                   [&](const auto& a, const auto& b) { return a.*field < b.*field; });
+    return (*least).*field == (*most).*field ? fmt::format("{} {}", name, (*least).*field)
+                                             : fmt::format("{} {}-{}", name, (*least).*field, (*most).*field);
+  };
+  return fmt::format("{}, {}, {}", of("heads", &model::LayerShape::heads), of("kv_heads", &model::LayerShape::kv_heads),
+                     of("ffn", &model::LayerShape::ffn));
+}
+
+}  // namespace
 
 void add_info(CLI::App& app, Globals& globals) {
   struct Options {
@@ -30,6 +47,14 @@ void add_info(CLI::App& app, Globals& globals) {
       if (s.block.is_block())
         out["block"] = {{"method", s.block.method}, {"sparsity", s.block.sparsity}, {"pattern", s.block.pattern},
                         {"values", s.block.values}, {"parent", s.block.parent},     {"mask_hash", s.block.mask_hash}};
+      if (!s.widths.empty()) out["widths"] = span_of(s.widths);
+      for (size_t i = 0; i < s.widths.size(); ++i) {
+        const model::LayerShape& w = s.widths[i];
+        nlohmann::json layer{{"heads", w.heads}, {"kv_heads", w.kv_heads}, {"ffn", w.ffn}};
+        if (s.block.cut) layer["of"] = s.block.cut->layers[i].layer;
+        out["layer_widths"].push_back(layer);
+      }
+      if (s.block.cut) out["block"]["parent_layers"] = s.block.cut->parent_layers;
       print_result(globals, out);
     };
   });

@@ -117,6 +117,7 @@ Adapter make_adapter(const Model& model, LoraConfig config, uint64_t seed) {
   check_config(config);
   config.targets = in_order(std::move(config.targets));
   config.base_fingerprint = fingerprint(model);
+  config.cut_hash = cut_hash(model);
   config.mask_hash = config.masked ? mask_hash(model) : std::string();
   if (config.masked && config.mask_hash.empty())
     fail(ErrorCode::kMismatch, "{}: a masked adapter needs a block, but no weight of this model is masked",
@@ -159,6 +160,9 @@ void check_fits(const Adapter& adapter, const Model& model) {
       fail(ErrorCode::kMismatch, "{} is {} x {}, which an adapter of rank {} with A {} and B {} does not fit",
            weight_name(layer, proj), weight.rows(), weight.cols(), rank, shape_text(pair.a), shape_text(pair.b));
   });
+  if (!adapter.config.cut_hash.empty() && adapter.config.cut_hash != cut_hash(model))
+    fail(ErrorCode::kMismatch, "the adapter belongs to the structured block with cut {}, but this model's is {}",
+         adapter.config.cut_hash.substr(0, 12), model.block.cut ? cut_hash(model).substr(0, 12) : "none");
   if (!adapter.config.masked) return;
   const std::string own = mask_hash(model);
   if (own == adapter.config.mask_hash && !own.empty()) return;

@@ -26,6 +26,7 @@ struct LoraConfig {
   std::vector<Proj> targets{};     // in the order of kProjs
   bool masked = false;             // W x + c (M * BA) x: the delta keeps the block's mask
   std::string mask_hash{};         // of the block that a masked adapter belongs to
+  std::string cut_hash{};          // of the structured block that it was made for; empty: of a whole model, or unknown
   std::string base_fingerprint{};  // of the model it was made on; empty where the maker did not say
 
   float scale() const;  // c
@@ -66,8 +67,8 @@ void for_each_pair(AdapterLike& adapter, Visit&& visit) {
         visit(static_cast<int64_t>(layer), proj, pair);
 }
 
-// Error(kMismatch) naming the matrix if the adapter does not fit: shapes, layers, or a masked adapter on
-// anything but its own block.
+// Error(kMismatch) naming the matrix if the adapter does not fit: shapes, layers, an adapter of another structured
+// block, or a masked one on anything but its own block.
 void check_fits(const Adapter& adapter, const Model& model);
 
 // PEFT folders: adapter_config.json and adapter_model.safetensors (f32, f16 or bf16 read; f32 written). A

@@ -62,6 +62,7 @@ LoraConfig read_config(const json& object, const std::string& what) {
     const JsonFields inner(*brick, what);
     config.masked = inner.flag_or("masked", false);
     config.mask_hash = inner.text_or("mask_hash", "");
+    config.cut_hash = inner.text_or("cut_hash", "");
     config.base_fingerprint = inner.text_or("base_fingerprint", "");
     if (config.masked == config.mask_hash.empty())
       fail(ErrorCode::kInvalidInput, "{}: brick.masked is {}, but brick.mask_hash is '{}'", what, config.masked,
@@ -159,6 +160,10 @@ json config_json(const Adapter& adapter, const std::string& base_name) {
                     {"mask_hash", config.mask_hash},
                     {"base_fingerprint", config.base_fingerprint},
                     {"note", "the delta is scale * mask * (B A): PEFT would leave out the mask"}};
+  if (!config.cut_hash.empty()) {
+    out["brick"]["cut_hash"] = config.cut_hash;
+    out["brick"]["base_fingerprint"] = config.base_fingerprint;
+  }
   return out;
 }
 

@@ -71,6 +71,26 @@ std::vector<LayerShape> read_layers(const JsonFields& section, std::string_view 
   return layers;
 }
 
+// Which layers of the parent there are, and how wide they were; the kept indices are in the tensors.
+std::optional<Cut> read_cut(const JsonFields& section, std::string_view what, const std::vector<LayerShape>& shapes) {
+  if (section.find("parent_layers") == nullptr) return std::nullopt;
+  Cut cut{section.integer("parent_layers"), {}};
+  const json& list = *section.find("layers");
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const std::string where = fmt::format("{}: brick.layers[{}].parent", what, i);
+    const auto parent = list[i].find("parent");
+    if (parent == list[i].end() || !parent->is_object()) fail(ErrorCode::kCorrupt, "{} is no object", where);
+    const JsonFields fields(*parent, where);
+    cut.layers.push_back(
+        {fields.integer("layer"),
+         {fields.integer("heads"), fields.integer("kv_heads"), shapes[i].head_dim, fields.integer("ffn")},
+         {},
+         {},
+         {}});
+  }
+  return cut;
+}
+
 std::vector<float> read_frequencies(const JsonFields& section, std::string_view what, const ModelConfig& config) {
   const json* list = section.find("inverse_frequency");
   if (list == nullptr || !list->is_array() || static_cast<int64_t>(list->size()) != config.head_dim / 2)
@@ -109,6 +129,7 @@ BlockSection read_block_section(const json& config, std::string_view what) {
   out.spec.values = section.text_or("values", "");
   out.spec.parent = section.text_or("parent", "");
   out.spec.mask_hash = section.text_or("mask_hash", "");
+  out.spec.cut = read_cut(section, what, out.layers);
   out.spec.provenance = section.text_or("provenance", "");
   const json* tensors = section.find("tensors");
   if (tensors == nullptr || !tensors->is_object())
@@ -134,6 +155,16 @@ json block_config(const Model& model) {
                                  {"kv_heads", layer.shape.kv_heads},
                                  {"head_dim", layer.shape.head_dim},
                                  {"ffn", layer.shape.ffn}});
+  if (model.block.cut) {
+    section["parent_layers"] = model.block.cut->parent_layers;
+    for (size_t i = 0; i < model.layers.size(); ++i) {
+      const LayerCut& cut = model.block.cut->layers[i];
+      section["layers"][i]["parent"] = {{"layer", cut.layer},
+                                        {"heads", cut.parent.heads},
+                                        {"kv_heads", cut.parent.kv_heads},
+                                        {"ffn", cut.parent.ffn}};
+    }
+  }
   for_each_matrix(model, [&](const std::string& name, const tensor::Matrix& weight) {
     section["tensors"][name] = stored_json(weight);
   });

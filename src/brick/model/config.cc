@@ -91,4 +91,8 @@ std::string weight_name(int64_t layer, Proj proj) {
   return fmt::format("model.layers.{}.{}.weight", layer, module_path(proj));
 }
 
+std::string bias_name(int64_t layer, Proj proj) {
+  return fmt::format("model.layers.{}.{}.bias", layer, module_path(proj));
+}
+
 }  // namespace brick::model

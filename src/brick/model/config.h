@@ -45,5 +45,6 @@ std::string_view name(Proj proj);         // "q_proj"
 std::string_view module_path(Proj proj);  // "self_attn.q_proj"
 std::optional<Proj> find_proj(std::string_view name);
 std::string weight_name(int64_t layer, Proj proj);  // "model.layers.0.self_attn.q_proj.weight"
+std::string bias_name(int64_t layer, Proj proj);    // "model.layers.0.self_attn.o_proj.bias"
 
 }  // namespace brick::model

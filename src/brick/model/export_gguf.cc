@@ -99,6 +99,8 @@ void export_gguf(const Model& model, DType dtype, const std::string& file, bool 
     const Layer& layer = model.layers[i];
     add_vector(writer, gguf_name(index, "attn_norm"), layer.attention_norm);
     add_vector(writer, gguf_name(index, "ffn_norm"), layer.ffn_norm);
+    if (!layer.o_bias.empty()) add_vector(writer, gguf_bias_name(index, Proj::kO), layer.o_bias);
+    if (!layer.down_bias.empty()) add_vector(writer, gguf_bias_name(index, Proj::kDown), layer.down_bias);
     for (Proj proj : kProjs)
       add_matrix(writer, gguf_name(index, proj), layer[proj], mixture.layers[i][static_cast<size_t>(proj)],
                  proj == Proj::kQ || proj == Proj::kK ? layer.shape.head_dim : 0);

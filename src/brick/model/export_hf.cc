@@ -39,6 +39,9 @@ ModelConfig common_config(const Model& model) {
            "wants "
            "them alike: export it as GGUF instead",
            i, s.heads, s.kv_heads, s.ffn);
+    if (!model.layers[i].o_bias.empty() || !model.layers[i].down_bias.empty())
+      fail(ErrorCode::kUnsupported,
+           "layer {} has biases, as FLAP gives them; config.json cannot say which: export it as GGUF instead", i);
   }
   config.heads = first.heads;
   config.kv_heads = first.kv_heads;

@@ -22,6 +22,9 @@ inline std::string gguf_name(int64_t layer, std::string_view tensor) {
 inline std::string gguf_name(int64_t layer, Proj proj) {
   return gguf_name(layer, kGgufProjections[static_cast<size_t>(proj)]);
 }
+inline std::string gguf_bias_name(int64_t layer, Proj proj) {
+  return fmt::format("blk.{}.{}.bias", layer, kGgufProjections[static_cast<size_t>(proj)]);
+}
 
 // llama.cpp turns neighbouring dimensions of a head, so its converter interleaves the two halves: its row 2i
 // + j of a head is our row j hd/2 + i (convert_hf_to_gguf.py, LlamaModel.permute). Whole rows move, so

@@ -26,7 +26,8 @@ struct ModelSummary {
   int64_t parameters = 0, nonzeros = 0, bytes = 0;
   int64_t layers = 0, hidden = 0, heads = 0, kv_heads = 0, ffn = 0, vocab = 0;
   std::map<std::string, int64_t> tensors_by_dtype;
-  BlockSpec block;
+  std::vector<LayerShape> widths;  // of each layer, where they differ or were cut
+  BlockSpec block;                 // without the kept indices
 };
 // `scan` counts the exact zeros of every weight instead of trusting the headers.
 ModelSummary summarise(const std::string& path, bool scan);

@@ -18,6 +18,13 @@ tensor::TensorView read(const Set& set, const std::string& name, tensor::DType d
   return view;
 }
 
+std::vector<int32_t> read_indices(const Set& set, const std::string& name, int64_t count) {
+  const tensor::TensorView view = read(set, name, tensor::DType::kI32, {count});
+  std::vector<int32_t> indices(static_cast<size_t>(count));
+  std::memcpy(indices.data(), view.bytes.data(), view.bytes.size());
+  return indices;
+}
+
 // The mask's words, copied where the file does not align them; `keep` then owns the copy too.
 const uint64_t* aligned_words(std::span<const std::byte> bytes, std::shared_ptr<const void>& keep) {
   if (reinterpret_cast<uintptr_t>(bytes.data()) % alignof(uint64_t) == 0)
@@ -91,9 +98,21 @@ Model load_block_weights(const std::string& folder, const nlohmann::json& config
     return load_norm(set->name(), name, set->tensor(name));
   };
 
+  const auto bias = [&](const std::string& name) {
+    return set->find_tensor(name) != nullptr ? norm(name) : std::vector<float>();
+  };
+
   Model model;
   model.config = std::move(section.config);
   model.block = std::move(section.spec);
+  const auto read_cut = [&](int64_t layer, const LayerShape& shape) {
+    LayerCut& cut = model.block.cut->layers[static_cast<size_t>(layer)];
+    const std::array<std::string, 3> names = kept_names(layer);
+    cut.heads = read_indices(set, names[0], shape.heads);
+    cut.kv_heads = read_indices(set, names[1], shape.kv_heads);
+    cut.neurons = read_indices(set, names[2], shape.ffn);
+    known.insert(known.end(), names.begin(), names.end());
+  };
   model.embedding = matrix("model.embed_tokens.weight", false);
   if (!model.config.tied_head) model.own_head = matrix("lm_head.weight", false);
   model.final_norm = norm("model.norm.weight");
@@ -103,9 +122,13 @@ Model load_block_weights(const std::string& folder, const nlohmann::json& config
     layer.attention_norm = norm(attention_norm_name(i));
     layer.ffn_norm = norm(ffn_norm_name(i));
     for (Proj proj : kProjs) layer[proj] = matrix(weight_name(i, proj), true);
+    layer.o_bias = bias(bias_name(i, Proj::kO));
+    layer.down_bias = bias(bias_name(i, Proj::kDown));
+    if (model.block.cut) read_cut(i, layer.shape);
     model.layers.push_back(std::move(layer));
   }
   refuse_others(*set, known);
+  if (model.block.cut) check_cut(*model.block.cut, section.layers, folder);
   model.drop_pages = [set] { set->drop_pages(); };
   if (const std::string found = mask_hash(model); found != model.block.mask_hash)
     fail(ErrorCode::kCorrupt, "{}: the masks hash to '{}', but config.json says '{}': the block was altered", folder,

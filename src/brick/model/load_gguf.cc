@@ -24,12 +24,14 @@ void refuse_other_tensors(const io::GgufFile& file, int64_t layers) {
     for (Proj proj : kProjs) known.insert(gguf_name(i, proj));
     known.insert(gguf_name(i, "attn_norm"));
     known.insert(gguf_name(i, "ffn_norm"));
+    for (Proj proj : {Proj::kO, Proj::kDown}) known.insert(gguf_bias_name(i, proj));
   }
   for (const io::GgufTensorInfo& tensor : file.tensors())
     if (!known.contains(tensor.name))
-      fail(ErrorCode::kUnsupported,
-           "{}: tensor {} is no part of a llama without biases and experts; such models are not supported", file.name(),
-           tensor.name);
+      fail(
+          ErrorCode::kUnsupported,
+          "{}: tensor {} is no part of a llama without experts and biases of its inputs; such models are not supported",
+          file.name(), tensor.name);
 }
 
 }  // namespace
@@ -44,6 +46,10 @@ Model load_gguf_weights(const io::GgufFile& file) {
   };
   const auto norm = [&](const std::string& name) { return load_norm(file.name(), name, file.tensor(name)); };
 
+  const auto bias = [&](const std::string& name) {
+    return file.find_tensor(name) != nullptr ? norm(name) : std::vector<float>();
+  };
+
   model.embedding = matrix("token_embd.weight");
   if (!model.config.tied_head) model.own_head = matrix("output.weight");
   model.final_norm = norm("output_norm.weight");
@@ -53,6 +59,8 @@ Model load_gguf_weights(const io::GgufFile& file) {
     layer.shape = {shape.heads[index], shape.kv_heads[index], model.config.head_dim, shape.ffn[index]};
     layer.attention_norm = norm(gguf_name(i, "attn_norm"));
     layer.ffn_norm = norm(gguf_name(i, "ffn_norm"));
+    layer.o_bias = bias(gguf_bias_name(i, Proj::kO));
+    layer.down_bias = bias(gguf_bias_name(i, Proj::kDown));
     for (Proj proj : kProjs) {
       layer[proj] = matrix(gguf_name(i, proj));
       if (proj != Proj::kQ && proj != Proj::kK) continue;

@@ -41,4 +41,10 @@ std::string ffn_norm_name(int64_t layer) {
   return fmt::format("model.layers.{}.post_attention_layernorm.weight", layer);
 }
 
+std::array<std::string, 3> kept_names(int64_t layer) {
+  return {fmt::format("model.layers.{}.self_attn.kept_heads", layer),
+          fmt::format("model.layers.{}.self_attn.kept_kv_heads", layer),
+          fmt::format("model.layers.{}.mlp.kept_neurons", layer)};
+}
+
 }  // namespace brick::model

@@ -33,4 +33,7 @@ void refuse_others(const io::SafetensorsSet& set, const std::vector<std::string>
 std::string attention_norm_name(int64_t layer);
 std::string ffn_norm_name(int64_t layer);
 
+// Names in a block's file of the kept query heads, key/value heads and neurons of a layer.
+std::array<std::string, 3> kept_names(int64_t layer);
+
 }  // namespace brick::model

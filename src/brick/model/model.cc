@@ -23,10 +23,12 @@ void for_each_weight(const Model& model, Visit&& visit) {
     for (const tensor::Matrix& weight : layer.projections) visit(weight);
 }
 
-int64_t norm_parameters(const Model& model) {
+// Norms and biases.
+int64_t vector_parameters(const Model& model) {
   auto count = static_cast<int64_t>(model.final_norm.size());
   for (const Layer& layer : model.layers)
-    count += static_cast<int64_t>(layer.attention_norm.size() + layer.ffn_norm.size());
+    for (const std::vector<float>* values : {&layer.attention_norm, &layer.ffn_norm, &layer.o_bias, &layer.down_bias})
+      count += static_cast<int64_t>(values->size());
   return count;
 }
 
@@ -44,7 +46,7 @@ void check_matrix(const tensor::Matrix& weight, const std::string& name, int64_t
          weight.cols(), rows, cols);
 }
 
-void check_norm(const std::vector<float>& weight, const std::string& name, int64_t size) {
+void check_vector(const std::vector<float>& weight, const std::string& name, int64_t size) {
   if (static_cast<int64_t>(weight.size()) != size)
     fail(ErrorCode::kCorrupt, "{} has {} values, but the configuration asks for {}", name, weight.size(), size);
 }
@@ -64,20 +66,22 @@ void check_layer(const ModelConfig& config, const Layer& layer, int64_t index) {
     const auto& [rows, cols] = shapes[static_cast<size_t>(proj)];
     check_matrix(layer[proj], weight_name(index, proj), rows, cols);
   }
-  check_norm(layer.attention_norm, fmt::format("model.layers.{}.input_layernorm.weight", index), d);
-  check_norm(layer.ffn_norm, fmt::format("model.layers.{}.post_attention_layernorm.weight", index), d);
+  check_vector(layer.attention_norm, fmt::format("model.layers.{}.input_layernorm.weight", index), d);
+  check_vector(layer.ffn_norm, fmt::format("model.layers.{}.post_attention_layernorm.weight", index), d);
+  if (!layer.o_bias.empty()) check_vector(layer.o_bias, bias_name(index, Proj::kO), d);
+  if (!layer.down_bias.empty()) check_vector(layer.down_bias, bias_name(index, Proj::kDown), d);
 }
 
 }  // namespace
 
 int64_t Model::parameters() const {
-  int64_t count = norm_parameters(*this);
+  int64_t count = vector_parameters(*this);
   for_each_weight(*this, [&](const tensor::Matrix& weight) { count += weight.rows() * weight.cols(); });
   return count;
 }
 
 int64_t Model::nonzeros() const {
-  int64_t count = norm_parameters(*this);
+  int64_t count = vector_parameters(*this);
   for_each_weight(*this, [&](const tensor::Matrix& weight) { count += weight.nonzeros(); });
   return count;
 }
@@ -90,7 +94,7 @@ int64_t Model::linear_parameters() const {
 }
 
 int64_t Model::weight_bytes() const {
-  int64_t bytes = norm_parameters(*this) * static_cast<int64_t>(sizeof(float));
+  int64_t bytes = vector_parameters(*this) * static_cast<int64_t>(sizeof(float));
   for_each_weight(*this, [&](const tensor::Matrix& weight) { bytes += weight.bytes(); });
   return bytes;
 }
@@ -136,7 +140,7 @@ void check_shapes(const Model& model) {
   if (static_cast<int64_t>(model.layers.size()) != config.layers)
     fail(ErrorCode::kCorrupt, "{} layers, but the configuration asks for {}", model.layers.size(), config.layers);
   for (size_t i = 0; i < model.layers.size(); ++i) check_layer(config, model.layers[i], static_cast<int64_t>(i));
-  check_norm(model.final_norm, "model.norm.weight", config.hidden);
+  check_vector(model.final_norm, "model.norm.weight", config.hidden);
 }
 
 }  // namespace brick::model

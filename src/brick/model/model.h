@@ -15,14 +15,10 @@
 
 namespace brick::model {
 
-// A layer's own widths: blocks may differ from layer to layer.
-struct LayerShape {
-  int64_t heads = 0, kv_heads = 0, head_dim = 0, ffn = 0;
-};
-
 struct Layer {
   LayerShape shape;
   std::vector<float> attention_norm, ffn_norm;  // [D]
+  std::vector<float> o_bias, down_bias;         // [D], added to the outputs of o and down; empty where there is none
   // q [H hd, D], k v [K hd, D], o [D, H hd], gate up [F, D], down [D, F]
   std::array<tensor::Matrix, kProjCount> projections;
 

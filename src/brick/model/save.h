@@ -15,7 +15,7 @@ namespace brick::model {
 void save_block(const Model& model, const std::string& folder);
 
 // For transformers: dense, zeros written out. dtype f32, f16 or bf16. Error(kUnsupported) for layers of
-// different widths and rotary frequencies that config.json cannot say.
+// different widths, biases and rotary frequencies that config.json cannot say.
 void export_hf(const Model& model, tensor::DType dtype, const std::string& folder);
 
 // For llama.cpp: general.architecture llama, rows of Q and K in its order. dtype f32, f16, bf16, q8_0, q4_0,

@@ -12,9 +12,14 @@ namespace {
 
 using tensor::DType;
 
-void add_norm(io::SafetensorsWriter& writer, const std::string& name, const std::vector<float>& values) {
+void add_vector(io::SafetensorsWriter& writer, const std::string& name, const std::vector<float>& values) {
   writer.add_tensor(name, DType::kF32, {static_cast<int64_t>(values.size())},
                     io::source_of(std::as_bytes(std::span(values))));
+}
+
+void add_kept(io::SafetensorsWriter& writer, const std::string& name, const std::vector<int32_t>& indices) {
+  writer.add_tensor(name, DType::kI32, {static_cast<int64_t>(indices.size())},
+                    io::source_of(std::as_bytes(std::span(indices))));
 }
 
 void add_values(io::SafetensorsWriter& writer, const std::string& name, const tensor::SparseMatrix& weight) {
@@ -54,10 +59,20 @@ void save_block(const Model& model, const std::string& folder) {
       add_dense(writer, name, weight);
   });
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    add_norm(writer, attention_norm_name(static_cast<int64_t>(i)), model.layers[i].attention_norm);
-    add_norm(writer, ffn_norm_name(static_cast<int64_t>(i)), model.layers[i].ffn_norm);
+    const auto index = static_cast<int64_t>(i);
+    const Layer& layer = model.layers[i];
+    add_vector(writer, attention_norm_name(index), layer.attention_norm);
+    add_vector(writer, ffn_norm_name(index), layer.ffn_norm);
+    if (!layer.o_bias.empty()) add_vector(writer, bias_name(index, Proj::kO), layer.o_bias);
+    if (!layer.down_bias.empty()) add_vector(writer, bias_name(index, Proj::kDown), layer.down_bias);
+    if (!model.block.cut) continue;
+    const LayerCut& cut = model.block.cut->layers[i];
+    const std::array<std::string, 3> names = kept_names(index);
+    add_kept(writer, names[0], cut.heads);
+    add_kept(writer, names[1], cut.kv_heads);
+    add_kept(writer, names[2], cut.neurons);
   }
-  add_norm(writer, "model.norm.weight", model.final_norm);
+  add_vector(writer, "model.norm.weight", model.final_norm);
   writer.write(path / "model.safetensors");
   io::write_json_file(path / "config.json", block_config(model));
   write_tokenizer_files(model, folder);

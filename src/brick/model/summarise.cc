@@ -60,6 +60,18 @@ void describe(const ModelConfig& config, ModelSummary& summary) {
   summary.vocab = config.vocab;
 }
 
+// Where layers differ, the widest counts.
+void describe_layers(const std::vector<LayerShape>& layers, bool cut, ModelSummary& summary) {
+  for (const LayerShape& layer : layers)
+    if (cut || layer != layers.front()) summary.widths = layers;
+  summary.heads = summary.kv_heads = summary.ffn = 0;
+  for (const LayerShape& layer : layers) {
+    summary.heads = std::max(summary.heads, layer.heads);
+    summary.kv_heads = std::max(summary.kv_heads, layer.kv_heads);
+    summary.ffn = std::max(summary.ffn, layer.ffn);
+  }
+}
+
 void summarise_gguf(const std::string& path, ModelSummary& summary) {
   const io::GgufFile file = io::GgufFile::open(path);
   describe(read_gguf_shape(file).config, summary);
@@ -90,6 +102,7 @@ void summarise_hf(const std::string& path, const nlohmann::json& json, ModelSumm
 void summarise_block(const std::string& path, const nlohmann::json& json, ModelSummary& summary) {
   BlockSection section = read_block_section(json, path + "/config.json");
   describe(section.config, summary);
+  describe_layers(section.layers, section.spec.cut.has_value(), summary);
   summary.block = std::move(section.spec);
   const io::SafetensorsSet set = io::SafetensorsSet::open(path);
   const auto bytes_of = [&](const std::string& name) {
@@ -104,7 +117,7 @@ void summarise_block(const std::string& path, const nlohmann::json& json, ModelS
   }
   for (const std::string& name : set.names()) {
     const io::SafetensorInfo& tensor = *set.find_tensor(name);
-    if (!name.ends_with("norm.weight")) continue;
+    if (!name.ends_with("norm.weight") && !name.ends_with(".bias")) continue;
     const int64_t count = tensor::element_count(tensor.shape);
     tally.add(lower(tensor.dtype), count, count, static_cast<int64_t>(tensor.bytes), false);
   }
@@ -127,14 +140,16 @@ int64_t scan_nonzeros(const Model& model) {
       nonzeros += count_nonzeros(piece.data(), static_cast<int64_t>(piece.size()));
     }
   });
-  const auto norm = [&](const std::vector<float>& values) {
+  const auto vector = [&](const std::vector<float>& values) {
     nonzeros += count_nonzeros(values.data(), static_cast<int64_t>(values.size()));
   };
   for (const Layer& layer : model.layers) {
-    norm(layer.attention_norm);
-    norm(layer.ffn_norm);
+    vector(layer.attention_norm);
+    vector(layer.ffn_norm);
+    vector(layer.o_bias);
+    vector(layer.down_bias);
   }
-  norm(model.final_norm);
+  vector(model.final_norm);
   return nonzeros;
 }
 

@@ -27,6 +27,12 @@ MatView rows(Tensor& tensor, int64_t count, int64_t cols) { return {tensor.f32()
 int64_t query_width(const LayerShape& shape) { return shape.heads * shape.head_dim; }
 int64_t key_width(const LayerShape& shape) { return shape.kv_heads * shape.head_dim; }
 
+// Where there is one.
+void add_bias(const std::vector<float>& bias, MatView y) {
+  if (bias.empty()) return;
+  for (int64_t t = 0; t < y.rows; ++t) kernels::axpy(1.0f, bias.data(), y.row(t), y.cols);
+}
+
 void copy(ConstMatView from, MatView to) {
   for (int64_t t = 0; t < from.rows; ++t)
     std::memcpy(to.row(t), from.row(t), static_cast<size_t>(from.cols) * sizeof(float));
@@ -241,6 +247,7 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   }
   if (hook) hook(index, Proj::kO, attended);
   project(index, Proj::kO, use, tape, attended, 1.0f, x);
+  add_bias(layer.o_bias, x);
 
   copy(x, rows(tape.middle, count));
   kernels::rms_norm(x, layer.ffn_norm.data(), model_.config.norm_eps, normed, tape.ffn_rms.data());
@@ -251,25 +258,25 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   kernels::swiglu(gate, up, ffn);
   if (hook) hook(index, Proj::kDown, ffn);
   project(index, Proj::kDown, use, tape, ffn, 1.0f, x);
+  add_bias(layer.down_bias, x);
   if (cut) scatter(queries.spans, whole_x);
 }
 
 void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, LayerTape& tape, MatView dx, bool need_input,
-                                     Adapter* gradients, const WeightGradients& weight_gradients) {
+                                     Adapter* gradients, const GradientHook& hook) {
   const Layer& layer = model_.layers[static_cast<size_t>(index)];
   const LayerShape& shape = layer.shape;
   const bool cut = is_cut(index);
   const Layout& queries = cut ? read_ : layout_;
   const int64_t all = dx.rows, count = queries.rows();
   const auto back = [&](Proj proj, ConstMatView x, ConstMatView dy, float beta, MatView d_input) {
+    if (hook) hook(index, proj, x, dy);
     const Branch b = branch(index, proj, use);
     LoraPair* gradient = gradients != nullptr ? &gradients->at(index, proj) : nullptr;
     Tensor& hidden = tape.hidden[static_cast<size_t>(proj)];
     project_backward(context_, layer[proj], b, x,
                      b.pair != nullptr ? rows(hidden, x.rows, use.adapter->config.rank) : MatView(), dy, beta, d_input,
                      gradient != nullptr && gradient->present() ? gradient : nullptr);
-    const MatView weight_gradient = weight_gradients[static_cast<size_t>(proj)];
-    if (weight_gradient.data != nullptr) kernels::weight_gradient(context_, dy, x, weight_gradient);
   };
   if (cut) gather(queries.spans, dx);
   const MatView whole_dx = dx;
@@ -359,6 +366,16 @@ void Transformer::backward(const TokenBatch& batch, const AdapterUse& use, MatVi
   BRICK_ASSERT(trainable_ && use.adapter != nullptr);
   int64_t lowest = model_.config.layers;
   for_each_pair(*use.adapter, [&](int64_t layer, Proj, const LoraPair&) { lowest = std::min(lowest, layer); });
+  run_backward(batch, use, lowest, d_hidden, &gradients, {});
+}
+
+void Transformer::backward(const TokenBatch& batch, MatView d_hidden, const GradientHook& hook) {
+  BRICK_ASSERT(trainable_);
+  run_backward(batch, {}, 0, d_hidden, nullptr, hook);
+}
+
+void Transformer::run_backward(const TokenBatch& batch, const AdapterUse& use, int64_t lowest, MatView d_hidden,
+                               Adapter* gradients, const GradientHook& hook) {
   const auto count = static_cast<int64_t>(batch.ids.size());
   for (int64_t l = model_.config.layers - 1; l >= lowest; --l) {
     if (!inputs_.empty()) {
@@ -366,7 +383,7 @@ void Transformer::backward(const TokenBatch& batch, const AdapterUse& use, MatVi
       copy(rows(inputs_[static_cast<size_t>(l)], count), x);
       run_layer(l, use, tape_of(l), x, nullptr, {});
     }
-    run_layer_backward(l, use, tape_of(l), d_hidden, l > lowest, &gradients, {});
+    run_layer_backward(l, use, tape_of(l), d_hidden, l > lowest, gradients, hook);
   }
 }
 
@@ -377,7 +394,11 @@ void Transformer::layer_forward(int64_t layer, std::span<const int64_t> offsets,
 
 void Transformer::layer_backward(int64_t layer, MatView dx, bool need_input, const WeightGradients& gradients) {
   BRICK_ASSERT(trainable_);
-  run_layer_backward(layer, {}, tape_of(layer), dx, need_input, nullptr, gradients);
+  run_layer_backward(layer, {}, tape_of(layer), dx, need_input, nullptr,
+                     [&](int64_t, Proj proj, ConstMatView x, ConstMatView dy) {
+                       const MatView gradient = gradients[static_cast<size_t>(proj)];
+                       if (gradient.data != nullptr) kernels::weight_gradient(context_, dy, x, gradient);
+                     });
 }
 
 }  // namespace brick::model

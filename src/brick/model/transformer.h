@@ -63,6 +63,10 @@ struct KvCache {
 // (kGate), down. Views are valid during the call.
 using InputHook = std::function<void(int64_t layer, Proj proj, tensor::ConstMatView x)>;
 
+// Sees the input x [T, in] of each linear weight and the gradient dy [T, out] of its output, so that the weight's own
+// gradient is dy^T x (kernels::weight_gradient). Views are valid during the call.
+using GradientHook = std::function<void(int64_t layer, Proj proj, tensor::ConstMatView x, tensor::ConstMatView dy)>;
+
 // Owns all buffers of a run, planned once for `max_tokens`. The model and context must outlive it.
 class Transformer {
  public:
@@ -84,6 +88,8 @@ class Transformer {
   // After forward() with the same batch and use: accumulates into `gradients`. `d_hidden` [T, D] = dL/d(forward's
   // result) is overwritten.
   void backward(const TokenBatch& batch, const AdapterUse& use, tensor::MatView d_hidden, Adapter& gradients);
+  // The same without an adapter, down to the first layer, for gradients of the weights.
+  void backward(const TokenBatch& batch, tensor::MatView d_hidden, const GradientHook& hook);
 
   // Piecewise, for pruning layer by layer. Each changes x [T, D] in place.
   void embed(std::span<const int32_t> ids, tensor::MatView x) const;
@@ -110,7 +116,9 @@ class Transformer {
   void run_layer(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView x, KvCache* cache,
                  const InputHook& hook);
   void run_layer_backward(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView dx, bool need_input,
-                          Adapter* gradients, const WeightGradients& weight_gradients);
+                          Adapter* gradients, const GradientHook& hook);
+  void run_backward(const TokenBatch& batch, const AdapterUse& use, int64_t lowest, tensor::MatView d_hidden,
+                    Adapter* gradients, const GradientHook& hook);
   Branch branch(int64_t layer, Proj proj, const AdapterUse& use) const;
   void project(int64_t layer, Proj proj, const AdapterUse& use, LayerTape& tape, tensor::ConstMatView x, float beta,
                tensor::MatView y);

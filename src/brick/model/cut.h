@@ -1,0 +1,58 @@
+// Which parts of its parent a structured block has, by their places there. Weights of whole structures are gone from
+// such a block, unlike those that a mask drops.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "brick/model/config.h"
+
+namespace brick::model {
+
+struct Model;
+
+// A layer's own widths: blocks may differ from layer to layer.
+struct LayerShape {
+  int64_t heads = 0, kv_heads = 0, head_dim = 0, ffn = 0;
+
+  bool operator==(const LayerShape&) const = default;
+};
+
+struct LayerCut {
+  int64_t layer = 0;  // the parent's layer
+  LayerShape parent;  // its widths
+  // Kept query heads [H], key/value heads [K] and feed-forward neurons [F], ascending. Query heads stay with the
+  // key/value head that they had.
+  std::vector<int32_t> heads, kv_heads, neurons;
+};
+
+// A block's own cut (BlockSpec) counts in its first parent, that nothing was cut from, however often it was cut since.
+struct Cut {
+  int64_t parent_layers = 0;
+  std::vector<LayerCut> layers;  // one a layer of the block; the parent's layers ascend
+};
+
+// The cut that leaves everything, in the model's own numbers.
+Cut whole_cut(const Model& model);
+
+// What `cut` leaves of the model. In it, kept weights are held as `values` says: f32, bf16, q4 (dense Q4_1), or keep:
+// as the model has them. The result's BlockSpec has its cut, composed with the model's own, and nothing else. Errors:
+// kUnsupported, naming the weight, where "keep" would have to take quantised blocks of a row apart, rows are no whole
+// number of q4's blocks, or a weight that is to be cut is masked; kInvalidInput for other `values`.
+Model slice(const Model& model, const Cut& cut, const std::string& values);
+
+// Error(kCorrupt), prefixed by `what`, unless the cut gives layers of these shapes: every index within the parent's
+// width, ascending, as many as the layer is wide.
+void check_cut(const Cut& cut, std::span<const LayerShape> shapes, const std::string& what);
+
+// Kept rows or columns of the parent's matrix; none: all of them, as the model's width is never cut.
+std::optional<std::vector<int32_t>> kept_rows(const LayerCut& cut, Proj proj);
+std::optional<std::vector<int32_t>> kept_cols(const LayerCut& cut, Proj proj);
+
+// SHA-256 over the cut in decimal (docs/block-format.md); empty where there is none.
+std::string cut_hash(const Model& model);
+
+}  // namespace brick::model
