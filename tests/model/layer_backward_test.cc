@@ -14,12 +14,12 @@ namespace {
 // The same float32 products in another order.
 constexpr float kGradientTolerance = 2e-5f;
 
-struct Run {
+struct Case {
   std::vector<int32_t> ids{1, 5, 9, 3, 7, 50, 60, 70, 80, 90, 11};
   std::vector<int64_t> offsets{0, 4, 11};
   tensor::Tensor d_out = tensor::matrix(11, 32);
 
-  Run() {
+  Case() {
     Rng rng(4);
     for (int64_t i = 0; i < d_out.size(); ++i) d_out.f32()[i] = static_cast<float>(rng.normal());
   }
@@ -44,7 +44,7 @@ std::pair<float, float> compare(const std::array<tensor::Tensor, kProjCount>& we
 
 TEST(LayerBackward, EqualsTheWholeModelsLayerByLayer) {
   const Model model = tiny_model();
-  Run run;
+  const Case run;
   kernels::Context context;
   LoraConfig config;
   config.rank = 4;
