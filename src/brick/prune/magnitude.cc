@@ -21,20 +21,7 @@ MatrixOutcome prune_magnitude(const MatrixProblem& problem) {
     for (int64_t r = begin; r < end; ++r)
       for (int64_t c = 0; c < cols; ++c) scores[static_cast<size_t>(r * cols + c)] = std::fabs(weight(r, c));
   });
-  MatrixOutcome out{all_kept(rows, cols), false, {}};
-  const bool whole = problem.pattern.unstructured();
-  const float threshold = whole ? kth_smallest(scores, share_of(rows * cols, problem.sparsity)) : 0.0f;
-  parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const std::span row =
-          std::span<const float>(scores).subspan(static_cast<size_t>(r * cols), static_cast<size_t>(cols));
-      if (whole)
-        drop_up_to(row, threshold, r, 0, out.mask);
-      else
-        drop_lowest_of_groups(row, problem.pattern, r, out.mask);
-    }
-  });
-  return out;
+  return {keep_highest(scores, rows, cols, problem.pattern, problem.sparsity), false, {}};
 }
 
 }  // namespace brick::prune

@@ -5,11 +5,13 @@
 #include <vector>
 
 #include "brick/base/error.h"
+#include "brick/base/parallel.h"
 
 namespace brick::prune {
 namespace {
 
 constexpr int kDigitBits = 16;
+constexpr int64_t kRowGrain = 16;
 
 uint32_t key_of(float score) { return std::bit_cast<uint32_t>(score) & 0x7fffffffu; }  // -0 counts as 0
 
@@ -80,6 +82,23 @@ void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern
     for (int64_t c = 0; c < pattern.group; ++c)
       if ((dropped >> c & 1u) != 0) mask.set(row, begin + c, false);
   }
+}
+
+tensor::Mask keep_highest(std::span<const float> scores, int64_t rows, int64_t cols, const Pattern& pattern,
+                          double sparsity) {
+  tensor::Mask mask = all_kept(rows, cols);
+  const bool whole = pattern.unstructured();
+  const float threshold = whole ? kth_smallest(scores, share_of(rows * cols, sparsity)) : 0.0f;
+  parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const auto row = scores.subspan(static_cast<size_t>(r * cols), static_cast<size_t>(cols));
+      if (whole)
+        drop_up_to(row, threshold, r, 0, mask);
+      else
+        drop_lowest_of_groups(row, pattern, r, mask);
+    }
+  });
+  return mask;
 }
 
 }  // namespace brick::prune

@@ -28,6 +28,11 @@ void drop_lowest(std::span<const float> scores, int64_t count, int64_t row, tens
 // Drops the pattern's lowest of each whole group of a row's scores.
 void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern, int64_t row, tensor::Mask& mask);
 
+// The mask of a whole matrix from its scores [rows, cols]: drops what is not above the int(n sparsity)-th smallest of
+// all, or each group's lowest for n:m.
+tensor::Mask keep_highest(std::span<const float> scores, int64_t rows, int64_t cols, const Pattern& pattern,
+                          double sparsity);
+
 // True for the `drop` lowest of one group.
 uint64_t lowest_of_group(const float* scores, const Pattern& pattern);
 
