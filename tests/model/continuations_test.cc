@@ -28,7 +28,7 @@ ContinuationScore whole(const Model& model, const AdapterUse& use, const std::ve
   ids.insert(ids.end(), continuation.begin(), continuation.end());
   const auto count = static_cast<int64_t>(ids.size()), vocab = model.config.vocab;
   kernels::Context context;
-  Transformer transformer(model, context, count, use.adapter != nullptr ? use.adapter->config.rank : 0);
+  Transformer transformer(model, context, count);
   const int64_t offsets[] = {0, count};
   const tensor::MatView hidden = transformer.forward({ids, offsets}, use);
   tensor::Tensor z = tensor::matrix(count, vocab);

@@ -30,7 +30,7 @@ const std::vector<int32_t> kIds{1, 17, 40, 5, 9, 33, 2, 61};
 
 tensor::Tensor logits_of(const Model& model, const AdapterUse& use = {}) {
   kernels::Context context;
-  Transformer transformer(model, context, 8, use.adapter != nullptr ? use.adapter->config.rank : 0);
+  Transformer transformer(model, context, 8);
   const std::vector<int64_t> offsets{0, 8};
   tensor::Tensor out = tensor::matrix(8, model.config.vocab);
   logits(context, model, transformer.forward({kIds, offsets}, use), out.mat());
@@ -170,7 +170,7 @@ TEST(CutBlock, TrainsAndMergesAnAdapter) {
   const std::vector<ScoredToken> scored = scored_tokens(kIds, supervised, offsets);
   kernels::Context context;
   const auto loss = [&](Adapter* gradients) {
-    Transformer transformer(block, context, 8, 2, true);
+    Transformer transformer(block, context, 8, true);
     const TokenBatch batch{kIds, offsets};
     const AdapterUse use{.adapter = &adapter};
     const tensor::MatView hidden = transformer.forward(batch, use);

@@ -51,13 +51,13 @@ TEST(LayerBackward, EqualsTheWholeModelsLayerByLayer) {
   config.targets.assign(kProjs.begin(), kProjs.end());
   const Adapter adapter = make_adapter(model, config, 1);
   Adapter gradients = zeros_like(adapter);
-  Transformer whole(model, context, 11, config.rank, true);
+  Transformer whole(model, context, 11, true);
   const AdapterUse use{&adapter};
   whole.forward({run.ids, run.offsets}, use);
   tensor::Tensor d_hidden = run.d_out.clone();
   whole.backward({run.ids, run.offsets}, use, d_hidden.mat(), gradients);
 
-  Transformer one(model, context, 11, 0, true, Activations::kOneLayer);
+  Transformer one(model, context, 11, true, Activations::kOneLayer);
   tensor::Tensor first = tensor::matrix(11, 32), second = tensor::matrix(11, 32);
   one.embed(run.ids, first.mat());
   std::memcpy(second.f32(), first.f32(), first.bytes().size());

@@ -36,7 +36,7 @@ inline LossAndGradients loss_and_gradients(const model::Model& model, const mode
   if (cut) tokens.first_read = first_read;
 
   kernels::Context context;
-  model::Transformer transformer(model, context, batch.tokens(), use.adapter->config.rank, true, activations);
+  model::Transformer transformer(model, context, batch.tokens(), true, activations);
   LossAndGradients result{0, zeros_like(*use.adapter)};
   std::vector<float> losses(scored.size());
   const tensor::MatView hidden = transformer.forward(tokens, use);
@@ -56,7 +56,7 @@ inline double mean_loss(const model::Model& model, const model::AdapterUse& use,
   const data::Batch batch = data::make_batch(sequences, all);
   const auto scored = model::scored_tokens(batch.ids, batch.supervised, batch.offsets);
   kernels::Context context;
-  model::Transformer transformer(model, context, batch.tokens(), use.adapter->config.rank);
+  model::Transformer transformer(model, context, batch.tokens());
   std::vector<float> losses(scored.size());
   const auto first_read = model::first_read_rows(scored, batch.offsets);
   model::token_losses(context, model, transformer.forward({batch.ids, batch.offsets, first_read}, use), scored, losses);

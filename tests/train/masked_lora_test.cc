@@ -98,9 +98,9 @@ struct Layer {
   Tensor dropped(kernels::Context& context, const Branch& like) const {
     LoraPair identity{tensor::matrix(kIn, kIn), tensor::matrix(kIn, kIn)};
     for (int64_t i = 0; i < kIn; ++i) identity.a.mat()(i, i) = identity.b.mat()(i, i) = 1;
-    Tensor y = tensor::matrix(kTokens, kIn), hidden = tensor::matrix(kTokens, kIn);
+    Tensor y = tensor::matrix(kTokens, kIn);
     const Branch shown{&identity, 1.0f, false, like.dropout, like.dropout_seed, like.dropout_stream};
-    project(context, Matrix::dense(tensor::matrix(kIn, kIn)), shown, x.mat(), 0.0f, y.mat(), hidden.mat());
+    project(context, Matrix::dense(tensor::matrix(kIn, kIn)), shown, x.mat(), 0.0f, y.mat());
     return y;
   }
 };
@@ -134,7 +134,7 @@ void expect_as_written_out(kernels::Compute compute, double tolerance) {
 
     const auto run = [&](const Matrix& weight) {
       Tensor y = tensor::matrix(Layer::kTokens, Layer::kOut);
-      project(context, weight, layer.branch, layer.x.mat(), 0.0f, y.mat(), {});
+      project(context, weight, layer.branch, layer.x.mat(), 0.0f, y.mat());
       return largest_difference(y, plus(times(x, transpose(w)), times(drop, transpose(delta))));
     };
     EXPECT_LE(run(layer.weight), tolerance);
@@ -154,7 +154,7 @@ void expect_as_written_out(kernels::Compute compute, double tolerance) {
     for (size_t t = 0; t < through.size(); ++t)
       for (size_t i = 0; i < through[t].size(); ++i) through[t][i] *= drop[t][i] / x[t][i];
     const Grid wanted_dx = plus(plus(grid(dx), times(dy, w)), through);
-    project_backward(context, layer.weight, layer.branch, layer.x.mat(), {}, layer.dy.mat(), 1.0f, dx.mat(), &gradient);
+    project_backward(context, layer.weight, layer.branch, layer.x.mat(), layer.dy.mat(), 1.0f, dx.mat(), &gradient);
     EXPECT_LE(largest_difference(gradient.a, da), tolerance) << dropout;
     EXPECT_LE(largest_difference(gradient.b, db), tolerance) << dropout;
     EXPECT_LE(largest_difference(dx, wanted_dx), tolerance) << dropout;
@@ -176,7 +176,7 @@ TEST(MaskedBranch, SmallDeltasAreNotRoundedAway) {
   kernels::Context context(kernels::Compute::kBf16);
   const auto output = [&](const Branch& branch) {
     Tensor y = tensor::matrix(Layer::kTokens, Layer::kOut);
-    project(context, layer.weight, branch, layer.x.mat(), 0.0f, y.mat(), {});
+    project(context, layer.weight, branch, layer.x.mat(), 0.0f, y.mat());
     return y;
   };
   const Grid delta = keep(layer.mask.view(), layer.branch.scale, times(grid(layer.pair.b), grid(layer.pair.a)));

@@ -297,7 +297,7 @@ TEST(Tune, MemoryIsPlannedForWhatIsHeld) {
     const MemoryPlan plan = plan_memory(run.model, run.config, run.sequences);
     EXPECT_EQ(plan.part_tokens, part_tokens) << memory;
     EXPECT_EQ(plan.activations, activations) << memory;
-    const model::Transformer transformer(run.model, context, plan.part_tokens, run.config.rank, true, plan.activations);
+    const model::Transformer transformer(run.model, context, plan.part_tokens, true, plan.activations);
     held.push_back(transformer.buffer_bytes());
     EXPECT_GE(plan.bytes, held.back()) << memory;
   };
@@ -354,20 +354,6 @@ TEST(Tune, PartsOfABatchAddUpToIt) {
   }
 }
 
-TEST(Transformer, TakesAdaptersOfSmallerRanksThanPlanned) {
-  const model::Model model = model::tiny_model();
-  Adapter adapter = model::make_adapter(model, {.rank = 3, .targets = model::parse_targets("all")}, 0);
-  model::randomise(adapter, 1);
-  const auto sequence = random_sequences(1, model.config.vocab, 2, 12)[0];
-  const std::vector<int64_t> offsets{0, static_cast<int64_t>(sequence.ids.size())};
-  kernels::Context context;
-  model::Transformer exact(model, context, offsets[1], 3), larger(model, context, offsets[1], 8);
-  const tensor::MatView wanted = exact.forward({sequence.ids, offsets}, {&adapter});
-  const tensor::MatView got = larger.forward({sequence.ids, offsets}, {&adapter});
-  for (int64_t t = 0; t < wanted.rows; ++t)
-    for (int64_t i = 0; i < wanted.cols; ++i) ASSERT_EQ(got(t, i), wanted(t, i)) << t;
-}
-
 // What the loss does not read need not be computed in the last layer.
 TEST(Transformer, ACutLastLayerChangesNothingThatIsRead) {
   const model::Model model = model::tiny_model({.layers = 2});
@@ -409,7 +395,7 @@ TEST(Transformer, LayersOfUnequalWidths) {
   const data::TokenSequence& first = sequences[2];
   kernels::Context context;
   const auto count = static_cast<int64_t>(first.ids.size());
-  model::Transformer trained(model, context, count, 3, true), plain(model, context, count, 3),
+  model::Transformer trained(model, context, count, true), plain(model, context, count),
       stepwise(model, context, count, 3);
   const std::vector<int64_t> offsets{0, count};
   const tensor::MatView wanted = trained.forward({first.ids, offsets}, {&adapter});

@@ -18,7 +18,7 @@ nlohmann::json write_logits(const LogitsOptions& options, const Globals& globals
   const auto adapter = pipeline::load_fitting_adapter(options.adapter, bench.model(), *sink);
   kernels::Context context(kernels::choose_compute(globals.settings.compute));
   const auto count = static_cast<int64_t>(options.ids.size()), vocab = bench.model().config.vocab;
-  model::Transformer transformer(bench.model(), context, count, adapter ? adapter->config.rank : 0);
+  model::Transformer transformer(bench.model(), context, count);
   const int64_t offsets[2] = {0, count};
   const tensor::MatView hidden = transformer.forward({options.ids, offsets}, {adapter ? &*adapter : nullptr});
   constexpr int64_t kRows = 64;

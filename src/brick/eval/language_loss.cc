@@ -41,7 +41,7 @@ std::vector<RecordScore> score_records(const model::Model& model, const model::A
   if (sequences.empty()) return scores;
   const std::vector<int64_t> lengths = data::lengths_of(sequences);
   const int64_t capacity = std::max(kBatchTokens, *std::max_element(lengths.begin(), lengths.end()));
-  model::Transformer transformer(model, context, capacity, use.adapter != nullptr ? use.adapter->config.rank : 0);
+  model::Transformer transformer(model, context, capacity);
   const Stopwatch watch;
   int64_t done = 0;
   const int64_t all = data::count_tokens(sequences);

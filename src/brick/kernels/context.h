@@ -37,7 +37,7 @@ class Context {
 
   // Scratch for the callee named by `slot`, at least `floats` long; valid until the next call with that slot.
   // It grows on first use and is then reused.
-  enum Slot { kWeights, kInput, kBranch, kAttention, kHead, kSlots };
+  enum Slot { kWeights, kInput, kBranch, kThin, kAttention, kHead, kSlots };
   float* scratch(Slot slot, int64_t floats);
 
  private:

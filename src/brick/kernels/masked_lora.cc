@@ -34,21 +34,30 @@ HWY_INLINE V Keep(D d, const uint64_t* mask, int64_t c, V value) {
   return hn::IfThenElseZero(hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(&bits)), value);
 }
 
-void AddDeltaRow(const uint64_t* mask, float scale, const float* b, ConstMatView a, float* out) {
+// kRanks rows of a from `first` on.
+template <int kRanks>
+void AddRanks(const uint64_t* mask, float scale, const float* b, ConstMatView a, int64_t first, float* out) {
   const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), n = a.cols, rank = a.rows;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), n = a.cols;
+  hn::Vec<decltype(d)> factors[kRanks];
+  for (int r = 0; r < kRanks; ++r) factors[r] = hn::Set(d, scale * b[first + r]);
   int64_t c = 0;
   for (; c + lanes <= n; c += lanes) {
-    auto sum = hn::Zero(d);
-    for (int64_t r = 0; r < rank; ++r) sum = hn::MulAdd(hn::Set(d, scale * b[r]), hn::LoadU(d, a.row(r) + c), sum);
+    auto sum = hn::Mul(factors[0], hn::LoadU(d, a.row(first) + c));
+    for (int r = 1; r < kRanks; ++r) sum = hn::MulAdd(factors[r], hn::LoadU(d, a.row(first + r) + c), sum);
     hn::StoreU(hn::Add(hn::LoadU(d, out + c), Keep(d, mask, c, sum)), d, out + c);
   }
   for (; c < n; ++c) {
     if (!IsKept(mask, c)) continue;
-    float sum = 0;
-    for (int64_t r = 0; r < rank; ++r) sum += scale * b[r] * a(r, c);
-    out[c] += sum;
+    for (int r = 0; r < kRanks; ++r) out[c] += scale * b[first + r] * a(first + r, c);
   }
+}
+
+void AddDeltaRow(const uint64_t* mask, float scale, const float* b, ConstMatView a, float* out) {
+  constexpr int kRanks = 8;
+  int64_t r = 0;
+  for (; r + kRanks <= a.rows; r += kRanks) AddRanks<kRanks>(mask, scale, b, a, r, out);
+  for (; r < a.rows; ++r) AddRanks<1>(mask, scale, b, a, r, out);
 }
 
 void MaskedRowBackward(const uint64_t* mask, float scale, const float* b, ConstMatView a, float* g, float* db,

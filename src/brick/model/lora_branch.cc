@@ -9,6 +9,7 @@
 #include "brick/kernels/linear.h"
 #include "brick/kernels/masked_lora.h"
 #include "brick/kernels/sparse_product.h"
+#include "brick/kernels/thin_product.h"
 #include "brick/kernels/vector_ops.h"
 
 namespace brick::model {
@@ -69,7 +70,7 @@ RowSource delta(const tensor::Matrix& weight, const Branch& branch) {
 }
 RowSource with_delta(const tensor::Matrix& weight, const Branch& branch) {
   return {weight.rows(), weight.cols(), [&](int64_t r, float* out) { effective_row(weight, branch, r, out); },
-          weight.sparse_view().mask, true};
+          weight.is_sparse() ? std::optional(weight.sparse_view().mask) : std::nullopt, true};
 }
 
 // One product with W + delta, in float32. Not where only the delta meets dropped inputs, and in bfloat16 only where few
@@ -144,6 +145,53 @@ void masked_input_gradient(Context& context, const tensor::Matrix& weight, const
   apply_dropout(branch, through, dx, true);
 }
 
+// Whether W + delta is made for a product over `inner` columns or rows of W, rather than two thin products added to its
+// result: in float32, where making it is no more work than those. bfloat16 would lose small deltas.
+bool merges(const Context& context, const tensor::Matrix& weight, const Branch& branch, int64_t tokens, int64_t inner) {
+  return context.compute() == kernels::Compute::kF32 && branch.dropout <= 0 && !weight.is_sparse() &&
+         2 * tokens >= inner;
+}
+
+// With h = drop(x) A^T and dh = c dy B: dB += c dy^T h, dA += dh^T drop(x). Returns dh [T, r], valid until the next
+// call; without `gradient` nothing else is computed.
+MatView parameter_gradient(Context& context, const Branch& branch, ConstMatView x, ConstMatView dy,
+                           LoraPair* gradient) {
+  const ConstMatView a = branch.pair->a.mat(), b = branch.pair->b.mat();
+  const ConstMatView input = gradient != nullptr ? branch_input(context, branch, x) : x;
+  const int64_t rank = a.rows, wide = kernels::thin_width(rank), rows = dy.rows, in = a.cols, out = b.rows;
+  float* memory = context.scratch(Context::kThin, wide * (2 * rows + 2 * in + 2 * out));
+  const auto take = [&](int64_t count) {
+    const MatView view(memory, count, wide);
+    memory += count * wide;
+    return view;
+  };
+  const MatView h = take(rows), dh = take(rows), a_t = take(in), wide_b = take(out);
+  const MatView sums(memory, wide, out + in);
+  for (int64_t i = 0; i < in; ++i)
+    for (int64_t r = 0; r < wide; ++r) a_t(i, r) = r < rank ? a(r, i) : 0.0f;
+  for (int64_t o = 0; o < out; ++o)
+    for (int64_t r = 0; r < wide; ++r) wide_b(o, r) = r < rank ? b(o, r) : 0.0f;
+  parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    kernels::thin_product(branch.scale, dy.row_range(begin, end), wide_b, dh.row_range(begin, end));
+    if (gradient != nullptr)
+      kernels::thin_product(branch.scale, input.row_range(begin, end), a_t, h.row_range(begin, end));
+  });
+  const MatView narrow_dh(dh.data, rows, rank, wide);
+  if (gradient == nullptr) return narrow_dh;
+  // Each thread sums columns of [dB^T dA] of its own over all tokens.
+  parallel_ranges(out + in, kRowGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = 0; r < wide; ++r) std::fill(sums.row(r) + begin, sums.row(r) + end, 0.0f);
+    const int64_t split = std::clamp(out, begin, end);
+    kernels::thin_outer_product(h, dy.col_range(begin, split), sums.col_range(begin, split));
+    kernels::thin_outer_product(dh, input.col_range(split - out, end - out), sums.col_range(split, end));
+    for (int64_t o = begin; o < split; ++o)
+      for (int64_t r = 0; r < rank; ++r) gradient->b.mat()(o, r) += sums(r, o);
+    for (int64_t r = 0; r < rank && split < end; ++r)
+      kernels::axpy(1.0f, sums.row(r) + split, gradient->a.mat().row(r) + split - out, end - split);
+  });
+  return narrow_dh;
+}
+
 }  // namespace
 
 void effective_row(const tensor::Matrix& weight, const Branch& branch, int64_t r, float* out) {
@@ -152,11 +200,14 @@ void effective_row(const tensor::Matrix& weight, const Branch& branch, int64_t r
 }
 
 void project(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x, float beta,
-             MatView y, MatView hidden) {
+             MatView y) {
   if (branch.pair == nullptr) return kernels::linear(context, weight, x, beta, y);
   if (branch.masked && weight.is_sparse()) return project_masked(context, weight, branch, x, beta, y);
+  if (merges(context, weight, branch, x.rows, weight.cols()))
+    return kernels::linear(context, with_delta(weight, branch), x, beta, y);
   kernels::linear(context, weight, x, beta, y);
   const ConstMatView input = branch_input(context, branch, x), a = branch.pair->a.mat(), b = branch.pair->b.mat();
+  const MatView hidden(context.scratch(Context::kThin, x.rows * a.rows), x.rows, a.rows);
   parallel_ranges(x.rows, kRowGrain, [&](int64_t begin, int64_t end) {
     const MatView own = hidden.row_range(begin, end);
     gemm(Trans::kNo, Trans::kYes, 1.0f, input.row_range(begin, end), a, 0.0f, own);
@@ -165,46 +216,24 @@ void project(Context& context, const tensor::Matrix& weight, const Branch& branc
 }
 
 void project_backward(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x,
-                      ConstMatView hidden, ConstMatView dy, float beta, MatView dx, LoraPair* gradient) {
+                      ConstMatView dy, float beta, MatView dx, LoraPair* gradient) {
   if (branch.pair != nullptr && branch.masked && weight.is_sparse()) {
     if (gradient != nullptr) masked_parameter_gradient(context, weight, branch, x, dy, *gradient);
     if (dx.data != nullptr) masked_input_gradient(context, weight, branch, dy, beta, dx);
     return;
   }
-  if (dx.data != nullptr) kernels::linear_backward(context, weight, dy, beta, dx);
-  if (branch.pair == nullptr) return;
-
-  const ConstMatView a = branch.pair->a.mat(), b = branch.pair->b.mat();
-  const int64_t rank = a.rows, rows = x.rows;
-  const bool dropping = branch.dropout > 0;
-  // dh [T, r] lies behind the dropped input in the same scratch.
-  const int64_t dropped_floats = dropping ? rows * x.cols : 0;
-  float* memory = context.scratch(Context::kBranch, rows * rank + dropped_floats);
-  const MatView d_hidden(memory + dropped_floats, rows, rank), dropped(memory, rows, x.cols);
-  parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
-    const MatView own = d_hidden.row_range(begin, end);
-    gemm(Trans::kNo, Trans::kNo, branch.scale, dy.row_range(begin, end), b, 0.0f, own);
-    if (dx.data != nullptr && !dropping) gemm(Trans::kNo, Trans::kNo, 1.0f, own, a, 1.0f, dx.row_range(begin, end));
-  });
-  if (gradient != nullptr) {
-    if (dropping) apply_dropout(branch, x, dropped, false);
-    const ConstMatView input = dropping ? ConstMatView(dropped) : x;
-    // Each thread sums rows of dB and columns of dA of its own over all tokens.
-    parallel_ranges(dy.cols + x.cols, kRowGrain, [&](int64_t begin, int64_t end) {
-      const int64_t split = dy.cols;
-      if (begin < split) {
-        const int64_t last = std::min(end, split);
-        gemm(Trans::kYes, Trans::kNo, branch.scale, dy.col_range(begin, last), hidden, 1.0f,
-             gradient->b.mat().row_range(begin, last));
-      }
-      if (end > split) {
-        const int64_t first = std::max(begin, split) - split, last = end - split;
-        gemm(Trans::kYes, Trans::kNo, 1.0f, d_hidden, input.col_range(first, last), 1.0f,
-             gradient->a.mat().col_range(first, last));
-      }
-    });
+  if (branch.pair == nullptr) {
+    if (dx.data != nullptr) kernels::linear_backward(context, weight, dy, beta, dx);
+    return;
   }
-  if (dx.data == nullptr || !dropping) return;
+  const ConstMatView a = branch.pair->a.mat();
+  const bool merged = merges(context, weight, branch, dy.rows, weight.rows());
+  const MatView d_hidden = parameter_gradient(context, branch, x, dy, gradient);
+  if (dx.data == nullptr) return;
+  if (merged) return kernels::linear_backward(context, with_delta(weight, branch), dy, beta, dx);
+  kernels::linear_backward(context, weight, dy, beta, dx);
+  if (branch.dropout <= 0) return gemm(Trans::kNo, Trans::kNo, 1.0f, d_hidden, a, 1.0f, dx);
+  const MatView dropped(context.scratch(Context::kBranch, dx.rows * dx.cols), dx.rows, dx.cols);
   gemm(Trans::kNo, Trans::kNo, 1.0f, d_hidden, a, 0.0f, dropped);
   apply_dropout(branch, dropped, dx, true);
 }

@@ -20,14 +20,14 @@ struct Branch {
   uint64_t dropout_seed = 0, dropout_stream = 0;
 };
 
-// y = the above + beta y. `hidden` [T, r] keeps drop(x) A^T for the backward of the plain form.
+// y = the above + beta y.
 void project(kernels::Context& context, const tensor::Matrix& weight, const Branch& branch, tensor::ConstMatView x,
-             float beta, tensor::MatView y, tensor::MatView hidden);
+             float beta, tensor::MatView y);
 
 // dx = dL/dx + beta dx (not computed where dx.data is null); gradient.a and gradient.b accumulate (where not null).
 void project_backward(kernels::Context& context, const tensor::Matrix& weight, const Branch& branch,
-                      tensor::ConstMatView x, tensor::ConstMatView hidden, tensor::ConstMatView dy, float beta,
-                      tensor::MatView dx, LoraPair* gradient);
+                      tensor::ConstMatView x, tensor::ConstMatView dy, float beta, tensor::MatView dx,
+                      LoraPair* gradient);
 
 // Row r of W + c M * (B A), float32 [in]; for a dense weight M is all ones.
 void effective_row(const tensor::Matrix& weight, const Branch& branch, int64_t r, float* out);

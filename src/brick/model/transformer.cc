@@ -72,7 +72,7 @@ LayerShape widest(const Model& model) {
 
 }  // namespace
 
-LayerTape::LayerTape(const LayerShape& shape, int64_t width, int64_t tokens, int64_t rank)
+LayerTape::LayerTape(const LayerShape& shape, int64_t width, int64_t tokens)
     : input(tensor::matrix(tokens, width)),
       q(tensor::matrix(tokens, shape.heads * shape.head_dim)),
       k(tensor::matrix(tokens, shape.kv_heads * shape.head_dim)),
@@ -83,15 +83,11 @@ LayerTape::LayerTape(const LayerShape& shape, int64_t width, int64_t tokens, int
       up(tensor::matrix(tokens, shape.ffn)),
       log_sum_exp(static_cast<size_t>(tokens * shape.heads)),
       attention_rms(static_cast<size_t>(tokens)),
-      ffn_rms(static_cast<size_t>(tokens)) {
-  if (rank > 0)
-    for (Tensor& h : hidden) h = tensor::matrix(tokens, rank);
-}
+      ffn_rms(static_cast<size_t>(tokens)) {}
 
 int64_t LayerTape::bytes() const {
   size_t total = 0;
   for (const Tensor* t : {&input, &q, &k, &v, &attended, &middle, &gate, &up}) total += t->bytes().size();
-  for (const Tensor& h : hidden) total += h.bytes().size();
   return static_cast<int64_t>(total + (log_sum_exp.size() + attention_rms.size() + ffn_rms.size()) * sizeof(float));
 }
 
@@ -102,23 +98,18 @@ KvCache::KvCache(const Model& model, int64_t positions) : capacity(positions) {
   }
 }
 
-Transformer::Transformer(const Model& model, kernels::Context& context, int64_t max_tokens, int64_t rank,
-                         bool trainable, Activations activations)
-    : model_(model),
-      context_(context),
-      max_tokens_(max_tokens),
-      rank_(rank),
-      trainable_(trainable),
-      activations_(activations) {
+Transformer::Transformer(const Model& model, kernels::Context& context, int64_t max_tokens, bool trainable,
+                         Activations activations)
+    : model_(model), context_(context), max_tokens_(max_tokens), trainable_(trainable), activations_(activations) {
   const int64_t width = model.config.hidden;
   const LayerShape shape = widest(model);
   x_ = tensor::matrix(max_tokens, width);
   normed_ = tensor::matrix(max_tokens, width);
   ffn_ = tensor::matrix(max_tokens, shape.ffn);
   if (!trainable || activations != Activations::kKeep) {
-    tapes_.emplace_back(shape, width, max_tokens, rank);
+    tapes_.emplace_back(shape, width, max_tokens);
   } else {
-    for (const Layer& layer : model.layers) tapes_.emplace_back(layer.shape, width, max_tokens, rank);
+    for (const Layer& layer : model.layers) tapes_.emplace_back(layer.shape, width, max_tokens);
   }
   if (!trainable) return;
   if (activations == Activations::kRecompute)
@@ -182,21 +173,17 @@ Branch Transformer::branch(int64_t layer, Proj proj, const AdapterUse& use) cons
           stream_id({use.step, use.part, static_cast<uint64_t>(layer), static_cast<uint64_t>(proj)})};
 }
 
-void Transformer::project(int64_t layer, Proj proj, const AdapterUse& use, LayerTape& tape, ConstMatView x, float beta,
-                          MatView y) {
-  const Branch b = branch(layer, proj, use);
-  Tensor& hidden = tape.hidden[static_cast<size_t>(proj)];
-  model::project(context_, model_.layers[static_cast<size_t>(layer)][proj], b, x, beta, y,
-                 b.pair != nullptr ? rows(hidden, x.rows, use.adapter->config.rank) : MatView());
+void Transformer::project(int64_t layer, Proj proj, const AdapterUse& use, ConstMatView x, float beta, MatView y) {
+  model::project(context_, model_.layers[static_cast<size_t>(layer)][proj], branch(layer, proj, use), x, beta, y);
 }
 
 void Transformer::project_each(int64_t layer, std::initializer_list<std::pair<Proj, MatView>> outputs,
-                               const AdapterUse& use, LayerTape& tape, ConstMatView x) {
+                               const AdapterUse& use, ConstMatView x) {
   kernels::Product products[kProjCount];
   size_t plain = 0;
   for (const auto& [proj, y] : outputs) {
     if (branch(layer, proj, use).pair != nullptr) {
-      project(layer, proj, use, tape, x, 0.0f, y);
+      project(layer, proj, use, x, 0.0f, y);
     } else {
       products[plain++] = {&model_.layers[static_cast<size_t>(layer)][proj], 0.0f, y};
     }
@@ -217,16 +204,16 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   kernels::rms_norm(x, layer.attention_norm.data(), model_.config.norm_eps, all_normed, tape.attention_rms.data());
   if (hook) hook(index, Proj::kQ, all_normed);
   if (cut) {
-    project_each(index, {{Proj::kK, k}, {Proj::kV, v}}, use, tape, all_normed);
+    project_each(index, {{Proj::kK, k}, {Proj::kV, v}}, use, all_normed);
     gather(queries.spans, all_normed);
     gather(queries.spans, x);
   }
   const MatView whole_x = x, normed = rows(normed_, count);
   x = x.row_range(0, count);
   if (cut)
-    project(index, Proj::kQ, use, tape, normed, 0.0f, q);
+    project(index, Proj::kQ, use, normed, 0.0f, q);
   else
-    project_each(index, {{Proj::kQ, q}, {Proj::kK, k}, {Proj::kV, v}}, use, tape, normed);
+    project_each(index, {{Proj::kQ, q}, {Proj::kK, k}, {Proj::kV, v}}, use, normed);
   kernels::rope(rope_, queries.positions.data(), shape.head_dim, q);
   kernels::rope(rope_, layout_.positions.data(), shape.head_dim, k);
 
@@ -246,7 +233,7 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
     kernels::attention(context_, attention_shape(shape), queries.spans, q, k, v, attended, tape.log_sum_exp.data());
   }
   if (hook) hook(index, Proj::kO, attended);
-  project(index, Proj::kO, use, tape, attended, 1.0f, x);
+  project(index, Proj::kO, use, attended, 1.0f, x);
   add_bias(layer.o_bias, x);
 
   copy(x, rows(tape.middle, count));
@@ -254,10 +241,10 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   if (hook) hook(index, Proj::kGate, normed);
   const MatView gate = rows(tape.gate, count, shape.ffn), up = rows(tape.up, count, shape.ffn);
   const MatView ffn = rows(ffn_, count, shape.ffn);
-  project_each(index, {{Proj::kGate, gate}, {Proj::kUp, up}}, use, tape, normed);
+  project_each(index, {{Proj::kGate, gate}, {Proj::kUp, up}}, use, normed);
   kernels::swiglu(gate, up, ffn);
   if (hook) hook(index, Proj::kDown, ffn);
-  project(index, Proj::kDown, use, tape, ffn, 1.0f, x);
+  project(index, Proj::kDown, use, ffn, 1.0f, x);
   add_bias(layer.down_bias, x);
   if (cut) scatter(queries.spans, whole_x);
 }
@@ -271,11 +258,8 @@ void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, Layer
   const int64_t all = dx.rows, count = queries.rows();
   const auto back = [&](Proj proj, ConstMatView x, ConstMatView dy, float beta, MatView d_input) {
     if (hook) hook(index, proj, x, dy);
-    const Branch b = branch(index, proj, use);
     LoraPair* gradient = gradients != nullptr ? &gradients->at(index, proj) : nullptr;
-    Tensor& hidden = tape.hidden[static_cast<size_t>(proj)];
-    project_backward(context_, layer[proj], b, x,
-                     b.pair != nullptr ? rows(hidden, x.rows, use.adapter->config.rank) : MatView(), dy, beta, d_input,
+    project_backward(context_, layer[proj], branch(index, proj, use), x, dy, beta, d_input,
                      gradient != nullptr && gradient->present() ? gradient : nullptr);
   };
   if (cut) gather(queries.spans, dx);

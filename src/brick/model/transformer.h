@@ -36,9 +36,8 @@ struct AdapterUse {
 struct LayerTape {
   tensor::Tensor input, q, k, v, attended, middle, gate, up;  // [T, ...]
   std::vector<float> log_sum_exp, attention_rms, ffn_rms;
-  std::array<tensor::Tensor, kProjCount> hidden;  // [T, r] of each LoRA branch
 
-  LayerTape(const LayerShape& shape, int64_t width, int64_t tokens, int64_t rank);
+  LayerTape(const LayerShape& shape, int64_t width, int64_t tokens);
   int64_t bytes() const;
 };
 
@@ -70,9 +69,9 @@ using GradientHook = std::function<void(int64_t layer, Proj proj, tensor::ConstM
 // Owns all buffers of a run, planned once for `max_tokens`. The model and context must outlive it.
 class Transformer {
  public:
-  // `rank`: of the adapters to come, 0 for none. `trainable`: plan for backward with `activations`.
-  Transformer(const Model& model, kernels::Context& context, int64_t max_tokens, int64_t rank = 0,
-              bool trainable = false, Activations activations = Activations::kKeep);
+  // `trainable`: plan for backward with `activations`.
+  Transformer(const Model& model, kernels::Context& context, int64_t max_tokens, bool trainable = false,
+              Activations activations = Activations::kKeep);
 
   // The residual stream after the last layer, before the final norm: [T, D], valid until the next call.
   // Error(kInvalidInput) for an id outside the vocabulary or more than max_tokens.
@@ -120,16 +119,15 @@ class Transformer {
   void run_backward(const TokenBatch& batch, const AdapterUse& use, int64_t lowest, tensor::MatView d_hidden,
                     Adapter* gradients, const GradientHook& hook);
   Branch branch(int64_t layer, Proj proj, const AdapterUse& use) const;
-  void project(int64_t layer, Proj proj, const AdapterUse& use, LayerTape& tape, tensor::ConstMatView x, float beta,
-               tensor::MatView y);
+  void project(int64_t layer, Proj proj, const AdapterUse& use, tensor::ConstMatView x, float beta, tensor::MatView y);
   // Several matrices of one input.
   void project_each(int64_t layer, std::initializer_list<std::pair<Proj, tensor::MatView>> outputs,
-                    const AdapterUse& use, LayerTape& tape, tensor::ConstMatView x);
+                    const AdapterUse& use, tensor::ConstMatView x);
   LayerTape& tape_of(int64_t layer) { return tapes_.size() == 1 ? tapes_[0] : tapes_[static_cast<size_t>(layer)]; }
 
   const Model& model_;
   kernels::Context& context_;
-  int64_t max_tokens_, rank_;
+  int64_t max_tokens_;
   bool trainable_;
   Activations activations_;
   kernels::RopeTable rope_;

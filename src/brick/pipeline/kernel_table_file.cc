@@ -86,7 +86,7 @@ Difference measure(const Matrix& weight, int64_t tokens, Compute compute, Rng& r
     kernels::linear_backward(context, weight, y.mat(), 0.0f, x.mat());
   });
   out.gradient =
-      difference([&] { model::project_backward(context, weight, branch, x.mat(), {}, y.mat(), 0.0f, {}, &gradient); });
+      difference([&] { model::project_backward(context, weight, branch, x.mat(), y.mat(), 0.0f, {}, &gradient); });
   return out;
 }
 

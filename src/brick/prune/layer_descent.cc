@@ -35,7 +35,7 @@ LayerDescent::LayerDescent(const model::Model& block, const Calibration& calibra
                            const DescentOptions& options)
     : options_(options),
       tokens_(calibration.tokens()),
-      transformer_(block, context, longest_batch(calibration, options.batch_tokens), 0, true,
+      transformer_(block, context, longest_batch(calibration, options.batch_tokens), true,
                    model::Activations::kOneLayer) {
   for (const Calibration::Piece& piece : calibration.pieces())
     for (size_t s = 0; s + 1 < piece.offsets.size(); ++s)

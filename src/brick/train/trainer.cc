@@ -82,8 +82,7 @@ int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64
                       model::Activations activations) {
   const model::ModelConfig& c = model.config;
   const int64_t heads = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  const int64_t kept =
-      2 * c.hidden + 2 * heads + 2 * kv + 2 * c.ffn + model::kProjCount * config.rank;  // floats a token and layer
+  const int64_t kept = 2 * c.hidden + 2 * heads + 2 * kv + 2 * c.ffn;  // floats a token and layer
   const int64_t layers_kept = activations == model::Activations::kKeep ? c.layers : 1;
   const int64_t inputs = activations == model::Activations::kKeep ? 0 : c.layers * c.hidden;
   const int64_t work = 5 * c.hidden + 3 * heads + 2 * kv + 2 * c.ffn;
@@ -218,7 +217,7 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   TuneConfig with_rank = config;
   with_rank.rank = adapter.config.rank;
   const MemoryPlan plan = plan_memory(model, with_rank, sequences);
-  model::Transformer transformer(model, context, plan.part_tokens, adapter.config.rank, true, plan.activations);
+  model::Transformer transformer(model, context, plan.part_tokens, true, plan.activations);
   tensor::Tensor d_hidden = tensor::matrix(plan.part_tokens, model.config.hidden);
 
   int64_t epoch = 0, index = 0;  // the next step's place in the data
