@@ -20,7 +20,9 @@ constexpr std::string_view kSmolLm2 =
 std::string rendered(const ChatTemplate& style, const std::vector<Message>& messages, bool prompt = false) {
   std::string text;
   for (const Segment& segment : render(style, messages, prompt))
-    text += segment.slot == Segment::Slot::kEos ? "[EOS]" : segment.text;
+    text += segment.slot == Segment::Slot::kEos   ? "[EOS]"
+            : segment.slot == Segment::Slot::kBos ? "[BOS]"
+                                                  : segment.text;
   return text;
 }
 
@@ -51,17 +53,59 @@ TEST(ChatTemplate, DefaultSystemMessageOnlyWhereThereIsNone) {
 TEST(ChatTemplate, Alpaca) {
   const ChatTemplate& style = chat_template("alpaca");
   const std::string start =
-      "Below is an instruction that describes a task. Write a response that appropriately completes the "
+      "[BOS]Below is an instruction that describes a task. Write a response that appropriately completes the "
       "request.\n\n### Instruction:\nDo it.\n\n### Response:\n";
   EXPECT_EQ(rendered(style, {{"user", "Do it."}}, true), start);
   EXPECT_EQ(rendered(style, {{"user", "Do it."}, {"assistant", "Done."}}), start + "Done.[EOS]");
   EXPECT_EQ(rendered(style, {{"user", "Do it."}, {"assistant", "Done."}, {"user", "More."}}, true),
             start + "Done.[EOS]\n\n### Instruction:\nMore.\n\n### Response:\n");
-  EXPECT_EQ(rendered(style, {{"system", "Play."}, {"user", "x"}}), "Play.\n\n### Instruction:\nx\n\n");
+  EXPECT_EQ(rendered(style, {{"system", "Play."}, {"user", "x"}}), "[BOS]Play.\n\n### Instruction:\nx\n\n");
+}
+
+// The text of each model's published Jinja source for the same messages, BOS and EOS as slots.
+TEST(ChatTemplate, Llama3) {
+  const ChatTemplate& style = chat_template("llama3");
+  EXPECT_EQ(rendered(style, {{"system", "s"}, {"user", "hi"}, {"assistant", "hello"}}),
+            "[BOS]<|start_header_id|>system<|end_header_id|>\n\ns<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+            "hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nhello<|eot_id|>");
+  EXPECT_EQ(rendered(style, {{"user", "hi"}}, true),
+            "[BOS]<|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n");
+}
+
+TEST(ChatTemplate, Llama2NestsTheSystemMessage) {
+  const ChatTemplate& style = chat_template("llama2");
+  EXPECT_EQ(rendered(style, {{"system", "s"}, {"user", "hi"}, {"assistant", "hello"}, {"user", "more"}}, true),
+            "[BOS][INST] <<SYS>>\ns\n<</SYS>>\n\nhi [/INST] hello [EOS][BOS][INST] more [/INST]");
+  EXPECT_EQ(rendered(style, {{"user", "hi"}}, true), "[BOS][INST] hi [/INST]");
+  for (const std::vector<Message>& messages :
+       {std::vector<Message>{{"system", "s"}}, {{"system", "s"}, {"assistant", "hello"}, {"user", "hi"}}})
+    expect_error(ErrorCode::kInvalidInput, {"llama2", "system", "user"}, [&] { rendered(style, messages); });
+}
+
+TEST(ChatTemplate, Mistral) {
+  const ChatTemplate& style = chat_template("mistral");
+  EXPECT_EQ(rendered(style, {{"user", "hi"}, {"assistant", "hello"}, {"user", "more"}}, true),
+            "[BOS][INST] hi [/INST] hello[EOS][INST] more [/INST]");
+  EXPECT_EQ(rendered(style, {{"system", "s"}, {"user", "hi"}}, true), "[BOS][INST] s\n\nhi [/INST]");
+}
+
+TEST(ChatTemplate, Zephyr) {
+  const ChatTemplate& style = chat_template("zephyr");
+  EXPECT_EQ(rendered(style, {{"system", "s"}, {"user", "hi"}}, true),
+            "<|system|>\ns[EOS]\n<|user|>\nhi[EOS]\n<|assistant|>\n");
+  EXPECT_EQ(rendered(style, {{"user", "hi"}, {"assistant", "hello"}}), "<|user|>\nhi[EOS]\n<|assistant|>\nhello[EOS]");
+}
+
+TEST(ChatTemplate, QwenIsChatMlWithASystemMessage) {
+  EXPECT_EQ(rendered(chat_template("qwen"), {{"user", "hi"}}, true),
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+            "<|im_start|>assistant\n");
 }
 
 TEST(ChatTemplate, RefusesUnknownNamesAndRoles) {
-  expect_error(ErrorCode::kUnsupported, {"\"vicuna\"", "chatml, alpaca"}, [] { chat_template("vicuna"); });
+  expect_error(ErrorCode::kUnsupported, {"\"vicuna\"", "chatml, llama2, llama3, mistral, zephyr, qwen, alpaca"},
+               [] { chat_template("vicuna"); });
   const ChatTemplate& style = chat_template("chatml");
   expect_error(ErrorCode::kInvalidInput, {"message 0", "\"tool\"", "system, user, assistant"}, [&] {
     rendered(style, {{"tool", "x"}});
@@ -92,6 +136,16 @@ TEST(EncodeChat, AlpacaEndsWithEos) {
   EXPECT_EQ(encode_chat(Tokenizer(spec), segments).ids[0], *spec.bos);
   spec.eos.reset();
   expect_error(ErrorCode::kMismatch, {"no EOS"}, [&] { encode_chat(Tokenizer(spec), segments); });
+}
+
+// The space before an answer belongs to it, as where the whole conversation is encoded at once.
+TEST(EncodeChat, SupervisesTheSpaceBeforeAnAnswer) {
+  TokenizerSpec spec = byte_level_spec();
+  spec.add_bos = true;
+  const std::vector<Message> messages = {{"user", "hello"}, {"assistant", "ok"}, {"user", "more"}};
+  const EncodedChat chat = encode_chat(Tokenizer(spec), render(chat_template("llama2"), messages, true));
+  EXPECT_EQ(supervised_text(Tokenizer(spec), chat), " ok <|im_end|>");
+  EXPECT_EQ(std::count(chat.ids.begin(), chat.ids.end(), *spec.bos), 2);
 }
 
 // "user\n" and the content are one text to the tokenizer, "assistant\n" and the answer are two.

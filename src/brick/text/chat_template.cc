@@ -1,6 +1,7 @@
 #include "brick/text/chat_template.h"
 
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "brick/base/error.h"
@@ -9,27 +10,76 @@
 namespace brick::text {
 namespace {
 
-ChatTemplate make_chatml() {
+ChatTemplate chatml(std::string name, std::string default_system) {
   const auto turn = [](const char* role) {
     return TurnStyle{"<|im_start|>", std::string(role) + "\n", "<|im_end|>", "\n"};
   };
-  return {.name = "chatml",
+  return {.name = std::move(name),
+          .system = turn("system"),
+          .user = turn("user"),
+          .assistant = turn("assistant"),
+          .default_system = std::move(default_system)};
+}
+
+ChatTemplate llama3() {
+  const auto turn = [](const std::string& role) {
+    return TurnStyle{"<|start_header_id|>" + role + "<|end_header_id|>", "\n\n", "<|eot_id|>", ""};
+  };
+  return {.name = "llama3",
+          .system = turn("system"),
+          .user = turn("user"),
+          .assistant = turn("assistant"),
+          .default_system = "",
+          .begins_with_bos = true};
+}
+
+ChatTemplate llama2() {
+  return {.name = "llama2",
+          .system = {"", "<<SYS>>\n", "", "\n<</SYS>>\n\n"},
+          .user = {"", "[INST] ", "", " [/INST]"},
+          .assistant = {.marker = "",
+                        .header = "",
+                        .end_marker = "",
+                        .footer = "",
+                        .ends_with_eos = true,
+                        .lead = " ",
+                        .trail = " "},
+          .default_system = "",
+          .begins_with_bos = true,
+          .users_begin_with_bos = true,
+          .system_within_user = true};
+}
+
+ChatTemplate mistral() {
+  return {
+      .name = "mistral",
+      .system = {"", "", "", "\n\n"},
+      .user = {"", "[INST] ", "", " [/INST]"},
+      .assistant =
+          {.marker = "", .header = "", .end_marker = "", .footer = "", .ends_with_eos = true, .lead = " ", .trail = ""},
+      .default_system = "",
+      .begins_with_bos = true,
+      .system_within_user = true};
+}
+
+ChatTemplate zephyr() {
+  const auto turn = [](const std::string& role) { return TurnStyle{"", "<|" + role + "|>\n", "", "\n", true}; };
+  return {.name = "zephyr",
           .system = turn("system"),
           .user = turn("user"),
           .assistant = turn("assistant"),
           .default_system = ""};
 }
 
-ChatTemplate make_alpaca() {
+ChatTemplate alpaca() {
   return {.name = "alpaca",
           .system = {"", "", "", "\n\n"},
           .user = {"", "### Instruction:\n", "", "\n\n"},
-          .assistant = {"", "### Response:\n", "", "\n\n"},
+          .assistant = {"", "### Response:\n", "", "\n\n", true},
           .default_system =
               "Below is an instruction that describes a task. Write a response that appropriately "
               "completes the request.",
-          .begins_with_bos = true,
-          .assistant_ends_with_eos = true};
+          .begins_with_bos = true};
 }
 
 const TurnStyle& turn_style(const ChatTemplate& style, const Message& message, size_t index) {
@@ -45,7 +95,13 @@ const TurnStyle& turn_style(const ChatTemplate& style, const Message& message, s
 }  // namespace
 
 const ChatTemplate& chat_template(std::string_view name) {
-  static const std::array<ChatTemplate, 2> templates = {make_chatml(), make_alpaca()};
+  static const std::array templates = {chatml("chatml", ""),
+                                       llama2(),
+                                       llama3(),
+                                       mistral(),
+                                       zephyr(),
+                                       chatml("qwen", "You are a helpful assistant."),
+                                       alpaca()};
   std::string names;
   for (const ChatTemplate& style : templates) {
     if (style.name == name) return style;
@@ -63,26 +119,44 @@ std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> 
     add(turn.marker, true, false);
     add(turn.header, false, false);
   };
-  const auto close = [&](const TurnStyle& turn, bool is_assistant, bool is_last) {
+  const auto close = [&](const TurnStyle& turn, const std::string& content, bool is_last) {
+    const bool is_assistant = &turn == &style.assistant;
+    add(turn.lead + content + turn.trail, false, is_assistant);
     add(turn.end_marker, true, is_assistant);
-    const bool eos = is_assistant && style.assistant_ends_with_eos;
-    if (eos) segments.push_back({"", true, true, Segment::Slot::kEos});
-    if (!eos || !is_last || add_generation_prompt) add(turn.footer, false, false);
+    if (turn.ends_with_eos) segments.push_back({"", true, is_assistant, Segment::Slot::kEos});
+    if (!turn.ends_with_eos || !is_last || add_generation_prompt) add(turn.footer, false, false);
   };
 
-  if (style.begins_with_bos) segments.push_back({"", true, false, Segment::Slot::kBos});
-  if (!style.default_system.empty() && (messages.empty() || messages[0].role != "system")) {
+  std::optional<std::string> system;
+  if (!messages.empty() && messages[0].role == "system")
+    system = messages[0].content;
+  else if (!style.default_system.empty())
+    system = style.default_system;
+  const auto add_system = [&] {
+    if (!system) return;
     open(style.system);
-    add(style.default_system, false, false);
-    close(style.system, false, false);
-  }
+    close(style.system, *system, false);
+    system.reset();
+  };
+  if (style.begins_with_bos) segments.push_back({"", true, false, Segment::Slot::kBos});
+  if (!style.system_within_user) add_system();
+  bool first_user = true;
   for (size_t i = 0; i < messages.size(); ++i) {
     const TurnStyle& turn = turn_style(style, messages[i], i);
-    const bool is_assistant = &turn == &style.assistant;
+    if (&turn == &style.system) continue;
+    if (&turn == &style.user) {
+      if (style.users_begin_with_bos && !first_user) segments.push_back({"", true, false, Segment::Slot::kBos});
+      first_user = false;
+    } else if (system) {
+      break;
+    }
     open(turn);
-    add(messages[i].content, false, is_assistant);
-    close(turn, is_assistant, i + 1 == messages.size());
+    add_system();
+    close(turn, messages[i].content, i + 1 == messages.size());
   }
+  if (system)
+    fail(ErrorCode::kInvalidInput,
+         "the template {} puts the system message into the first user's turn, and none follows it", style.name);
   if (add_generation_prompt) open(style.assistant);
   return segments;
 }

@@ -27,26 +27,38 @@ struct Segment {
   Slot slot = Slot::kText;
 };
 
-// What stands around one role's content: marker, header, content, end marker, footer.
+// What stands around one role's content: marker, header, lead, content, trail, end marker, EOS, footer. Each may be
+// empty.
 struct TurnStyle {
-  std::string marker;      // special; may be empty
-  std::string header;      // plain
-  std::string end_marker;  // special; supervised after an assistant's content; may be empty
-  std::string footer;      // plain
+  std::string marker;          // special
+  std::string header;          // plain
+  std::string end_marker;      // special; supervised after an assistant's content
+  std::string footer;          // plain
+  bool ends_with_eos = false;  // supervised after an assistant's content; the footer then follows only before more
+  std::string lead, trail;     // plain, encoded with the content and supervised as it is
 };
 
 struct ChatTemplate {
   std::string name;
   TurnStyle system, user, assistant;
-  std::string default_system;            // put first where the conversation has no system message; may be empty
-  bool begins_with_bos = false;          // see Segment::Slot::kBos
-  bool assistant_ends_with_eos = false;  // instead of an end_marker; the footer follows only before a turn
+  std::string default_system;         // put first where the conversation has no system message; may be empty
+  bool begins_with_bos = false;       // see Segment::Slot::kBos
+  bool users_begin_with_bos = false;  // the later ones too
+  bool system_within_user = false;    // its whole turn stands between the first user's header and content
 };
 
-// "chatml": <|im_start|>role\ncontent<|im_end|>\n (openai/openai-python v0.27, chatml.md), without a default
-// system message. "alpaca": Stanford's prompt without input (tatsu-lab/stanford_alpaca, train.py,
-// prompt_no_input), ended by EOS; a system message takes the place of its first sentence, and further turns
-// follow after a blank line (our choice: Stanford has one turn). Errors: kUnsupported, listing the names.
+// By name:
+//   chatml   <|im_start|>role\ncontent<|im_end|>\n (openai/openai-python v0.27, chatml.md), no default system message
+//   qwen     ChatML with the default system message of Qwen2-Instruct
+//   llama2   [INST] <<SYS>>…<</SYS>> … [/INST] (meta-llama/llama, generation.py), BOS and EOS around each exchange
+//   llama3   <|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|> (meta-llama/llama3, tokenizer.py)
+//   mistral  [INST] … [/INST] answer EOS (Mistral-7B-Instruct-v0.2's model card); a system message and a blank line
+//            precede the first user's content
+//   zephyr   <|role|>\ncontent EOS \n (HuggingFaceH4/zephyr-7b-beta)
+//   alpaca   Stanford's prompt without input (tatsu-lab/stanford_alpaca, train.py, prompt_no_input), ended by EOS; a
+//            system message takes the place of its first sentence, and further turns follow after a blank line (our
+//            choice: Stanford has one turn)
+// Errors: kUnsupported, listing the names.
 const ChatTemplate& chat_template(std::string_view name);
 
 // The template that a model's Jinja source amounts to, with its default system message; none if the source is
@@ -55,7 +67,8 @@ std::optional<ChatTemplate> detect_chat_template(std::string_view jinja);
 
 // The conversation in order; with add_generation_prompt, then what precedes an assistant's content.
 // Supervised: each assistant's content and the marker or EOS that ends it.
-// Errors: kInvalidInput for an unknown role, or a system message that is not the first.
+// Errors: kInvalidInput for an unknown role, a system message that is not the first, or one that needs a user's turn
+// and has none behind it.
 std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> messages, bool add_generation_prompt);
 
 struct EncodedChat {

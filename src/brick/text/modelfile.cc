@@ -11,13 +11,12 @@ std::string open_turn(const TurnStyle& turn) { return turn.marker + turn.header;
 
 // Go's text/template writes text between actions as it stands, newlines too; so nothing is trimmed.
 std::string go_template(const ChatTemplate& style, const std::string& eos) {
-  const auto turn = [](const TurnStyle& role, const std::string& end) {
-    return open_turn(role) + "{{ .Content }}" + role.end_marker + end + role.footer;
+  const auto turn = [&](const TurnStyle& role) {
+    return open_turn(role) + role.lead + "{{ .Content }}" + role.trail + role.end_marker +
+           (role.ends_with_eos ? eos : "") + role.footer;
   };
-  return "{{ range .Messages }}{{ if eq .Role \"system\" }}" + turn(style.system, "") +
-         "{{ else if eq .Role \"user\" }}" + turn(style.user, "") + "{{ else }}" +
-         turn(style.assistant, style.assistant_ends_with_eos ? eos : "") + "{{ end }}{{ end }}" +
-         open_turn(style.assistant);
+  return "{{ range .Messages }}{{ if eq .Role \"system\" }}" + turn(style.system) + "{{ else if eq .Role \"user\" }}" +
+         turn(style.user) + "{{ else }}" + turn(style.assistant) + "{{ end }}{{ end }}" + open_turn(style.assistant);
 }
 
 void refuse_quotes(const std::string& text, const char* what) {
@@ -31,8 +30,12 @@ std::string ollama_modelfile(const std::string& from, const std::optional<ChatTe
                              const std::string& eos) {
   std::string out = "FROM " + from + "\n";
   if (!style) return out;
+  if (style->system_within_user)
+    fail(ErrorCode::kUnsupported, "Modelfile: the chat template {} nests the system message in the user's",
+         style->name);
   for (const TurnStyle* turn : {&style->system, &style->user, &style->assistant})
-    for (const std::string* text : {&turn->marker, &turn->header, &turn->end_marker, &turn->footer})
+    for (const std::string* text :
+         {&turn->marker, &turn->header, &turn->lead, &turn->trail, &turn->end_marker, &turn->footer})
       if (text->find("{{") != std::string::npos)
         fail(ErrorCode::kUnsupported, "Modelfile: the chat template {} has braces, which Ollama would evaluate",
              style->name);
