@@ -77,23 +77,22 @@ TEST_P(MaskedLora, GradientOfListsMatchesDoubleReference) {
   }
   const KeptRows rows{both.view(), 0, kRows};
   std::vector<float> memory(static_cast<size_t>(list_floats(rows)));
-  const KeptLists lists = list_by_row(rows, memory.data());
+  const KeptLists lists = list_by_column(rows, memory.data());
   const Grid dense = Grid::random(kRows, n(), 9), b2 = Grid::random(kRows, kRank, 10);
   std::vector<float> g(static_cast<size_t>(lists.count()), 7.0f);  // what padding has must not matter
   Grid db = Grid::random(kRows, kRank, 11), da = Grid::random(kRank, n(), 12);
   ref::Array<double> want_db = db.exact(), want_da = da.exact();
   for (int64_t s = 0; s < lists.stretches; ++s)
-    for (int64_t o = 0; o < kRows; ++o)
-      for (int64_t k = lists.begin[s * kRows + o]; k < lists.begin[s * kRows + o + 1]; ++k) {
-        if (lists.weights[k].value == 0.0f) continue;
-        const int64_t c = lists.weights[k].offset / kTokensAtATime;
-        g[static_cast<size_t>(k)] = dense(o, c);
+    for (int64_t c = 0; c < n(); ++c)
+      for (int64_t k = 0; k < lists.kept(s, c); ++k) {
+        const int64_t place = lists.begin[s * n() + c] + k, o = lists.weights[place].offset / kTokensAtATime;
+        g[static_cast<size_t>(place)] = dense(o, c);
         for (int64_t r = 0; r < kRank; ++r) {
           want_db(o, r) += double{kScale} * dense(o, c) * a(r, c);
           want_da(r, c) += double{kScale} * dense(o, c) * b2(o, r);
         }
       }
-  std::vector<float> scratch(static_cast<size_t>(masked_gradient_floats(kRank, n())));
+  std::vector<float> scratch(static_cast<size_t>(masked_gradient_floats(kRank, kRows)));
   masked_gradient(lists, g.data(), kScale, b2.view(), a.view(), db.view(), da.view(), scratch.data());
   expect_within("masked_gradient db", worst_error(db, want_db), kTolerance);
   expect_within("masked_gradient da", worst_error(da, want_da), kTolerance);

@@ -37,9 +37,9 @@ double worst_product_error(const Case& c, int64_t first, int64_t last, bool by_c
   Grid y = beta == 0.0f ? Grid(tokens, outputs) : before;  // NaN where nothing of it may be read
   const KeptRows kept = c.rows(first, last);
   std::vector<float> memory(static_cast<size_t>(list_floats(kept)));
-  std::vector<float> gathered(static_cast<size_t>(input_floats(tokens, inputs)));
+  std::vector<float> gathered(static_cast<size_t>(block_floats(tokens, inputs)));
   const KeptLists lists = by_column ? list_by_column(kept, memory.data()) : list_by_row(kept, memory.data());
-  sparse_product(lists, x.view(), beta, y.view(), gathered.data());
+  sparse_product(lists, block_tokens(x.view(), gathered.data()), beta, y.view());
   double worst = 0;
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t o = 0; o < outputs; ++o) {
@@ -84,31 +84,34 @@ TEST(SparseProduct, NegativeControlAForgottenWeightIsSeen) {
 }
 
 // The worst |g - dy^T x| over its sum of magnitudes, at the kept weights of rows [first, rows).
-double worst_sampled_error(const Case& c, int64_t first, int64_t tokens, float perturb = 0) {
-  const int64_t rows = c.mask.rows(), cols = c.mask.cols(), outputs = rows - first;
-  Grid x = Grid::random(tokens, cols, 7), dy = Grid::random(tokens, outputs, 8);
+double worst_sampled_error(const Case& c, int64_t first, bool by_column, int64_t tokens, float perturb = 0) {
+  const int64_t rows = c.mask.rows(), cols = c.mask.cols();
+  Grid x = Grid::random(tokens, cols, 7), dy = Grid::random(tokens, rows - first, 8);
   const KeptRows kept{c.mask.view(), first, rows};
   std::vector<float> memory(static_cast<size_t>(list_floats(kept)));
-  std::vector<float> gathered(static_cast<size_t>(input_floats(tokens, cols + outputs)));
-  const KeptLists lists = list_by_row(kept, memory.data());
+  std::vector<float> x_memory(static_cast<size_t>(block_floats(tokens, cols)));
+  std::vector<float> dy_memory(static_cast<size_t>(block_floats(tokens, rows - first)));
+  const TokenBlocks inputs = block_tokens(x.view(), x_memory.data()),
+                    outputs = block_tokens(dy.view(), dy_memory.data());
+  const KeptLists lists = by_column ? list_by_column(kept, memory.data()) : list_by_row(kept, memory.data());
   std::vector<float> g(static_cast<size_t>(list_count(kept)), -1.0f);
-  sampled_product(lists, dy.view(), x.view(), g.data(), gathered.data());
+  sampled_product(lists, by_column ? inputs : outputs, by_column ? outputs : inputs, g.data());
   x(0, 0) += perturb;
   double worst = 0;
   int64_t listed = 0;
   for (int64_t s = 0; s < lists.stretches; ++s)
-    for (int64_t o = 0; o < outputs; ++o)
-      for (int64_t k = lists.begin[s * outputs + o]; k < lists.begin[s * outputs + o + 1]; ++k) {
-        if (lists.weights[k].value == 0.0f) continue;  // padding
+    for (int64_t o = 0; o < lists.outputs; ++o)
+      for (int64_t k = 0; k < lists.kept(s, o); ++k) {
         ++listed;
-        const int64_t i = lists.weights[k].offset / kTokensAtATime;
-        if (!c.mask.kept(first + o, i)) return std::numeric_limits<double>::infinity();
+        const int64_t place = lists.begin[s * lists.outputs + o] + k;
+        const int64_t i = lists.weights[place].offset / kTokensAtATime, r = by_column ? i : o, col = by_column ? o : i;
+        if (!c.mask.kept(first + r, col)) return std::numeric_limits<double>::infinity();
         double want = 0, magnitude = 1;
         for (int64_t t = 0; t < tokens; ++t) {
-          want += static_cast<double>(dy(t, o)) * x(t, i);
-          magnitude += std::fabs(static_cast<double>(dy(t, o)) * x(t, i));
+          want += static_cast<double>(dy(t, r)) * x(t, col);
+          magnitude += std::fabs(static_cast<double>(dy(t, r)) * x(t, col));
         }
-        const double error = std::fabs(g[static_cast<size_t>(k)] - want) / magnitude;
+        const double error = std::fabs(g[static_cast<size_t>(place)] - want) / magnitude;
         if (!(error <= worst)) worst = error;
       }
   return listed == kept.count() ? worst : std::numeric_limits<double>::infinity();
@@ -120,12 +123,14 @@ TEST(SampledProduct, AgreesWithTheDenseDefinition) {
     for (const double density : {0.0, 0.25, 1.0})
       for (const int64_t tokens : {1, 31, 32, 70})
         for (const int64_t first : {int64_t{0}, rows / 3})
-          expect_within("sampled_product", worst_sampled_error(Case(rows, cols, density), first, tokens), kTolerance);
+          for (const bool by_column : {false, true})
+            expect_within("sampled_product", worst_sampled_error(Case(rows, cols, density), first, by_column, tokens),
+                          kTolerance);
 }
 
 TEST(SampledProduct, NegativeControlAPerturbedInputIsSeen) {
   if (!has_sparse_product()) GTEST_SKIP() << "this CPU has no AVX2, or BRICK_ISA forbids it";
-  EXPECT_GT(worst_sampled_error(Case(16, 64, 1.0), 0, 40, 0.1f), 10 * kTolerance);
+  EXPECT_GT(worst_sampled_error(Case(16, 64, 1.0), 0, true, 40, 0.1f), 10 * kTolerance);
 }
 
 }  // namespace

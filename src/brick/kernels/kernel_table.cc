@@ -4,6 +4,7 @@
 
 #include "brick/base/cpu.h"
 #include "brick/kernels/sparse_product.h"
+#include "brick/kernels/vector_ops.h"
 
 namespace brick::kernels {
 namespace {
@@ -21,7 +22,8 @@ KeptShares shares(int64_t tokens, Compute compute) {
 }
 
 double kept_share(tensor::MaskView mask) {
-  return static_cast<double>(mask.count()) / static_cast<double>(std::max<int64_t>(1, mask.rows * mask.cols));
+  const int64_t kept = count_bits(mask.words, mask.rows * tensor::mask_words(mask.cols));
+  return static_cast<double>(kept) / static_cast<double>(std::max<int64_t>(1, mask.rows * mask.cols));
 }
 
 }  // namespace

@@ -120,11 +120,11 @@ template <class Rows>
 void forward(Context& context, const Rows& weight, ConstMatView x, float beta, MatView y) {
   const Compute compute = weight.keep_f32() ? Compute::kF32 : context.compute();
   if (weight.mask() && sparse_product_wins(*weight.mask(), x.rows, compute)) {
+    const TokenBlocks input = block_tokens(x, context.scratch(Context::kInput, block_floats(x.rows, x.cols)));
     for_each_piece(weight, [&](int64_t begin, int64_t end) {
       const KeptRows rows = kept_rows(weight, begin, end);
       const KeptLists lists = list_by_row(rows, context.scratch(Context::kWeights, list_floats(rows)));
-      sparse_product(lists, x, beta, y.col_range(begin, end),
-                     context.scratch(Context::kInput, input_floats(x.rows, x.cols)));
+      sparse_product(lists, input, beta, y.col_range(begin, end));
     });
   } else if (compute == Compute::kBf16) {
     const uint16_t* input = to_bf16_rows(x, context.scratch(Context::kInput, bf16_floats(x)));
@@ -149,8 +149,8 @@ void backward(Context& context, const Rows& weight, ConstMatView dy, float beta,
     if (sparse) {
       const KeptRows rows = kept_rows(weight, begin, end);
       const KeptLists lists = list_by_column(rows, context.scratch(Context::kWeights, list_floats(rows)));
-      sparse_product(lists, piece, piece_beta, dx,
-                     context.scratch(Context::kInput, input_floats(piece.rows, piece.cols)));
+      sparse_product(lists, block_tokens(piece, context.scratch(Context::kInput, block_floats(piece.rows, piece.cols))),
+                     piece_beta, dx);
     } else if (compute == Compute::kBf16) {
       gemm_bf16(Trans::kNo, Trans::kNo, to_bf16_rows(piece, context.scratch(Context::kInput, bf16_floats(piece))),
                 bf16_piece(context, weight, begin, end), dy.rows, weight.cols(), end - begin, piece_beta, dx);

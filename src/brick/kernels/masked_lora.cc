@@ -86,20 +86,21 @@ void MaskedRowBackward(const uint64_t* mask, float scale, const float* b, ConstM
   }
 }
 
-// One list: db += g a^T, da^T += b g; a^T and da^T [n, rank], b and db [rank], rank a multiple of kRankMultiple.
-void ListGradient(const KeptWeight* weights, int64_t count, const float* g, int64_t rank, const float* b,
-                  const float* a_t, float* db, float* da_t) {
+// One list: da += g b, db += g a, for a and da [rank] of its output, b and db [inputs, rank], rank a multiple of
+// kRankMultiple.
+void ListGradient(const KeptWeight* weights, int64_t count, const float* g, int64_t rank, const float* a,
+                  const float* b, float* da, float* db) {
   const hn::CappedTag<float, kRankMultiple> d;
   for (int64_t r = 0; r < rank; r += static_cast<int64_t>(hn::Lanes(d))) {
-    const auto factor = hn::LoadU(d, b + r);
-    auto sum = hn::LoadU(d, db + r);
+    const auto factor = hn::LoadU(d, a + r);
+    auto sum = hn::LoadU(d, da + r);
     for (int64_t k = 0; k < count; ++k) {
       const int64_t place = weights[k].offset / kTokensAtATime * rank + r;
-      const auto gradient = hn::Set(d, weights[k].value * g[k]);
-      sum = hn::MulAdd(gradient, hn::LoadU(d, a_t + place), sum);
-      hn::StoreU(hn::MulAdd(gradient, factor, hn::LoadU(d, da_t + place)), d, da_t + place);
+      const auto gradient = hn::Set(d, g[k]);
+      sum = hn::MulAdd(gradient, hn::LoadU(d, b + place), sum);
+      hn::StoreU(hn::MulAdd(gradient, factor, hn::LoadU(d, db + place)), d, db + place);
     }
-    hn::StoreU(sum, d, db + r);
+    hn::StoreU(sum, d, da + r);
   }
 }
 
@@ -125,40 +126,41 @@ void masked_row_backward(const uint64_t* mask, float scale, const float* b, tens
 
 namespace {
 
-constexpr int64_t kRowGrain = 16;
+constexpr int64_t kColumnGrain = 16;
 
 int64_t padded_rank(int64_t rank) { return (rank + kRankMultiple - 1) / kRankMultiple * kRankMultiple; }
 
 }  // namespace
 
-// a^T, and of each thread da^T and a row of b and db.
-int64_t masked_gradient_floats(int64_t rank, int64_t n) { return padded_rank(rank) * (n + threads() * (n + 2)); }
+// b, and of each thread db and a column of a and da.
+int64_t masked_gradient_floats(int64_t rank, int64_t inputs) {
+  return padded_rank(rank) * (inputs + threads() * (inputs + 2));
+}
 
 void masked_gradient(const KeptLists& lists, const float* g, float scale, tensor::ConstMatView b,
                      tensor::ConstMatView a, tensor::MatView db, tensor::MatView da, float* memory) {
-  const int64_t rank = padded_rank(a.rows), own_floats = rank * (a.cols + 2);
-  float *a_t = memory, *own_memory = memory + rank * a.cols;
-  std::fill_n(memory, masked_gradient_floats(a.rows, a.cols), 0.0f);
-  for (int64_t r = 0; r < a.rows; ++r)
-    for (int64_t c = 0; c < a.cols; ++c) a_t[c * rank + r] = a(r, c);
-  parallel_ranges(lists.outputs, kRowGrain, [&](int64_t begin, int64_t end) {
-    float* da_t = own_memory + omp_get_thread_num() * own_floats;
-    float *b_row = da_t + rank * a.cols, *db_row = b_row + rank;
+  const int64_t rank = padded_rank(a.rows), own_floats = rank * (b.rows + 2);
+  float *wide_b = memory, *own_memory = memory + rank * b.rows;
+  std::fill_n(memory, masked_gradient_floats(a.rows, b.rows), 0.0f);
+  for (int64_t i = 0; i < b.rows; ++i) std::copy_n(b.row(i), b.cols, wide_b + i * rank);
+  parallel_ranges(lists.outputs, kColumnGrain, [&](int64_t begin, int64_t end) {
+    float* own_db = own_memory + omp_get_thread_num() * own_floats;
+    float *column = own_db + rank * b.rows, *gradient = column + rank;
     for (int64_t o = begin; o < end; ++o) {
-      for (int64_t r = 0; r < a.rows; ++r) b_row[r] = scale * b(o, r);
-      std::fill_n(db_row, rank, 0.0f);
+      for (int64_t r = 0; r < a.rows; ++r) column[r] = a(r, o);
+      std::fill_n(gradient, rank, 0.0f);
       for (int64_t s = 0; s < lists.stretches; ++s) {
-        const int64_t first = lists.begin[s * lists.outputs + o], last = lists.begin[s * lists.outputs + o + 1];
+        const int64_t first = lists.begin[s * lists.outputs + o];
         HWY_DYNAMIC_DISPATCH(ListGradient)
-        (lists.weights + first, last - first, g + first, rank, b_row, a_t, db_row, da_t);
+        (lists.weights + first, lists.kept(s, o), g + first, rank, column, wide_b, gradient, own_db);
       }
-      for (int64_t r = 0; r < a.rows; ++r) db(o, r) += scale * db_row[r];
+      for (int64_t r = 0; r < a.rows; ++r) da(r, o) += scale * gradient[r];
     }
   });
   // Each thread summed its own; they are added in a fixed order.
   for (int t = 0; t < threads(); ++t)
-    for (int64_t r = 0; r < a.rows; ++r)
-      for (int64_t c = 0; c < a.cols; ++c) da(r, c) += own_memory[t * own_floats + c * rank + r];
+    for (int64_t i = 0; i < b.rows; ++i)
+      for (int64_t r = 0; r < b.cols; ++r) db(i, r) += scale * own_memory[t * own_floats + i * rank + r];
 }
 
 }  // namespace brick::kernels

@@ -17,9 +17,10 @@ void add_delta_row(const uint64_t* mask, float scale, const float* b, tensor::Co
 void masked_row_backward(const uint64_t* mask, float scale, const float* b, tensor::ConstMatView a, float* g, float* db,
                          tensor::MatView da) noexcept;
 
-// The same from sampled_product(): g [lists.count()] of lists by row, the mask's weights listed as 1. Row o of the
-// lists is row o of b and db [outputs, R]; a and da [R, n]; db and da accumulate. `memory` of masked_gradient_floats().
-int64_t masked_gradient_floats(int64_t rank, int64_t n);
+// The same from sampled_product(): g [lists.count()] of lists by column. Input i of the lists is row i of b and db
+// [inputs, R], output o is column o of a and da [R, outputs]; db and da accumulate. `memory` of
+// masked_gradient_floats().
+int64_t masked_gradient_floats(int64_t rank, int64_t inputs);
 void masked_gradient(const KeptLists& lists, const float* g, float scale, tensor::ConstMatView b,
                      tensor::ConstMatView a, tensor::MatView db, tensor::MatView da, float* memory);
 

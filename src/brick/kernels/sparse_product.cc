@@ -5,6 +5,7 @@
 #include "brick/base/cpu.h"
 #include "brick/base/parallel.h"
 #include "brick/kernels/sparse_product_impl.h"
+#include "brick/kernels/vector_ops.h"
 
 namespace brick::kernels {
 namespace {
@@ -32,6 +33,7 @@ KeptLists lists_in(const KeptRows& rows, float* memory, int64_t outputs, int64_t
   lists.outputs = outputs;
   lists.inputs = inputs;
   lists.stretches = stretches_of(inputs);
+  lists.width = stretch_width(inputs);
   lists.begin = reinterpret_cast<int64_t*>(memory);
   lists.weights = reinterpret_cast<KeptWeight*>(lists.begin + lists.stretches * outputs + 1);
   *rest = reinterpret_cast<float*>(lists.weights + list_count(rows));
@@ -48,19 +50,6 @@ void pad(KeptWeight* from, KeptWeight* to, int64_t input) {
   std::fill(from, to, KeptWeight{0.0f, static_cast<uint32_t>(input * kTokensAtATime)});
 }
 
-ConstMatView tokens_of(ConstMatView x, int64_t block) {
-  return x.row_range(block * kTokensAtATime, std::min((block + 1) * kTokensAtATime, x.rows));
-}
-int64_t blocks_of(ConstMatView x) { return pieces_of(x.rows, kTokensAtATime); }
-
-// x as [blocks, cols, 32].
-void gather(ConstMatView x, float* out) {
-  parallel_ranges(blocks_of(x), 1, [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b)
-      kSparseProductAvx2.gather(tokens_of(x, b), out + b * x.cols * kTokensAtATime);
-  });
-}
-
 }  // namespace
 
 bool has_sparse_product() noexcept {
@@ -68,11 +57,14 @@ bool has_sparse_product() noexcept {
   return has;
 }
 
-int64_t KeptRows::count() const {
-  int64_t kept = 0;
-  for (int64_t r = first; r < last; ++r) kept += mask.count_row(r);
-  return kept;
+int64_t KeptLists::kept(int64_t stretch, int64_t o) const {
+  const KeptWeight* list = weights + begin[stretch * outputs + o];
+  int64_t count = begin[stretch * outputs + o + 1] - begin[stretch * outputs + o];
+  while (count > 1 && list[count - 1].offset <= list[count - 2].offset) --count;
+  return count;
 }
+
+int64_t KeptRows::count() const { return count_bits(mask.row(first), (last - first) * tensor::mask_words(mask.cols)); }
 
 int64_t list_count(const KeptRows& rows) {
   const int64_t outputs = rows.last - rows.first, cols = rows.mask.cols;
@@ -94,11 +86,8 @@ KeptLists list_by_row(const KeptRows& rows, float* memory) {
   for (int64_t s = 0; s < lists.stretches; ++s)
     for (int64_t o = 0; o < lists.outputs; ++o) {
       lists.begin[s * lists.outputs + o] = next;
-      const uint64_t* words = rows.mask.row(rows.first + o);
-      int64_t kept = 0;
-      for (int64_t w = s * width / 64; w < tensor::mask_words(std::min((s + 1) * width, cols)); ++w)
-        kept += std::popcount(words[w]);
-      next += padded(kept);
+      const int64_t word = s * width / 64, end = tensor::mask_words(std::min((s + 1) * width, cols));
+      next += padded(count_bits(rows.mask.row(rows.first + o) + word, end - word));
     }
   lists.begin[lists.stretches * lists.outputs] = next;
   parallel_ranges(lists.outputs, kRowGrain, [&](int64_t begin, int64_t end) {
@@ -159,37 +148,42 @@ KeptLists list_by_column(const KeptRows& rows, float* memory) {
   return lists;
 }
 
-int64_t input_floats(int64_t tokens, int64_t inputs) {
-  return pieces_of(tokens, kTokensAtATime) * kTokensAtATime * inputs;
+int64_t block_floats(int64_t tokens, int64_t cols) {
+  return TokenBlocks{nullptr, tokens, cols}.blocks() * kTokensAtATime * cols;
 }
 
-void sparse_product(const KeptLists& lists, ConstMatView x, float beta, MatView y, float* memory) {
-  gather(x, memory);
-  const int64_t blocks = blocks_of(x), pieces = pieces_of(lists.outputs, kOutputsAtATime);
+TokenBlocks block_tokens(ConstMatView x, float* memory) {
+  const TokenBlocks out{memory, x.rows, x.cols};
+  parallel_ranges(out.blocks(), 1, [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b) {
+      const int64_t begin = b * kTokensAtATime;
+      kSparseProductAvx2.gather(x.row_range(begin, std::min(begin + kTokensAtATime, x.rows)), memory + begin * x.cols);
+    }
+  });
+  return out;
+}
+
+void sparse_product(const KeptLists& lists, const TokenBlocks& x, float beta, MatView y) {
+  const int64_t blocks = x.blocks(), pieces = pieces_of(lists.outputs, kOutputsAtATime);
   parallel_ranges(pieces * blocks, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t block = i % blocks, output = i / blocks * kOutputsAtATime;
       const int64_t begin = block * kTokensAtATime;
-      kSparseProductAvx2.sum(lists, output, std::min(output + kOutputsAtATime, lists.outputs),
-                             memory + begin * lists.inputs, beta,
-                             y.row_range(begin, std::min(begin + kTokensAtATime, x.rows)));
+      kSparseProductAvx2.sum(lists, output, std::min(output + kOutputsAtATime, lists.outputs), x.block(block), beta,
+                             y.row_range(begin, std::min(begin + kTokensAtATime, x.tokens)));
     }
   });
 }
 
-void sampled_product(const KeptLists& lists, ConstMatView dy, ConstMatView x, float* g, float* memory) {
-  float* outputs = memory + input_floats(x.rows, x.cols);
-  gather(x, memory);
-  gather(dy, outputs);
+void sampled_product(const KeptLists& lists, const TokenBlocks& u, const TokenBlocks& v, float* g) {
   std::fill_n(g, lists.count(), 0.0f);
-  const int64_t blocks = blocks_of(x), pieces = pieces_of(lists.outputs, kOutputsAtATime);
+  const int64_t pieces = pieces_of(lists.outputs, kOutputsAtATime);
   parallel_ranges(pieces * lists.stretches, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t output = i / lists.stretches * kOutputsAtATime;
-      for (int64_t b = 0; b < blocks; ++b)
+      for (int64_t b = 0; b < v.blocks(); ++b)
         kSparseProductAvx2.sample(lists, i % lists.stretches, output, std::min(output + kOutputsAtATime, lists.outputs),
-                                  outputs + b * kTokensAtATime * lists.outputs,
-                                  memory + b * kTokensAtATime * lists.inputs, g);
+                                  u.block(b), v.block(b), g);
     }
   });
 }

@@ -1,6 +1,6 @@
 // Products of activations with the kept weights of a sparse matrix alone. The weights are listed by output first; then
 // every list meets 32 tokens at a time, which lie side by side: no multiplication with a zero, no gather. Lists are cut
-// into stretches of inputs whose tokens stay in the first-level cache.
+// into stretches of inputs whose tokens stay in the first-level cache; those of the next stretch are fetched early.
 #pragma once
 
 #include <cstdint>
@@ -23,13 +23,16 @@ struct KeptWeight {
 };
 
 // Output o's weights in stretch s are [begin[s outputs + o], begin[s outputs + o + 1]), a multiple of four: the last
-// ones may be padding of value 0.
+// ones may be padding of value 0. Inputs ascend within a list; padding repeats the stretch's first.
 struct KeptLists {
   KeptWeight* weights = nullptr;
   int64_t* begin = nullptr;  // [stretches outputs + 1]
   int64_t outputs = 0, inputs = 0, stretches = 0;
+  int64_t width = 0;  // inputs of a stretch
 
   int64_t count() const { return begin[stretches * outputs]; }
+  // Of output o's list in a stretch, without padding.
+  int64_t kept(int64_t stretch, int64_t o) const;
 };
 
 // Rows [first, last) of a sparse weight: write(r, out) leaves row r as float32 [cols], its zeros too. Several threads
@@ -49,13 +52,22 @@ int64_t list_floats(const KeptRows& rows);
 KeptLists list_by_row(const KeptRows& rows, float* memory);
 KeptLists list_by_column(const KeptRows& rows, float* memory);
 
-// y [T, outputs] = x [T, inputs] times the lists + beta y; beta 0 or 1. `memory` of input_floats() floats.
-int64_t input_floats(int64_t tokens, int64_t inputs);
-void sparse_product(const KeptLists& lists, tensor::ConstMatView x, float beta, tensor::MatView y, float* memory);
+// x [tokens, cols] as [blocks of kTokensAtATime, cols, kTokensAtATime], zeros where there is no token.
+struct TokenBlocks {
+  const float* values = nullptr;
+  int64_t tokens = 0, cols = 0;
 
-// g[k] = sum over t of dy(t, o) x(t, i) for weight k of the lists, from input i to output o: of dy^T x what a mask
-// keeps. Padding gets some number, too. dy [T, outputs], x [T, inputs], g [lists.count()]; `memory` of input_floats()
-// of both.
-void sampled_product(const KeptLists& lists, tensor::ConstMatView dy, tensor::ConstMatView x, float* g, float* memory);
+  int64_t blocks() const { return (tokens + kTokensAtATime - 1) / kTokensAtATime; }
+  const float* block(int64_t b) const { return values + b * cols * kTokensAtATime; }
+};
+int64_t block_floats(int64_t tokens, int64_t cols);
+TokenBlocks block_tokens(tensor::ConstMatView x, float* memory);  // of block_floats()
+
+// y [T, outputs] = x [T, inputs] times the lists + beta y; beta 0 or 1.
+void sparse_product(const KeptLists& lists, const TokenBlocks& x, float beta, tensor::MatView y);
+
+// g[k] = sum over t of u(t, o) v(t, i) for weight k of the lists, from input i to output o: what a mask keeps of u^T v.
+// Padding gets some number, too. u [T, outputs], v [T, inputs], g [lists.count()].
+void sampled_product(const KeptLists& lists, const TokenBlocks& u, const TokenBlocks& v, float* g);
 
 }  // namespace brick::kernels

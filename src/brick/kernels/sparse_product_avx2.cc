@@ -47,6 +47,15 @@ BRICK_AVX2 void gather(ConstMatView x, float* out) noexcept {
     for (int64_t t = 0; t < kTokensAtATime; ++t) out[c * kTokensAtATime + t] = t < x.rows ? x(t, c) : 0.0f;
 }
 
+// Fetches one of `count` equal shares of `inputs` inputs' tokens, which start at `next`: a list reads them in no order
+// that the hardware foresees. Returns the next share.
+BRICK_AVX2 inline const float* fetch_share(const float* next, int64_t inputs, int64_t count) {
+  constexpr int64_t kLineFloats = 16;
+  const float* end = next + (inputs * kTokensAtATime / count + kLineFloats - 1) / kLineFloats * kLineFloats;
+  for (; next < end; next += kLineFloats) _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
+  return next;
+}
+
 // Two sums of each token, of the even and the odd weights: one alone would wait for its own additions. Adds to `out`
 // where `more`. (Loops over registers are unrolled by name: GCC 12 keeps an array that it sees in a loop in memory.)
 BRICK_AVX2 inline void sum_list(const KeptWeight* weight, const KeptWeight* end, const float* inputs, bool more,
@@ -75,9 +84,12 @@ BRICK_AVX2 void sum(const KeptLists& lists, int64_t begin, int64_t end, const fl
   alignas(32) float sums[kOutputsAtATime * kTokensAtATime];
   for (int64_t s = 0; s < lists.stretches; ++s) {
     const int64_t* list = lists.begin + s * lists.outputs;
-    for (int64_t o = begin; o < end; ++o)
+    const float* next = inputs + (s + 1) * lists.width * kTokensAtATime;
+    for (int64_t o = begin; o < end; ++o) {
+      next = fetch_share(next, lists.width, end - begin);
       sum_list(lists.weights + list[o], lists.weights + list[o + 1], inputs, s > 0,
                sums + (o - begin) * kTokensAtATime);
+    }
   }
   int64_t o = begin;
   if (y.rows == kTokensAtATime)
@@ -101,22 +113,26 @@ BRICK_AVX2 inline __m256 add_pairs(__m256 a, __m256 b) {
   return _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
 }
 
-BRICK_AVX2 void sample(const KeptLists& lists, int64_t stretch, int64_t begin, int64_t end, const float* dy,
-                       const float* inputs, float* g) noexcept {
+BRICK_AVX2 void sample(const KeptLists& lists, int64_t stretch, int64_t begin, int64_t end, const float* u,
+                       const float* v, float* g) noexcept {
   const int64_t* list = lists.begin + stretch * lists.outputs;
+  const float* next_u = u + (lists.outputs + begin) * kTokensAtATime;
+  const float* next_v = v + (lists.inputs + stretch * lists.width) * kTokensAtATime;
   for (int64_t o = begin; o < end; ++o) {
-    __m256 gradient[kVectors];
+    next_u = fetch_share(next_u, end - begin, end - begin);
+    next_v = fetch_share(next_v, lists.width, end - begin);
+    __m256 output[kVectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) gradient[v] = _mm256_loadu_ps(dy + o * kTokensAtATime + v * kLanes);
+    for (int i = 0; i < kVectors; ++i) output[i] = _mm256_loadu_ps(u + o * kTokensAtATime + i * kLanes);
     for (int64_t k = list[o]; k < list[o + 1]; k += kListMultiple) {
       __m256 sums[kListMultiple];
 #pragma GCC unroll 4
       for (int i = 0; i < kListMultiple; ++i) {
-        const float* x = inputs + lists.weights[k + i].offset;
-        sums[i] = _mm256_mul_ps(gradient[0], _mm256_loadu_ps(x));
+        const float* input = v + lists.weights[k + i].offset;
+        sums[i] = _mm256_mul_ps(output[0], _mm256_loadu_ps(input));
 #pragma GCC unroll 4
-        for (int v = 1; v < kVectors; ++v)
-          sums[i] = _mm256_fmadd_ps(gradient[v], _mm256_loadu_ps(x + v * kLanes), sums[i]);
+        for (int j = 1; j < kVectors; ++j)
+          sums[i] = _mm256_fmadd_ps(output[j], _mm256_loadu_ps(input + j * kLanes), sums[i]);
       }
       const __m256 first = add_pairs(sums[0], sums[1]), second = add_pairs(sums[2], sums[3]);
       const __m256 both = _mm256_add_ps(_mm256_shuffle_ps(first, second, 0x44), _mm256_shuffle_ps(first, second, 0xee));

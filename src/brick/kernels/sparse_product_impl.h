@@ -15,9 +15,10 @@ struct SparseProductKernels {
   // [lists.inputs, 32] + beta y.
   void (*sum)(const KeptLists& lists, int64_t begin, int64_t end, const float* inputs, float beta,
               tensor::MatView y) noexcept;
-  // g[k] += the products of 32 tokens, for the weights of outputs [begin, end) in one stretch; dy [lists.outputs, 32].
-  void (*sample)(const KeptLists& lists, int64_t stretch, int64_t begin, int64_t end, const float* dy,
-                 const float* inputs, float* g) noexcept;
+  // g[k] += the products of 32 tokens, for the weights of outputs [begin, end) in one stretch; u [lists.outputs, 32],
+  // v [lists.inputs, 32]. Both products expect the next block of tokens behind this one.
+  void (*sample)(const KeptLists& lists, int64_t stretch, int64_t begin, int64_t end, const float* u, const float* v,
+                 float* g) noexcept;
 };
 
 extern const SparseProductKernels kSparseProductAvx2;

@@ -31,6 +31,17 @@ HWY_INLINE void sweep(int64_t n, Vector&& vector, Scalar&& scalar) {
   for (; i < n; ++i) scalar(i);
 }
 
+int64_t CountBits(const uint64_t* words, int64_t n) {
+  const hn::ScalableTag<uint64_t> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto sum = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) sum = hn::Add(sum, hn::PopulationCount(hn::LoadU(d, words + i)));
+  auto count = static_cast<int64_t>(hn::GetLane(hn::SumOfLanes(d, sum)));
+  for (; i < n; ++i) count += static_cast<int64_t>(hwy::PopCount(words[i]));
+  return count;
+}
+
 float Dot(const float* a, const float* b, int64_t n) {
   const F f;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(f));
@@ -204,6 +215,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace brick::kernels {
 
+HWY_EXPORT(CountBits);
 HWY_EXPORT(Dot);
 HWY_EXPORT(Axpy);
 HWY_EXPORT(Scale);
@@ -217,6 +229,7 @@ HWY_EXPORT(UnpackF16);
 HWY_EXPORT(UnpackQ8);
 HWY_EXPORT(UnpackQ4);
 
+int64_t count_bits(const uint64_t* words, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(CountBits)(words, n); }
 float dot(const float* a, const float* b, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(Dot)(a, b, n); }
 float sum_squares(const float* a, int64_t n) noexcept { return dot(a, a, n); }
 void axpy(float alpha, const float* x, float* y, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(Axpy)(alpha, x, y, n); }

@@ -17,6 +17,8 @@ float max_value(const float* x, int64_t n) noexcept;       // n > 0
 float exp_sum(float shift, float* x, int64_t n) noexcept;  // x = exp(x - shift); returns the sum
 bool all_finite(const float* x, int64_t n) noexcept;
 
+int64_t count_bits(const uint64_t* words, int64_t n) noexcept;
+
 // Decodes whole blocks of any float or block format: the fast twin of tensor::unpack.
 void unpack_values(tensor::DType dtype, const std::byte* source, int64_t count, float* out) noexcept;
 

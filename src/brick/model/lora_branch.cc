@@ -89,32 +89,37 @@ void project_masked(Context& context, const tensor::Matrix& weight, const Branch
   kernels::linear(context, delta(weight, branch), branch_input(context, branch, x), 1.0f, y);
 }
 
-// With G = dy^T drop(x), masked: dB = c (M * G) A^T, dA = c B^T (M * G). Of G only what M keeps is computed...
-void sampled_parameter_gradient(Context& context, const tensor::Matrix& weight, const Branch& branch,
-                                ConstMatView input, ConstMatView dy, LoraPair& gradient) {
+// With G = dy^T drop(x), masked: dB = c (M * G) A^T, dA = c B^T (M * G). Of G only what M keeps is computed, from lists
+// that give dx = dy (W + delta) + beta dx, too, where `dx` is not null...
+void sampled_gradient(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView input,
+                      ConstMatView dy, float beta, MatView dx, LoraPair& gradient) {
   const ConstMatView a = branch.pair->a.mat(), b = branch.pair->b.mat();
-  const int64_t step = kernels::rows_a_piece(weight), cols = weight.cols();
+  const int64_t step = kernels::rows_a_piece(weight), cols = weight.cols(), tokens = dy.rows;
+  const int64_t input_floats = kernels::block_floats(tokens, cols);
+  float* blocks =
+      context.scratch(Context::kInput, input_floats + kernels::block_floats(tokens, std::min(step, weight.rows())));
+  const kernels::TokenBlocks x = kernels::block_tokens(input, blocks);
   for (int64_t begin = 0; begin < weight.rows(); begin += step) {
     const int64_t end = std::min(begin + step, weight.rows());
-    const kernels::KeptRows rows{weight.sparse_view().mask, begin, end};
+    kernels::KeptRows rows{weight.sparse_view().mask, begin, end};
+    if (dx.data != nullptr) rows.write = [&](int64_t r, float* out) { effective_row(weight, branch, r, out); };
     const int64_t list_floats = kernels::list_floats(rows), count = kernels::list_count(rows);
     float* memory =
-        context.scratch(Context::kWeights, list_floats + count + kernels::masked_gradient_floats(a.rows, cols));
-    const kernels::KeptLists lists = kernels::list_by_row(rows, memory);
+        context.scratch(Context::kWeights, list_floats + count + kernels::masked_gradient_floats(a.rows, end - begin));
+    const kernels::KeptLists lists = kernels::list_by_column(rows, memory);
+    const kernels::TokenBlocks piece = kernels::block_tokens(dy.col_range(begin, end), blocks + input_floats);
     float* g = memory + list_floats;
-    kernels::sampled_product(lists, dy.col_range(begin, end), input, g,
-                             context.scratch(Context::kInput, kernels::input_floats(dy.rows, cols + end - begin)));
+    kernels::sampled_product(lists, x, piece, g);
     kernels::masked_gradient(lists, g, branch.scale, b.row_range(begin, end), a, gradient.b.mat().row_range(begin, end),
                              gradient.a.mat(), g + count);
+    if (dx.data != nullptr) kernels::sparse_product(lists, piece, begin == 0 ? beta : 1.0f, dx);
   }
 }
 
 // ... or all of it.
-void masked_parameter_gradient(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x,
-                               ConstMatView dy, LoraPair& gradient) {
-  const ConstMatView input = branch_input(context, branch, x), a = branch.pair->a.mat(), b = branch.pair->b.mat();
-  if (kernels::sampled_product_wins(weight.sparse_view().mask, dy.rows, context.compute()))
-    return sampled_parameter_gradient(context, weight, branch, input, dy, gradient);
+void whole_gradient(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView input,
+                    ConstMatView dy, LoraPair& gradient) {
+  const ConstMatView a = branch.pair->a.mat(), b = branch.pair->b.mat();
   const int64_t step = kernels::rows_a_piece(weight), cols = weight.cols(), a_floats = a.rows * cols;
   for (int64_t begin = 0; begin < weight.rows(); begin += step) {
     const int64_t end = std::min(begin + step, weight.rows());
@@ -143,6 +148,23 @@ void masked_input_gradient(Context& context, const tensor::Matrix& weight, const
   const MatView through(context.scratch(Context::kBranch, dx.rows * dx.cols), dx.rows, dx.cols);
   kernels::linear_backward(context, delta(weight, branch), dy, 0.0f, through);
   apply_dropout(branch, through, dx, true);
+}
+
+void masked_backward(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x,
+                     ConstMatView dy, float beta, MatView dx, LoraPair* gradient) {
+  const tensor::MaskView mask = weight.sparse_view().mask;
+  if (gradient != nullptr) {
+    const ConstMatView input = branch_input(context, branch, x);
+    if (!kernels::sampled_product_wins(mask, dy.rows, context.compute())) {
+      whole_gradient(context, weight, branch, input, dy, *gradient);
+    } else if (adds_first(context, weight, branch, dy.rows) &&
+               kernels::sparse_product_wins(mask, dy.rows, kernels::Compute::kF32)) {
+      return sampled_gradient(context, weight, branch, input, dy, beta, dx, *gradient);
+    } else {
+      sampled_gradient(context, weight, branch, input, dy, beta, {}, *gradient);
+    }
+  }
+  if (dx.data != nullptr) masked_input_gradient(context, weight, branch, dy, beta, dx);
 }
 
 // Whether W + delta is made for a product over `inner` columns or rows of W, rather than two thin products added to its
@@ -217,11 +239,8 @@ void project(Context& context, const tensor::Matrix& weight, const Branch& branc
 
 void project_backward(Context& context, const tensor::Matrix& weight, const Branch& branch, ConstMatView x,
                       ConstMatView dy, float beta, MatView dx, LoraPair* gradient) {
-  if (branch.pair != nullptr && branch.masked && weight.is_sparse()) {
-    if (gradient != nullptr) masked_parameter_gradient(context, weight, branch, x, dy, *gradient);
-    if (dx.data != nullptr) masked_input_gradient(context, weight, branch, dy, beta, dx);
-    return;
-  }
+  if (branch.pair != nullptr && branch.masked && weight.is_sparse())
+    return masked_backward(context, weight, branch, x, dy, beta, dx, gradient);
   if (branch.pair == nullptr) {
     if (dx.data != nullptr) kernels::linear_backward(context, weight, dy, beta, dx);
     return;
