@@ -20,7 +20,10 @@ constexpr int64_t kStretchMultiple = 64;  // so that a stretch is whole words of
 int64_t pieces_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 int64_t padded(int64_t count) { return pieces_of(count, kListMultiple) * kListMultiple; }
 
-// Inputs of a stretch; about equal ones.
+// A row, or a byte for each bit of its mask.
+int64_t row_floats(int64_t cols) { return std::max(cols, 16 * tensor::mask_words(cols)); }
+
+// Inputs of a stretch, at most 255; about equal ones.
 int64_t stretch_width(int64_t inputs) {
   const int64_t even = pieces_of(inputs, std::max<int64_t>(1, pieces_of(inputs, kMostInputs)));
   return std::max<int64_t>(1, pieces_of(even, kStretchMultiple)) * kStretchMultiple;
@@ -75,7 +78,7 @@ int64_t list_floats(const KeptRows& rows) {
   const int64_t outputs = rows.last - rows.first, cols = rows.mask.cols;
   // Two floats for each weight, begin, and count; of each thread a row, and a count for each list by column.
   return 2 * (list_count(rows) + 1 + std::max(outputs * stretches_of(cols), cols * stretches_of(outputs))) +
-         threads() * cols * (1 + 2 * stretches_of(outputs));
+         threads() * (row_floats(cols) + 2 * cols * stretches_of(outputs));
 }
 
 KeptLists list_by_row(const KeptRows& rows, float* memory) {
@@ -91,7 +94,7 @@ KeptLists list_by_row(const KeptRows& rows, float* memory) {
     }
   lists.begin[lists.stretches * lists.outputs] = next;
   parallel_ranges(lists.outputs, kRowGrain, [&](int64_t begin, int64_t end) {
-    float* row = buffers + omp_get_thread_num() * cols;
+    float* row = buffers + omp_get_thread_num() * row_floats(cols);
     if (!rows.write) std::fill_n(row, cols, 1.0f);
     for (int64_t o = begin; o < end; ++o) {
       if (rows.write) rows.write(rows.first + o, row);
@@ -116,10 +119,14 @@ KeptLists list_by_column(const KeptRows& rows, float* memory) {
   auto* places = reinterpret_cast<int64_t*>(rest);
   float* buffers = rest + 2 * threads() * segments;
   std::fill_n(places, threads() * segments, int64_t{0});
+  const int64_t words = tensor::mask_words(cols);
   parallel_ranges(inputs, kRowGrain, [&](int64_t begin, int64_t end) {
-    int64_t* counts = places + omp_get_thread_num() * segments;
-    for (int64_t i = begin; i < end; ++i)
-      rows.mask.for_each_kept(rows.first + i, [&](int64_t c) { ++counts[i / width * cols + c]; });
+    auto* counts = reinterpret_cast<uint8_t*>(buffers + omp_get_thread_num() * row_floats(cols));
+    for (int64_t i = begin, next; i < end; i = next) {
+      next = std::min((i / width + 1) * width, end);
+      kSparseProductAvx2.count_columns(rows.mask.row(rows.first + i), next - i, words, counts);
+      std::copy_n(counts, cols, places + omp_get_thread_num() * segments + i / width * cols);
+    }
   });
   int64_t next = 0;
   for (int64_t s = 0; s < segments; ++s) {
@@ -135,7 +142,7 @@ KeptLists list_by_column(const KeptRows& rows, float* memory) {
   }
   lists.begin[segments] = next;
   parallel_ranges(inputs, kRowGrain, [&](int64_t begin, int64_t end) {
-    float* row = buffers + omp_get_thread_num() * cols;
+    float* row = buffers + omp_get_thread_num() * row_floats(cols);
     if (!rows.write) std::fill_n(row, cols, 1.0f);
     for (int64_t i = begin; i < end; ++i) {
       if (rows.write) rows.write(rows.first + i, row);

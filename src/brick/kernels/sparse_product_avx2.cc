@@ -15,6 +15,21 @@ using tensor::MatView;
 constexpr int64_t kLanes = 8;
 constexpr int kVectors = kTokensAtATime / kLanes;
 
+BRICK_AVX2 void count_columns(const uint64_t* mask, int64_t rows, int64_t words, uint8_t* counts) noexcept {
+  // Byte i of a half asks for bit i % 8 of byte i / 8 of its 16 columns.
+  const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+  for (int64_t w = 0; w < 2 * words; ++w) {
+    __m256i count = _mm256_setzero_si256();
+    for (int64_t r = 0; r < rows; ++r) {
+      const __m256i bits = _mm256_set1_epi32(static_cast<int>(mask[r * words + w / 2] >> (w % 2 * 32)));
+      const __m256i kept = _mm256_and_si256(_mm256_shuffle_epi8(bits, byte), bit);
+      count = _mm256_sub_epi8(count, _mm256_cmpeq_epi8(kept, bit));
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(counts + 32 * w), count);
+  }
+}
+
 BRICK_AVX2 inline void transpose(__m256 (&v)[kLanes]) {
   __m256 pairs[kLanes], quads[kLanes];
   for (int i = 0; i < 4; ++i) {
@@ -144,6 +159,6 @@ BRICK_AVX2 void sample(const KeptLists& lists, int64_t stretch, int64_t begin, i
 
 }  // namespace
 
-const SparseProductKernels kSparseProductAvx2{gather, sum, sample};
+const SparseProductKernels kSparseProductAvx2{count_columns, gather, sum, sample};
 
 }  // namespace brick::kernels

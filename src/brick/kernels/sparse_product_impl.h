@@ -9,6 +9,8 @@ inline constexpr int64_t kListMultiple = 4;     // of the weights in a list
 inline constexpr int64_t kOutputsAtATime = 64;  // their lists stay in the second-level cache while all tokens pass
 
 struct SparseProductKernels {
+  // counts[c] = the rows of [0, rows), at most 255, that keep column c; mask rows of `words`, counts [64 words].
+  void (*count_columns)(const uint64_t* mask, int64_t rows, int64_t words, uint8_t* counts) noexcept;
   // x [tokens <= 32, cols] -> out [cols, 32], zeros where there is no token.
   void (*gather)(tensor::ConstMatView x, float* out) noexcept;
   // y [tokens <= 32, outputs of [begin, end), at most kOutputsAtATime] = the lists' sums over `inputs`
