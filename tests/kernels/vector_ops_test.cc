@@ -31,6 +31,17 @@ std::vector<float> values(int64_t count, uint64_t stream) {
   return out;
 }
 
+TEST(VectorOps, CountsBits) {
+  Rng rng(56, 9);
+  std::vector<uint64_t> words(40);
+  int64_t want = 0;
+  for (size_t n = 0; n < words.size(); ++n) {
+    EXPECT_EQ(count_bits(words.data(), static_cast<int64_t>(n)), want);
+    words[n] = rng.below(uint64_t{1} << 63) << 1 | n % 2;
+    want += std::popcount(words[n]);
+  }
+}
+
 TEST(VectorOps, DotAndSumOfSquaresMatchDoubleReference) {
   for (int64_t n = 0; n <= kLongest; ++n) {
     const std::vector<float> a = values(n, 1), b = values(n, 2);

@@ -31,7 +31,8 @@ double kept_share(tensor::MaskView mask) {
 KernelTable builtin_kernel_table() {
   constexpr KeptShares kNever{};
   if (active_isa() == Isa::kAvx2)
-    return {.f32 = {kNever, KeptShares{0.3, 0.15}, KeptShares{0.45, 0.35}}, .bf16 = {kNever, kNever, kNever}};
+    return {.f32 = {KeptShares{0, 0.15}, KeptShares{0.25, 0.25}, KeptShares{0.4, 0.35}},
+            .bf16 = {kNever, kNever, kNever}};
   return {.f32 = {kNever, KeptShares{0.3, 0}, KeptShares{0.3, 0}},
           .bf16 = {kNever, KeptShares{0.15, 0}, KeptShares{0.15, 0}}};
 }

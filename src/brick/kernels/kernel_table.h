@@ -25,8 +25,7 @@ struct KernelTable {
   const Rows& rows(Compute compute) const { return compute == Compute::kF32 ? f32 : bf16; }
 };
 
-// AVX2, 512 tokens: between the shares measured on two cores of a Zen 3 machine (products: faster at 25 %, even at 50
-// %; gradient: faster at 25 %, slower at 50 %); 32 to 127 tokens: an estimate. Others: products as measured on a Zen 4
+// AVX2: what `brick bench --calibrate` wrote on two cores of a Zen 3 machine. Others: products as measured on a Zen 4
 // machine before lists were cut into stretches; gradients unmeasured, so never.
 KernelTable builtin_kernel_table();
 
