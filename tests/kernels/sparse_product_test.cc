@@ -128,6 +128,33 @@ TEST(SampledProduct, AgreesWithTheDenseDefinition) {
                           kTolerance);
 }
 
+TEST(SparseAndSampledProduct, IsBothProducts) {
+  if (!has_sparse_product()) GTEST_SKIP() << "this CPU has no AVX2, or BRICK_ISA forbids it";
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {13, 70}, {96, 140}, {450, 70}})
+    for (const double density : {0.0, 0.25, 1.0})
+      for (const int64_t tokens : {1, 32, 70})
+        for (const float beta : {0.0f, 1.0f}) {
+          const Case c(rows, cols, density);
+          const KeptRows kept = c.rows(0, rows);
+          std::vector<float> memory(static_cast<size_t>(list_floats(kept)));
+          std::vector<float> x_memory(static_cast<size_t>(block_floats(tokens, cols)));
+          std::vector<float> dy_memory(static_cast<size_t>(block_floats(tokens, rows)));
+          const KeptLists lists = list_by_column(kept, memory.data());
+          const Grid x = Grid::random(tokens, cols, 7), dy = Grid::random(tokens, rows, 8);
+          const TokenBlocks u = block_tokens(x.view(), x_memory.data()), v = block_tokens(dy.view(), dy_memory.data());
+          const Grid before = Grid::random(tokens, cols, 9);
+          Grid want_y = before, y = before;
+          std::vector<float> want_g(static_cast<size_t>(lists.count())), g(want_g.size(), -1.0f);
+          sparse_product(lists, v, beta, want_y.view());
+          sampled_product(lists, u, v, want_g.data());
+          sparse_and_sampled_product(lists, u, v, beta, y.view(), g.data());
+          for (size_t k = 0; k < g.size(); ++k) EXPECT_NEAR(g[k], want_g[k], 1e-4);
+          for (int64_t t = 0; t < tokens; ++t)
+            for (int64_t i = 0; i < cols; ++i) EXPECT_NEAR(y(t, i), want_y(t, i), 1e-4);
+          EXPECT_TRUE(y.gaps_intact());
+        }
+}
+
 TEST(SampledProduct, NegativeControlAPerturbedInputIsSeen) {
   if (!has_sparse_product()) GTEST_SKIP() << "this CPU has no AVX2, or BRICK_ISA forbids it";
   EXPECT_GT(worst_sampled_error(Case(16, 64, 1.0), 0, true, 40, 0.1f), 10 * kTolerance);

@@ -195,4 +195,18 @@ void sampled_product(const KeptLists& lists, const TokenBlocks& u, const TokenBl
   });
 }
 
+void sparse_and_sampled_product(const KeptLists& lists, const TokenBlocks& u, const TokenBlocks& v, float beta,
+                                MatView y, float* g) {
+  std::fill_n(g, lists.count(), 0.0f);
+  parallel_ranges(lists.outputs, kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t output = first; output < last; output += kOutputsAtATime)
+      for (int64_t b = 0; b < v.blocks(); ++b) {
+        const int64_t begin = b * kTokensAtATime;
+        kSparseProductAvx2.sum_and_sample(lists, output, std::min(output + kOutputsAtATime, last), u.block(b),
+                                          v.block(b), beta,
+                                          y.row_range(begin, std::min(begin + kTokensAtATime, v.tokens)), g);
+      }
+  });
+}
+
 }  // namespace brick::kernels

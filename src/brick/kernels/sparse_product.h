@@ -70,4 +70,8 @@ void sparse_product(const KeptLists& lists, const TokenBlocks& x, float beta, te
 // Padding gets some number, too. u [T, outputs], v [T, inputs], g [lists.count()].
 void sampled_product(const KeptLists& lists, const TokenBlocks& u, const TokenBlocks& v, float* g);
 
+// Both at once: y = v times the lists + beta y, and g as above.
+void sparse_and_sampled_product(const KeptLists& lists, const TokenBlocks& u, const TokenBlocks& v, float beta,
+                                tensor::MatView y, float* g);
+
 }  // namespace brick::kernels

@@ -94,18 +94,8 @@ BRICK_AVX2 inline void sum_list(const KeptWeight* weight, const KeptWeight* end,
   }
 }
 
-BRICK_AVX2 void sum(const KeptLists& lists, int64_t begin, int64_t end, const float* inputs, float beta,
-                    MatView y) noexcept {
-  alignas(32) float sums[kOutputsAtATime * kTokensAtATime];
-  for (int64_t s = 0; s < lists.stretches; ++s) {
-    const int64_t* list = lists.begin + s * lists.outputs;
-    const float* next = inputs + (s + 1) * lists.width * kTokensAtATime;
-    for (int64_t o = begin; o < end; ++o) {
-      next = fetch_share(next, lists.width, end - begin);
-      sum_list(lists.weights + list[o], lists.weights + list[o + 1], inputs, s > 0,
-               sums + (o - begin) * kTokensAtATime);
-    }
-  }
+// The sums [outputs of [begin, end), 32] into y, + beta y.
+BRICK_AVX2 void store_sums(const float* sums, int64_t begin, int64_t end, float beta, MatView y) {
   int64_t o = begin;
   if (y.rows == kTokensAtATime)
     for (; o + kLanes <= end; o += kLanes)
@@ -123,9 +113,32 @@ BRICK_AVX2 void sum(const KeptLists& lists, int64_t begin, int64_t end, const fl
       y(t, rest) = sums[(rest - begin) * kTokensAtATime + t] + (beta != 0.0f ? y(t, rest) : 0.0f);
 }
 
+BRICK_AVX2 void sum(const KeptLists& lists, int64_t begin, int64_t end, const float* inputs, float beta,
+                    MatView y) noexcept {
+  alignas(32) float sums[kOutputsAtATime * kTokensAtATime];
+  for (int64_t s = 0; s < lists.stretches; ++s) {
+    const int64_t* list = lists.begin + s * lists.outputs;
+    const float* next = inputs + (s + 1) * lists.width * kTokensAtATime;
+    for (int64_t o = begin; o < end; ++o) {
+      next = fetch_share(next, lists.width, end - begin);
+      sum_list(lists.weights + list[o], lists.weights + list[o + 1], inputs, s > 0,
+               sums + (o - begin) * kTokensAtATime);
+    }
+  }
+  store_sums(sums, begin, end, beta, y);
+}
+
 // {a0 + a2, b0 + b2, a1 + a3, b1 + b3} of each half.
 BRICK_AVX2 inline __m256 add_pairs(__m256 a, __m256 b) {
   return _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+}
+
+// Adds the sum of each vector's lanes to g.
+BRICK_AVX2 inline void add_sums(const __m256 (&sums)[kListMultiple], float* g) {
+  const __m256 first = add_pairs(sums[0], sums[1]), second = add_pairs(sums[2], sums[3]);
+  const __m256 both = _mm256_add_ps(_mm256_shuffle_ps(first, second, 0x44), _mm256_shuffle_ps(first, second, 0xee));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1));
+  _mm_storeu_ps(g, _mm_add_ps(_mm_loadu_ps(g), four));
 }
 
 BRICK_AVX2 void sample(const KeptLists& lists, int64_t stretch, int64_t begin, int64_t end, const float* u,
@@ -149,16 +162,51 @@ BRICK_AVX2 void sample(const KeptLists& lists, int64_t stretch, int64_t begin, i
         for (int j = 1; j < kVectors; ++j)
           sums[i] = _mm256_fmadd_ps(output[j], _mm256_loadu_ps(input + j * kLanes), sums[i]);
       }
-      const __m256 first = add_pairs(sums[0], sums[1]), second = add_pairs(sums[2], sums[3]);
-      const __m256 both = _mm256_add_ps(_mm256_shuffle_ps(first, second, 0x44), _mm256_shuffle_ps(first, second, 0xee));
-      const __m128 four = _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1));
-      _mm_storeu_ps(g + k, _mm_add_ps(_mm_loadu_ps(g + k), four));
+      add_sums(sums, g + k);
     }
   }
 }
 
+BRICK_AVX2 void sum_and_sample(const KeptLists& lists, int64_t begin, int64_t end, const float* u, const float* v,
+                               float beta, MatView y, float* g) noexcept {
+  alignas(32) float sums[kOutputsAtATime * kTokensAtATime];
+  for (int64_t s = 0; s < lists.stretches; ++s) {
+    const int64_t* list = lists.begin + s * lists.outputs;
+    const float* next = v + (s + 1) * lists.width * kTokensAtATime;
+    for (int64_t o = begin; o < end; ++o) {
+      next = fetch_share(next, lists.width, end - begin);
+      float* out = sums + (o - begin) * kTokensAtATime;
+      __m256 output[kVectors], sum[kVectors];
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) {
+        output[j] = _mm256_loadu_ps(u + o * kTokensAtATime + j * kLanes);
+        sum[j] = s > 0 ? _mm256_load_ps(out + j * kLanes) : _mm256_setzero_ps();
+      }
+      for (int64_t k = list[o]; k < list[o + 1]; k += kListMultiple) {
+        __m256 samples[kListMultiple];
+#pragma GCC unroll 4
+        for (int i = 0; i < kListMultiple; ++i) {
+          const KeptWeight& weight = lists.weights[k + i];
+          const __m256 value = _mm256_broadcast_ss(&weight.value);
+          samples[i] = _mm256_setzero_ps();
+#pragma GCC unroll 4
+          for (int j = 0; j < kVectors; ++j) {
+            const __m256 input = _mm256_loadu_ps(v + weight.offset + j * kLanes);
+            sum[j] = _mm256_fmadd_ps(value, input, sum[j]);
+            samples[i] = j == 0 ? _mm256_mul_ps(output[j], input) : _mm256_fmadd_ps(output[j], input, samples[i]);
+          }
+        }
+        add_sums(samples, g + k);
+      }
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) _mm256_store_ps(out + j * kLanes, sum[j]);
+    }
+  }
+  store_sums(sums, begin, end, beta, y);
+}
+
 }  // namespace
 
-const SparseProductKernels kSparseProductAvx2{count_columns, gather, sum, sample};
+const SparseProductKernels kSparseProductAvx2{count_columns, gather, sum, sample, sum_and_sample};
 
 }  // namespace brick::kernels

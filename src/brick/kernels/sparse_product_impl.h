@@ -18,9 +18,12 @@ struct SparseProductKernels {
   void (*sum)(const KeptLists& lists, int64_t begin, int64_t end, const float* inputs, float beta,
               tensor::MatView y) noexcept;
   // g[k] += the products of 32 tokens, for the weights of outputs [begin, end) in one stretch; u [lists.outputs, 32],
-  // v [lists.inputs, 32]. Both products expect the next block of tokens behind this one.
+  // v [lists.inputs, 32]. All products expect the next block of tokens behind this one.
   void (*sample)(const KeptLists& lists, int64_t stretch, int64_t begin, int64_t end, const float* u, const float* v,
                  float* g) noexcept;
+  // Both, for all stretches: y as sum() of v.
+  void (*sum_and_sample)(const KeptLists& lists, int64_t begin, int64_t end, const float* u, const float* v, float beta,
+                         tensor::MatView y, float* g) noexcept;
 };
 
 extern const SparseProductKernels kSparseProductAvx2;

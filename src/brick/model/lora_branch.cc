@@ -109,10 +109,12 @@ void sampled_gradient(Context& context, const tensor::Matrix& weight, const Bran
     const kernels::KeptLists lists = kernels::list_by_column(rows, memory);
     const kernels::TokenBlocks piece = kernels::block_tokens(dy.col_range(begin, end), blocks + input_floats);
     float* g = memory + list_floats;
-    kernels::sampled_product(lists, x, piece, g);
+    if (dx.data != nullptr)
+      kernels::sparse_and_sampled_product(lists, x, piece, begin == 0 ? beta : 1.0f, dx, g);
+    else
+      kernels::sampled_product(lists, x, piece, g);
     kernels::masked_gradient(lists, g, branch.scale, b.row_range(begin, end), a, gradient.b.mat().row_range(begin, end),
                              gradient.a.mat(), g + count);
-    if (dx.data != nullptr) kernels::sparse_product(lists, piece, begin == 0 ? beta : 1.0f, dx);
   }
 }
 
