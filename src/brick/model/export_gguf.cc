@@ -7,6 +7,7 @@
 #include "brick/model/gguf_mixture.h"
 #include "brick/model/gguf_tokenizer.h"
 #include "brick/model/hf_config.h"
+#include "brick/model/model_card.h"
 #include "brick/model/save.h"
 #include "brick/model/save_parts.h"
 
@@ -34,6 +35,7 @@ void add_configuration(io::GgufWriter& writer, const Model& model, uint32_t file
   writer.add("general.architecture", architecture);
   writer.add("general.type", std::string("model"));
   writer.add("general.name", model_name(model));
+  if (const std::string license = license_of(model.source); !license.empty()) writer.add("general.license", license);
   u32("general.file_type", file_type);
   u32("general.quantization_version", 2);
   u32(key("block_count"), static_cast<int64_t>(model.layers.size()));

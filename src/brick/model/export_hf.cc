@@ -6,6 +6,7 @@
 #include "brick/model/block_format.h"
 #include "brick/model/hf_config.h"
 #include "brick/model/load_parts.h"
+#include "brick/model/model_card.h"
 #include "brick/model/save.h"
 #include "brick/model/save_parts.h"
 
@@ -80,6 +81,7 @@ void export_hf(const Model& model, DType dtype, const std::string& folder) {
   writer.write(path / "model.safetensors");
   io::write_json_file(path / "config.json", config);
   write_tokenizer_files(model, folder);
+  write_model_card(model, CardFor::kTransformers, folder);
 }
 
 }  // namespace brick::model

@@ -4,6 +4,7 @@
 #include "brick/io/safetensors.h"
 #include "brick/model/block_format.h"
 #include "brick/model/load_parts.h"
+#include "brick/model/model_card.h"
 #include "brick/model/save.h"
 #include "brick/model/save_parts.h"
 
@@ -76,6 +77,7 @@ void save_block(const Model& model, const std::string& folder) {
   writer.write(path / "model.safetensors");
   io::write_json_file(path / "config.json", block_config(model));
   write_tokenizer_files(model, folder);
+  write_model_card(model, CardFor::kBrick, folder);
 }
 
 }  // namespace brick::model

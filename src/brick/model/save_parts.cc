@@ -77,8 +77,10 @@ void write_text(const std::filesystem::path& file, const std::string& text) {
 }  // namespace
 
 std::string model_name(const Model& model) {
-  const std::string name = std::filesystem::path(model.source).filename().stem().string();
-  return name.empty() ? "model" : name;
+  std::filesystem::path path = std::filesystem::path(model.source).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();  // "folder/"
+  const std::string name = (path.extension() == ".gguf" ? path.stem() : path.filename()).string();
+  return name.empty() || name == "." || name == ".." ? "model" : name;
 }
 
 void check_holds(DType dtype, const float* values, int64_t count, const std::string& name) {

@@ -5,11 +5,13 @@
 
 #include "brick/base/error.h"
 #include "brick/io/atomic_output.h"
+#include "brick/io/json_file.h"
 #include "brick/io/provenance.h"
 #include "brick/model/from_zeros.h"
 #include "brick/model/load.h"
 #include "brick/model/merge.h"
 #include "brick/model/save.h"
+#include "brick/model/save_parts.h"
 #include "brick/text/chat_template.h"
 #include "brick/text/modelfile.h"
 
@@ -53,10 +55,37 @@ std::string modelfile_text(const model::Model& model, const std::string& gguf) {
 
 model::Model block_of_zeros(const model::Model& model, tensor::DType dtype, const RunSettings& settings) {
   model::Model block = model::block_from_zeros(model, dtype);
-  const nlohmann::json found = {{"method", block.block.method}, {"values", block.block.values}};
+  const nlohmann::json found = {
+      {"model", model::model_name(model)}, {"method", block.block.method}, {"values", block.block.values}};
   block.block.provenance =
-      nlohmann::json(io::Provenance{tool_version(), block.block.parent, found.dump(), settings.seed}).dump();
+      nlohmann::json(io::Provenance{tool_version(), block.block.parent, io::compact_json(found), settings.seed}).dump();
   return block;
+}
+
+// What the model says of its origin; begun here where it says nothing.
+nlohmann::json provenance_of(const model::Model& model, const RunSettings& settings) {
+  if (!model.block.provenance.empty()) {
+    nlohmann::json said = io::parse_json(model.block.provenance, model.source + ": provenance");
+    if (!said.is_object() || !said.value("config", nlohmann::json::object()).is_object())
+      fail(ErrorCode::kCorrupt, "{}: provenance is no object with an object 'config'", model.source);
+    return said;
+  }
+  const nlohmann::json config = {{"model", model::model_name(model)}};
+  return io::Provenance{tool_version(), model::fingerprint(model), io::compact_json(config), settings.seed};
+}
+
+// The adapter merged into the weights, and recorded.
+model::Model merge_adapter(const model::Model& model, const model::Adapter& adapter, const std::string& path,
+                           const std::string& values, const RunSettings& settings) {
+  model::Model merged = model::merge(model, adapter, values);
+  nlohmann::json provenance = provenance_of(model, settings);
+  provenance["config"]["merged"].push_back({{"adapter_sha256", io::hash_path(path)},
+                                            {"rank", adapter.config.rank},
+                                            {"masked", adapter.config.masked},
+                                            {"values", values},
+                                            {"tool_version", tool_version()}});
+  merged.block.provenance = io::compact_json(provenance);
+  return merged;
 }
 
 }  // namespace
@@ -75,7 +104,7 @@ nlohmann::json merge(const std::string& model_path, const std::string& adapter_p
   const model::Model model = load_with_tokenizer_if_any(model_path, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(adapter_path, model, sink);
   if (!adapter) fail(ErrorCode::kInvalidInput, "merge: no adapter given");
-  const model::Model merged = model::merge(model, *adapter, values);
+  const model::Model merged = merge_adapter(model, *adapter, adapter_path, values, settings);
   io::AtomicFolder output(out, settings.force);
   model::save_block(merged, output.path().string());
   output.commit();
@@ -89,7 +118,7 @@ nlohmann::json export_model(const ExportRequest& request, const RunSettings& set
   if (request.modelfile) io::check_output(modelfile, settings.force);
   model::Model model = load_with_tokenizer_if_any(request.model, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(request.adapter, model, sink);
-  if (adapter && !request.adapter_only) model = model::merge(model, *adapter, "f32");
+  if (adapter && !request.adapter_only) model = merge_adapter(model, *adapter, request.adapter, "f32", settings);
   if (request.format == "gguf") {
     // Written beside the destination, then renamed over it.
     io::AtomicFolder staging(request.out + ".export", true);
@@ -103,10 +132,12 @@ nlohmann::json export_model(const ExportRequest& request, const RunSettings& set
     if (request.modelfile) io::write_file_atomic(modelfile, text, settings.force);
   } else {
     io::AtomicFolder output(request.out, settings.force);
-    if (request.format == "hf")
+    if (request.format == "hf") {
+      model.block.provenance = io::compact_json(provenance_of(model, settings));
       model::export_hf(model, dtype, output.path().string());
-    else
+    } else {
       model::save_block(block_of_zeros(model, dtype, settings), output.path().string());
+    }
     output.commit();
   }
   return {{"bytes", bytes_on_disk(request.out)}, {"format", request.format}, {"dtype", request.dtype}};

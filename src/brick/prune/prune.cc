@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "brick/base/error.h"
+#include "brick/io/json_file.h"
 #include "brick/io/provenance.h"
+#include "brick/model/save_parts.h"
 #include "brick/prune/level_pruner.h"
 #include "brick/prune/owl.h"
 
@@ -84,7 +86,8 @@ std::string check_calibration(const Family& family) {
 
 model::BlockSpec describe(const Family& family, double sparsity, const model::Model& block, const PruneReport& report) {
   const PruneConfig& config = family.config;
-  nlohmann::json settings = {{"method", config.method},
+  nlohmann::json settings = {{"model", model::model_name(family.parent)},
+                             {"method", config.method},
                              {"sparsity", sparsity},
                              {"pattern", config.pattern},
                              {"values", config.values},
@@ -109,7 +112,7 @@ model::BlockSpec describe(const Family& family, double sparsity, const model::Mo
   spec.parent = model::fingerprint(family.parent);
   spec.mask_hash = model::mask_hash(block);
   spec.provenance =
-      nlohmann::json(io::Provenance{config.tool_version, spec.parent, settings.dump(), config.seed}).dump();
+      nlohmann::json(io::Provenance{config.tool_version, spec.parent, io::compact_json(settings), config.seed}).dump();
   return spec;
 }
 
