@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <regex>
@@ -12,6 +11,7 @@
 #include "brick/io/json_file.h"
 #include "brick/report/asset.h"
 #include "brick/report/table.h"
+#include "report/read_page.h"
 
 namespace brick::report {
 namespace {
@@ -22,64 +22,10 @@ constexpr int kTerminal = 100;
 
 json sample() { return io::read_json_file(std::string(BRICK_TEST_SOURCE_DIR) + "/report/simulation_run.json"); }
 
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
-
-size_t occurrences(const std::string& text, std::string_view part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++n;
-  return n;
-}
-
-void erase_all(std::string& text, std::string_view part) {
-  for (size_t at; (at = text.find(part)) != std::string::npos;) text.erase(at, part.size());
-}
-
 // The page without the parts that are the program's own, whatever the run says.
-std::string written(const json& run) {
-  std::string page = simulation_page(run);
-  for (const std::string_view own : {asset::kChartMinJs, asset::kPageJs, asset::kPageCss}) erase_all(page, own);
-  return page;
-}
+std::string written(const json& run) { return without_assets(simulation_page(run)); }
 
-// What a reader sees: no scripts, no tags.
-std::string seen(const json& run) {
-  std::string page = written(run);
-  for (size_t begin; (begin = page.find("<script")) != std::string::npos;)
-    page.erase(begin, page.find("</script>", begin) + 9 - begin);
-  std::string text;
-  bool is_tag = false;
-  for (const char c : page) {
-    is_tag = is_tag || c == '<';
-    if (!is_tag) text += c;
-    if (c == '>') is_tag = false;
-  }
-  return text;
-}
-
-json embedded(const std::string& page, const std::string& id) {
-  const std::string open = "<script type=\"application/json\" id=\"" + id + "\">";
-  const size_t begin = page.find(open) + open.size();
-  return json::parse(page.substr(begin, page.find("</script>", begin) - begin));
-}
-
-// Elements opened and not closed, or closed out of order; empty if all is well.
-std::string unbalanced(const std::string& page) {
-  static const std::regex kTag("<(/?)([a-z][a-z0-9]*)[^>]*>");
-  static const std::vector<std::string> kVoid = {"meta", "br", "img"};
-  std::vector<std::string> open;
-  for (std::sregex_iterator tag(page.begin(), page.end(), kTag), end; tag != end; ++tag) {
-    const std::string name = (*tag)[2];
-    if (std::find(kVoid.begin(), kVoid.end(), name) != kVoid.end()) continue;
-    if ((*tag)[1].length() == 0) {
-      open.push_back(name);
-    } else if (open.empty() || open.back() != name) {
-      return "</" + name + "> closes " + (open.empty() ? "nothing" : open.back());
-    } else {
-      open.pop_back();
-    }
-  }
-  return open.empty() ? "" : open.back() + " stays open";
-}
+std::string seen(const json& run) { return visible_text(simulation_page(run)); }
 
 TEST(SimulationPage, IsOneFileThatAsksForNothingElse) {
   const std::string page = written(sample());

@@ -71,6 +71,7 @@ void add_eval(CLI::App&, Globals&);
 void add_generate(CLI::App&, Globals&);
 void add_chat(CLI::App&, Globals&);
 void add_simulate(CLI::App&, Globals&);
+void add_compare(CLI::App&, Globals&);
 void add_export(CLI::App&, Globals&);
 void add_bench(CLI::App&, Globals&);
 void add_cpu(CLI::App&, Globals&);

@@ -2,12 +2,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "brick/base/sha256.h"
 #include "brick/io/json_file.h"
-#include "brick/report/asset.h"
 #include "brick/report/page_charts.h"
 #include "brick/report/page_data.h"
-#include "brick/report/page_html.h"
+#include "brick/report/page_frame.h"
 #include "brick/report/page_sections.h"
 #include "brick/report/page_words.h"
 
@@ -15,27 +13,6 @@ namespace brick::report {
 namespace {
 
 using nlohmann::json;
-
-// A source of Content-Security-Policy: only an element with exactly this text may run, so that even markup
-// that slipped through the escaping could not.
-std::string policy_hash(std::string_view element) {
-  static constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  const std::string hex = Sha256().update(element).hex();
-  std::string base64;
-  // 32 bytes are 256 bits: 42 digits of 6 bits, one with the last 4 and two zeros, one "=".
-  uint32_t bits = 0;
-  int held = 0;
-  for (const char c : hex) {
-    bits = bits << 4 | static_cast<uint32_t>(c <= '9' ? c - '0' : c - 'a' + 10);
-    held += 4;
-    if (held >= 6) {
-      held -= 6;
-      base64 += kDigits[bits >> held & 63];
-    }
-  }
-  base64 += kDigits[bits << (6 - held) & 63];
-  return "'sha256-" + base64 + "='";
-}
 
 Html against_box(const json& run) {
   Html sentences;
@@ -62,22 +39,23 @@ std::string simulation_page(const json& records) {
   main += cost_by_block(run, charts);
   main += reproduce(run);
 
-  const std::string title = text(run, "title"), version = text(run, "tool_version");
-  const std::string heading = escaped(title.empty() ? "A federation" : title);
-  const std::string scripts = policy_hash(asset::kChartMinJs) + " " + policy_hash(asset::kPageJs);
-  return filled(asset::kPageHtml, {{"title", heading},
-                                   {"version", escaped(version.empty() ? "of unknown version" : version)},
-                                   {"script_hashes", scripts},
-                                   {"style_hash", policy_hash(asset::kPageCss)},
-                                   {"css", asset::kPageCss},
-                                   {"lead", lead.markup},
-                                   {"against", against_box(run).markup},
-                                   {"figures", key_figures(run).markup},
-                                   {"main", main.markup},
-                                   {"run", script_json(run)},
-                                   {"charts", script_json(charts)},
-                                   {"chart_js", asset::kChartMinJs},
-                                   {"js", asset::kPageJs}});
+  const std::string title = text(run, "title");
+  Html figures = key_figures(run);
+  figures += against_box(run);
+  return framed({.kind = "report of a simulated federation",
+                 .title = title.empty() ? "A federation" : title,
+                 .version = text(run, "tool_version"),
+                 .sections = {{"run", "What was run"},
+                              {"quality", "Quality"},
+                              {"rounds", "Rounds"},
+                              {"model", "Whole model"},
+                              {"baselines", "Baselines"},
+                              {"cost", "Cost"},
+                              {"reproduce", "Reproduce"}},
+                 .lead = lead,
+                 .figures = figures,
+                 .main = main},
+                run, charts);
 }
 
 }  // namespace brick::report

@@ -55,7 +55,48 @@
     pointHitRadius: 12, tension: 0, clip: false, ...more,
   });
 
+  // Each point's name beside it, on the side where there is room.
+  const pointLabels = points => ({
+    id: 'pointLabels',
+    afterDatasetsDraw(chart) {
+      const context = chart.ctx, middle = (chart.chartArea.left + chart.chartArea.right) / 2;
+      context.save();
+      context.font = '11px ' + Chart.defaults.font.family;
+      context.fillStyle = colour('ink');
+      context.textBaseline = 'middle';
+      chart.getDatasetMeta(0).data.forEach((point, i) => {
+        const left = point.x > middle;
+        context.textAlign = left ? 'right' : 'left';
+        context.fillText(shortened(points[i].name), point.x + (left ? -9 : 9), point.y);
+      });
+      context.restore();
+    },
+  });
+
   const charts = {
+    // Perplexity of each row against what it costs; the front as steps.
+    tradeoff(d) {
+      const x = {bytes: ['MB on disk', value => tick(value / 1e6)], decode: ['decoding, tokens/s'], train: ['training, tokens/s']}[d.axis];
+      const all = d.points.map(point => point.y);
+      const wide = Math.max(...all) > 5 * Math.min(...all);
+      const y = axis(wide ? 'perplexity, logarithmic' : 'perplexity', wide ? value => /^[125]0*$/.test(value) ? tick(value) : '' : null,
+                     {type: wide ? 'logarithmic' : 'linear', grace: '5%'});
+      const front = d.points.filter(point => point.front).sort((a, b) => a.x - b.x);
+      return {
+        rows: 22,
+        type: 'scatter',
+        data: {datasets: [
+          {data: d.points, pointRadius: 5.5, pointHitRadius: 12, clip: false, pointBorderWidth: 2,
+           pointBorderColor: d.points.map(point => blockColour(point.slot)),
+           pointBackgroundColor: d.points.map(point => point.front ? blockColour(point.slot) : colour('paper'))},
+          {type: 'line', data: front, borderColor: colour('quiet'), borderWidth: 1, borderDash: [4, 3], pointRadius: 0,
+           pointHitRadius: 0, stepped: d.less ? 'before' : 'after'},
+        ]},
+        options: options(item => d.points[item.dataIndex].name + ': ' + tick(item.parsed.y) + (item.raw.front ? ', on the front' : ''),
+                         {scales: {x: axis(x[0], x[1], {grace: '8%'}), y}}),
+        plugins: [pointLabels(d.points)],
+      };
+    },
     quality(d) {
       const bars = (label, values, fill) => ({
         label, data: values, borderWidth: 1, borderColor: d.slots.map(blockColour), barPercentage: 0.86, categoryPercentage: 0.8,
@@ -135,7 +176,7 @@
     for (const figure of document.querySelectorAll('figure[data-chart]')) {
       const name = figure.dataset.chart;
       if (!(name in data)) continue;
-      const {rows, ...made} = charts[name](data[name]);
+      const {rows, ...made} = charts[data[name].kind ?? name](data[name]);
       figure.hidden = false;
       figure.querySelector('.plot').style.height = rows + 'rem';
       drawn.push(new Chart(figure.querySelector('canvas'), made));

@@ -14,7 +14,6 @@ namespace {
 using nlohmann::json;
 
 constexpr int kWidth = 100;
-constexpr int kShortestName = 8;
 
 std::string loss(std::optional<double> value) { return value ? fixed(*value, 3) : "-"; }
 
@@ -28,16 +27,6 @@ std::string interval(const Comparison& comparison) {
 
 std::string short_word(Verdict verdict) {
   return verdict == Verdict::kUnclear ? "unclear" : verdict == Verdict::kUnknown ? "-" : word(verdict);
-}
-
-std::string shortened(std::string name, int width) {
-  if (display_width(name) <= width) return name;
-  // Whole characters from the end: the bytes after a UTF-8 character's first are 10xxxxxx.
-  while (!name.empty() && display_width(name) > width - 2) {
-    while (name.size() > 1 && (static_cast<unsigned char>(name.back()) & 0xC0) == 0x80) name.pop_back();
-    name.pop_back();
-  }
-  return name + "..";
 }
 
 // A member's first and last value of the rounds, as far as they are numbers.
@@ -77,38 +66,24 @@ std::string totals(const json& run) {
 
 std::string summary_table(const json& records) {
   const json run = json::parse(io::compact_json(records));
-  const std::vector<Column> columns = {{"office"},
-                                       {"block", Align::kRight},
-                                       {"records", Align::kRight},
-                                       {"before", Align::kRight},
-                                       {"alone", Align::kRight},
-                                       {"LEGO", Align::kRight},
-                                       {"LEGO - alone, 95 %"},
-                                       {"verdict"}};
-  std::vector<std::vector<std::string>> rows;
+  Table table({{"office"},
+               {"block", Align::kRight},
+               {"records", Align::kRight},
+               {"before", Align::kRight},
+               {"alone", Align::kRight},
+               {"LEGO", Align::kRight},
+               {"LEGO - alone, 95 %"},
+               {"verdict"}});
   for (const json& client : list(run, "clients")) {
     const json& losses = at(client, "loss");
     const auto sparsity = number(client, "sparsity"), held_out = number(client, "test_records");
     const Comparison alone = lego_minus_local(client);
-    rows.push_back({client_name(client), sparsity ? percent(*sparsity) : "-", held_out ? count(*held_out) : "-",
-                    loss(number(losses, "block_untuned")), loss(number(losses, "block_local")),
-                    loss(number(losses, "block_lego")), interval(alone), short_word(alone.verdict())});
+    table.add_row({client_name(client), sparsity ? percent(*sparsity) : "-", held_out ? count(*held_out) : "-",
+                   loss(number(losses, "block_untuned")), loss(number(losses, "block_local")),
+                   loss(number(losses, "block_lego")), interval(alone), short_word(alone.verdict())});
   }
-  rows.push_back(whole_model_row(run));
-
-  int others = 0;
-  for (size_t c = 1; c < columns.size(); ++c) {
-    int width = display_width(columns[c].header);
-    for (const auto& row : rows)
-      if (c < row.size()) width = std::max(width, display_width(row[c]));
-    others += 2 + width;
-  }
-  Table table(columns);
-  for (auto& row : rows) {
-    row[0] = shortened(row[0], std::max(kShortestName, kWidth - others));
-    table.add_row(row);
-  }
-  return table.text() + "\n" + totals(run);
+  table.add_row(whole_model_row(run));
+  return table.text(kWidth) + "\n" + totals(run);
 }
 
 }  // namespace brick::report

@@ -10,6 +10,8 @@
 namespace brick::report {
 namespace {
 
+constexpr int kGap = 2, kShortestCell = 8;
+
 struct Range {
   uint32_t first, last;
 };
@@ -89,11 +91,21 @@ std::string without_controls(std::string_view text) {
   return clean;
 }
 
+std::string shortened(std::string cell, int width) {
+  if (display_width(cell) <= width) return cell;
+  // Whole characters from the end: the bytes after a UTF-8 character's first are 10xxxxxx.
+  while (!cell.empty() && display_width(cell) > width - 2) {
+    while (cell.size() > 1 && (static_cast<unsigned char>(cell.back()) & 0xC0) == 0x80) cell.pop_back();
+    cell.pop_back();
+  }
+  return cell + "..";
+}
+
 void append_line(std::string& text, const std::vector<Column>& columns, const std::vector<int>& widths,
                  const std::vector<std::string>& cells) {
   for (size_t c = 0; c < columns.size(); ++c) {
     const std::string padding(widths[c] - display_width(cells[c]), ' ');
-    if (c > 0) text += "  ";
+    if (c > 0) text.append(kGap, ' ');
     text += columns[c].align == Align::kRight ? padding + cells[c] : cells[c] + padding;
   }
   text.erase(text.find_last_not_of(' ') + 1);
@@ -118,20 +130,27 @@ void Table::add_row(std::vector<std::string> cells) {
   rows_.push_back(std::move(cells));
 }
 
-std::string Table::text() const {
+std::string Table::text(int most) const {
   std::vector<std::string> headers, rules;
   std::vector<int> widths;
+  int total = -kGap;
   for (size_t c = 0; c < columns_.size(); ++c) {
     headers.push_back(without_controls(columns_[c].header));
     int width = display_width(headers[c]);
     for (const auto& row : rows_) width = std::max(width, display_width(row[c]));
     widths.push_back(width);
-    rules.emplace_back(width, '-');
+    total += width + kGap;
   }
+  if (most > 0 && total > most)
+    widths[0] = std::max({kShortestCell, display_width(headers[0]), widths[0] - total + most});
+  for (const int width : widths) rules.emplace_back(width, '-');
   std::string text;
   append_line(text, columns_, widths, headers);
   append_line(text, columns_, widths, rules);
-  for (const auto& row : rows_) append_line(text, columns_, widths, row);
+  for (std::vector<std::string> row : rows_) {
+    row[0] = shortened(row[0], widths[0]);
+    append_line(text, columns_, widths, row);
+  }
   return text;
 }
 

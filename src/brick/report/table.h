@@ -29,7 +29,9 @@ class Table {
   //   client     loss
   //   ---------  ----
   //   clinic     1.94
-  std::string text() const;
+  // With `most` > 0 the first column's cells are cut, ending in "..", so that lines have at most so many columns, but
+  // for 8 that it keeps.
+  std::string text(int most = 0) const;
 
  private:
   std::vector<Column> columns_;
