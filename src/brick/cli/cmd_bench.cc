@@ -19,8 +19,9 @@ void add_bench(CLI::App& app, Globals& globals) {
       ->check(CLI::IsMember({"auto", "low", "fast"}))
       ->capture_default_str();
   command->add_option("--calibrate", job->calibrate,
-                      "instead, measure which kernel multiplies sparse weights faster on this machine and write the "
-                      "table to this file; BRICK_KERNEL_TABLE=FILE makes any command use it");
+                      "instead, measure which kernel multiplies sparse weights faster on this machine and how fast "
+                      "blocks of this model decode, and write both to this file: BRICK_KERNEL_TABLE=FILE makes any "
+                      "command use the first, brick prune --profile FILE the second");
   command->add_flag("--masked", job->masked, "train a masked adapter, as of brick tune");
   command->callback([=, &globals] {
     globals.run = [=, &globals] {

@@ -57,11 +57,22 @@ void add_prune(CLI::App& app, Globals& globals) {
   CLI::App* command = add_pruning(
       app, globals, "prune", "a smaller block of a model",
       "brick prune model.gguf --method sparsegpt --sparsity 0.5 --calibration text.txt --out block-50", *options);
-  command->add_option("--sparsity", options->sparsity, "share of the layers' linear weights to remove")->required();
+  CLI::App* amount = command->add_option_group("How much", "one of these");
+  amount->add_option("--sparsity", options->sparsity, "share of the layers' linear weights to remove");
+  CLI::Option* target = amount->add_option(
+      "--target", options->job.target,
+      "what the block shall be: \"40 MB\", \"2x decode\" or \"60% parameters\"; the least sparsity that reaches it is "
+      "chosen, and q4 values where bf16 ones cannot and none are asked for");
+  amount->require_option(1);
+  command
+      ->add_option("--profile", options->job.profile,
+                   "file of brick bench --calibrate, for a decoding speed (default: measured now)")
+      ->needs(target);
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
       finish(command, *options, globals);
       options->job.sparsities = {options->sparsity};
+      options->job.values_free = command->count("--values") == 0;
       const auto sink = make_terminal_sink(globals.json);
       print_result(globals, pipeline::prune_one(options->job, globals.settings, *sink));
     };

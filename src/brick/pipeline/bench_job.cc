@@ -9,6 +9,7 @@
 #include "brick/data/windows.h"
 #include "brick/io/json_file.h"
 #include "brick/model/decode.h"
+#include "brick/pipeline/decode_profile.h"
 #include "brick/pipeline/kernel_table_file.h"
 #include "brick/prune/prune.h"
 #include "brick/train/trainer.h"
@@ -98,6 +99,14 @@ void bench_pruning(const model::Model& model, const BenchJob& job, uint64_t seed
 
 }  // namespace
 
+double decode_speed(const model::Model& model, const RunSettings& settings) {
+  kernels::Context context(kernels::choose_compute(settings.compute));
+  context.set_rounds_activations(kernels::rounds_activations(settings.compute));
+  nlohmann::json out;
+  bench_decoding(model, BenchJob(), false, settings.seed, context, out);
+  return out.at("decode_tokens_per_second");
+}
+
 nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressSink& sink) {
   if (job.repeats < 1 || job.length < 2 || job.tokens < job.length || job.decode_tokens < 1)
     fail(ErrorCode::kInvalidInput,
@@ -105,6 +114,7 @@ nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressS
   const Workbench bench(job.model, settings, false);
   if (!job.calibrate.empty()) {
     nlohmann::json table = to_json(calibrate_kernels(bench.model(), sink));
+    table["decode"] = to_json(measure_decoding(bench.model(), {"f32", "bf16", "q4"}, settings, sink));
     io::write_json_file(job.calibrate, table, true);
     return table;
   }

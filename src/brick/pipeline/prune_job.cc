@@ -9,6 +9,7 @@
 #include "brick/io/npy.h"
 #include "brick/model/save.h"
 #include "brick/pipeline/artifact_jobs.h"
+#include "brick/pipeline/budget.h"
 #include "brick/prune/registry.h"
 
 namespace brick::pipeline {
@@ -64,6 +65,44 @@ Pruned run(const PruneJob& job, const Workbench& bench, const RunSettings& setti
   return out;
 }
 
+// The job with the sparsity, and if need be the values, that its target asks for.
+PruneJob with_choice(PruneJob job, const Choice& choice) {
+  job.sparsities = {choice.sparsity};
+  job.config.values = choice.values;
+  return job;
+}
+
+Choice choose(const Target& target, const PruneJob& job, const model::Model& parent, const RunSettings& settings,
+              ProgressSink& sink) {
+  std::optional<DecodeProfile> profile;
+  if (target.kind == Target::Kind::kDecode) {
+    std::vector<std::string> values{job.config.values};
+    if (job.values_free) values.emplace_back("q4");
+    profile = job.profile.empty() ? measure_decoding(parent, values, settings, sink)
+                                  : read_decode_profile(job.profile, parent, settings);
+  }
+  return choose_sparsity(target, parent, job.config, job.values_free, profile ? &*profile : nullptr);
+}
+
+nlohmann::json target_json(const Target& target, const Choice& choice, const model::Model& block,
+                           const std::string& path, ProgressSink& sink) {
+  constexpr double kSlack = 1.01;  // what prediction promises
+  const auto bytes = static_cast<double>(bytes_on_disk(path));
+  const double share = static_cast<double>(block.nonzeros()) / static_cast<double>(block.parameters());
+  const bool reached = target.kind == Target::Kind::kBytes        ? bytes <= kSlack * target.amount
+                       : target.kind == Target::Kind::kParameters ? share <= kSlack * target.amount
+                                                                  : true;
+  if (!reached)
+    sink.warn(fmt::format("target {} was missed: the block has {:.0f} bytes and keeps {:.4g} % of the parameters",
+                          target.text, bytes, 100 * share));
+  nlohmann::json out = {
+      {"asked", target.text},    {"reason", choice.reason},         {"sparsity", choice.sparsity},
+      {"values", choice.values}, {"predicted_bytes", choice.bytes}, {"predicted_nonzeros", choice.nonzeros},
+      {"reached", reached}};
+  if (choice.speedup) out["predicted_speedup"] = *choice.speedup;
+  return out;
+}
+
 }  // namespace
 
 std::string sparsity_name(double sparsity) { return fmt::format("{:.6g}", sparsity * 100); }
@@ -97,13 +136,22 @@ Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
 
 nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {
   io::check_output(job.out, settings.force);
+  const std::optional<Target> target =
+      job.target.empty() ? std::nullopt : std::optional<Target>(parse_target(job.target));
   const Stopwatch watch;
   const Workbench bench = load_parent(job, settings);
-  const Pruned pruned = run(job, bench, settings, sink);
+  std::optional<Choice> choice;
+  if (target) {
+    choice = choose(*target, job, bench.model(), settings, sink);
+    sink.note(choice->reason);
+  }
+  const Pruned pruned = run(choice ? with_choice(job, *choice) : job, bench, settings, sink);
   io::AtomicFolder output(job.out, settings.force);
   model::save_block(pruned.blocks.at(0), output.path().string());
   output.commit();
-  return block_json(pruned.blocks.at(0), pruned.reports.at(0), job.out, watch.seconds());
+  nlohmann::json out = block_json(pruned.blocks.at(0), pruned.reports.at(0), job.out, watch.seconds());
+  if (target) out["target"] = target_json(*target, *choice, pruned.blocks.at(0), job.out, sink);
+  return out;
 }
 
 nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {

@@ -10,8 +10,11 @@ struct PruneJob {
   std::string model, out, calibration;  // calibration: text, or .npy of ids [N, L]
   int64_t samples = 32, length = 512;
   std::optional<uint64_t> calibration_seed;
-  std::vector<double> sparsities;  // one for prune
+  std::vector<double> sparsities;  // one for prune, unless there is a target
   prune::PruneConfig config;
+  std::string target;        // of prune: what the block shall be (budget.h), instead of a sparsity
+  bool values_free = false;  //   whether its values may be chosen too
+  std::string profile;       //   file of `brick bench --calibrate` for a speed; empty: measured now
 };
 
 // Calibration ids that live as long as this, and their windows.
@@ -22,7 +25,9 @@ struct Calibration {
 Calibration load_calibration(const PruneJob& job, const Workbench& bench);
 
 // Writes the block to job.out. {"method", "sparsity", "nonzeros", "parameters", "bytes", "seconds"}; with OWL
-// "layer_sparsities", with reconstruction "stream_errors" (prune.h).
+// "layer_sparsities", with reconstruction "stream_errors" (prune.h). With a target it says in one line what it chose
+// and why, and "target" is {"asked", "reason", "sparsity", "values", "predicted_bytes", "predicted_nonzeros", "reached"}; of a
+// speed also "predicted_speedup", and "reached" is by the profile.
 nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, ProgressSink& sink);
 // Writes out/<percent> for each sparsity. {"blocks": [one as above with "path", each]}
 nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink);

@@ -12,7 +12,7 @@ constexpr std::array kMethods{
     Method{"magnitude", "smallest weights of each matrix; needs no text", Needs::kNothing, true, nullptr,
            prune_magnitude},
     Method{"wanda", "smallest weights times the norm of their inputs, row by row", Needs::kColumnNorms, true, nullptr,
-           prune_wanda},
+           prune_wanda, true},
     Method{"ria", "smallest shares of their row and column, weighed by their inputs", Needs::kColumnNorms, true,
            nullptr, prune_ria},
     Method{"sparsegpt", "least second-order loss; kept weights make up for dropped ones", Needs::kHessian, false,
@@ -20,7 +20,7 @@ constexpr std::array kMethods{
     Method{"alps", "the support of least output error by ADMM; kept weights make up for dropped ones", Needs::kHessian,
            false, nullptr, prune_alps},
     Method{"dsnot", "Wanda's choice, then weights trade places to even out the outputs' means", Needs::kColumnNorms,
-           true, nullptr, prune_dsnot},
+           true, nullptr, prune_dsnot, true},
 };
 
 constexpr std::string_view kOwl = "owl+";

@@ -40,6 +40,7 @@ struct Method {
   // Once for weights that share their inputs, before prune(); may be null.
   void (*prepare)(InputStatistics& inputs, const MethodOptions& options) = nullptr;
   MatrixOutcome (*prune)(const MatrixProblem& problem) = nullptr;
+  bool even_rows = false;  // unstructured masks too keep equally many of each row
 
   bool needs_calibration() const { return needs != Needs::kNothing; }
 };

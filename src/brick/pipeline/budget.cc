@@ -1,0 +1,204 @@
+#include "brick/pipeline/budget.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+
+#include "brick/base/error.h"
+#include "brick/io/json_file.h"
+#include "brick/model/block_format.h"
+#include "brick/model/model_card.h"
+#include "brick/prune/registry.h"
+#include "brick/prune/selection.h"
+#include "brick/prune/stored_values.h"
+#include "brick/text/tokenizer_spec.h"
+
+namespace brick::pipeline {
+namespace {
+
+constexpr int kSteps = 1000, kMostSteps = 950;  // beyond 0.95 nothing of a model is left
+constexpr int64_t kHeaderEntry = 80;            // of a tensor in the header of safetensors, beside its name
+constexpr int64_t kProvenance = 1000;           // what config.json and README.md say of a block but not of its parent
+
+std::string without_spaces(const std::string& text) {
+  std::string out;
+  for (const char c : text)
+    if (c != ' ') out += c;
+  return out;
+}
+
+// Kept weights of a row on average.
+double kept_a_row(const tensor::Matrix& weight, const prune::Method& method, const prune::Pattern& pattern,
+                  double sparsity) {
+  const int64_t rows = weight.rows(), cols = weight.cols();
+  if (!pattern.unstructured()) return static_cast<double>(cols / pattern.group * (pattern.group - pattern.drop));
+  if (method.even_rows) return static_cast<double>(cols - prune::share_of(cols, sparsity));
+  return static_cast<double>(rows * cols - prune::share_of(rows * cols, sparsity)) / static_cast<double>(rows);
+}
+
+// Rows that keep unequally many fill their last blocks by any amount: the mean over counts around theirs.
+double row_bytes(const prune::Storage& storage, int64_t cols, double kept, bool even) {
+  const auto bytes = [&](int64_t count) {
+    return static_cast<double>(
+        tensor::sparse_row_bytes(storage.coding, storage.dtype, cols, std::clamp<int64_t>(count, 0, cols)));
+  };
+  const auto around = [&](int64_t count) {
+    constexpr int64_t kReach = 16;  // blocks have 32 values
+    double sum = 0;
+    for (int64_t i = count - kReach; i < count + kReach; ++i) sum += (bytes(i) + bytes(i + 1)) / 2;
+    return sum / (2 * kReach);
+  };
+  const auto whole = static_cast<int64_t>(kept);
+  if (even) return bytes(whole);
+  const double share = kept - static_cast<double>(whole);
+  return (1 - share) * around(whole) + share * around(whole + 1);
+}
+
+// Everything but masks and values.
+int64_t other_bytes(const model::Model& parent) {
+  int64_t total = kProvenance + static_cast<int64_t>(io::json_text(model::block_config(parent)).size() +
+                                                     model::model_card(parent, model::CardFor::kBrick, 0, {}).size());
+  if (parent.tokenizer)
+    total += static_cast<int64_t>(text::to_hf_tokenizer_json(*parent.tokenizer).size() +
+                                  text::to_hf_tokenizer_config_json(*parent.tokenizer).size());
+  return total;
+}
+
+// Tensors of the block and what its file says of each.
+int64_t weight_bytes(const model::Model& parent, const prune::PruneConfig& config) {
+  const prune::Recipe recipe = prune::parse_recipe(config.method);
+  const prune::Pattern pattern = prune::parse_pattern(config.pattern);
+  const bool even = recipe.method->even_rows || !pattern.unstructured();
+  double total = 0;
+  const auto add = [&](const std::string& name, double bytes) {
+    total += bytes + static_cast<double>(kHeaderEntry) + static_cast<double>(name.size());
+  };
+  model::for_each_matrix(parent, [&](const std::string& name, const tensor::Matrix& weight) {
+    if (config.sparsity == 0 || !name.starts_with("model.layers."))
+      return add(name, static_cast<double>(weight.bytes()));
+    const prune::Storage storage = prune::choose_storage(config.values, weight, recipe.keeps_values(), name);
+    const auto rows = static_cast<double>(weight.rows());
+    add(name + ".mask", rows * 8 * static_cast<double>(tensor::mask_words(weight.cols())));
+    const double kept = kept_a_row(weight, *recipe.method, pattern, config.sparsity);
+    add(name + ".values", rows * row_bytes(storage, weight.cols(), kept, even));
+  });
+  const size_t norms = 2 * parent.layers.size() + 1;
+  for (size_t i = 0; i < norms; ++i)
+    add("model.layers.N.input_layernorm.weight", 4.0 * static_cast<double>(parent.config.hidden));
+  return std::llround(total);
+}
+
+std::vector<double> candidates(const prune::Pattern& pattern) {
+  if (!pattern.unstructured()) return {0, pattern.sparsity()};
+  std::vector<double> out;
+  for (int i = 0; i <= kMostSteps; ++i) out.push_back(static_cast<double>(i) / kSteps);
+  return out;
+}
+
+std::string amount_text(const Target& target, const Choice& choice, const model::Model& parent) {
+  switch (target.kind) {
+    case Target::Kind::kBytes:
+      return fmt::format("{:.4g} MB", static_cast<double>(choice.bytes) / 1e6);
+    case Target::Kind::kDecode:
+      return fmt::format("{:.2f} times the model's decoding speed", choice.speedup.value_or(0));
+    case Target::Kind::kParameters:
+      break;
+  }
+  return fmt::format("{:.4g} % of the parameters",
+                     100 * static_cast<double>(choice.nonzeros) / static_cast<double>(parent.parameters()));
+}
+
+// How far from the target: 0 or less where it is reached.
+double distance(const Target& target, const Choice& choice, const model::Model& parent) {
+  switch (target.kind) {
+    case Target::Kind::kBytes:
+      return static_cast<double>(choice.bytes) - target.amount;
+    case Target::Kind::kDecode:
+      return target.amount - choice.speedup.value_or(0);
+    case Target::Kind::kParameters:
+      break;
+  }
+  return static_cast<double>(choice.nonzeros) / static_cast<double>(parent.parameters()) - target.amount;
+}
+
+std::string describe(const Choice& choice) {
+  return choice.sparsity == 0 ? "the model as it is"
+                              : fmt::format("sparsity {:g} with {} values", choice.sparsity, choice.values);
+}
+
+}  // namespace
+
+Target parse_target(const std::string& given) {
+  const std::string text = without_spaces(given);
+  Target target{Target::Kind::kBytes, 0, given};
+  const std::string unit(std::from_chars(text.data(), text.data() + text.size(), target.amount).ptr);
+  constexpr std::array<std::pair<std::string_view, double>, 5> kUnits{
+      {{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"MiB", 1 << 20}, {"GiB", 1 << 30}}};
+  const auto found = std::find_if(kUnits.begin(), kUnits.end(), [&](const auto& u) { return u.first == unit; });
+  bool known = true;
+  if (found != kUnits.end())
+    target.amount *= found->second;
+  else if (unit == "xdecode")
+    target.kind = Target::Kind::kDecode;
+  else if (unit == "%parameters")
+    target = {Target::Kind::kParameters, target.amount / 100, given};
+  else
+    known = false;
+  if (!known || !(target.amount > 0) || !std::isfinite(target.amount))
+    fail(ErrorCode::kInvalidInput, "target '{}': expected one like \"40 MB\", \"2x decode\" or \"60% parameters\"",
+         given);
+  return target;
+}
+
+int64_t predicted_nonzeros(const model::Model& parent, const prune::PruneConfig& config) {
+  const prune::Recipe recipe = prune::parse_recipe(config.method);
+  const prune::Pattern pattern = prune::parse_pattern(config.pattern);
+  if (config.sparsity == 0) return parent.nonzeros();
+  double kept = static_cast<double>(parent.parameters() - parent.linear_parameters());
+  for (const model::Layer& layer : parent.layers)
+    for (const tensor::Matrix& weight : layer.projections)
+      kept += static_cast<double>(weight.rows()) * kept_a_row(weight, *recipe.method, pattern, config.sparsity);
+  return std::llround(kept);
+}
+
+int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& config) {
+  return other_bytes(parent) + weight_bytes(parent, config);
+}
+
+Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,
+                       bool values_free, const DecodeProfile* profile) {
+  BRICK_ASSERT(profile != nullptr || target.kind != Target::Kind::kDecode);
+  std::vector<std::string> values{config.values};
+  if (values_free && config.values != "q4" && target.kind != Target::Kind::kParameters) values.emplace_back("q4");
+  const auto is_measured = [&](const DecodeProfile::Point& point) { return point.values == values.front(); };
+  if (target.kind == Target::Kind::kDecode && std::none_of(profile->points.begin(), profile->points.end(), is_measured))
+    fail(ErrorCode::kInvalidInput, "target {}: the profile has no {} values; without --profile they are measured",
+         target.text, values.front());
+  const int64_t rest = other_bytes(parent);
+  std::optional<Choice> nearest;
+  for (const std::string& stored : values)
+    for (const double sparsity : candidates(prune::parse_pattern(config.pattern))) {
+      prune::PruneConfig one = config;
+      one.sparsity = sparsity;
+      one.values = stored;
+      Choice choice{sparsity, stored, rest + weight_bytes(parent, one), predicted_nonzeros(parent, one), {}, {}};
+      if (target.kind == Target::Kind::kDecode) {
+        choice.speedup = sparsity == 0 ? 1.0 : profile->speedup(stored, sparsity);
+        if (!choice.speedup) continue;
+      }
+      if (distance(target, choice, parent) <= 0) {
+        choice.reason = fmt::format("target {}: {}, {} by {}; the least that reaches it", target.text, describe(choice),
+                                    amount_text(target, choice, parent),
+                                    target.kind == Target::Kind::kDecode ? "the profile" : "prediction");
+        return choice;
+      }
+      if (!nearest || distance(target, choice, parent) < distance(target, *nearest, parent)) nearest = choice;
+    }
+  fail(ErrorCode::kInvalidInput, "target {}: out of reach by {}; the nearest is {}, {}", target.text, config.method,
+       amount_text(target, *nearest, parent), describe(*nearest));
+}
+
+}  // namespace brick::pipeline

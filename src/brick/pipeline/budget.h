@@ -1,0 +1,44 @@
+// `brick prune --target`: how much has to go for a size, a speed or a share of the parameters.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "brick/pipeline/decode_profile.h"
+#include "brick/prune/prune.h"
+
+namespace brick::pipeline {
+
+struct Target {
+  enum class Kind { kBytes, kDecode, kParameters };
+  Kind kind = Kind::kBytes;
+  double amount = 0;  // bytes of the block's folder; times the model's own speed; share of its parameters
+  std::string text;   // as given
+};
+
+// "40 MB" (kB, MB, GB of powers of 1000, MiB, GiB), "2x decode", "60% parameters"; spaces are free.
+// Error(kInvalidInput) that shows the forms.
+Target parse_target(const std::string& text);
+
+// Bytes of the folder that save_block() would write for the block that prune() would make: of weights and masks by
+// their shapes, the values' encoding and how the method spreads what it keeps over the rows; of the rest by the
+// parent's tokenizer and configuration. Within 1 % of what comes out.
+int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& config);
+// Parameters that its masks keep.
+int64_t predicted_nonzeros(const model::Model& parent, const prune::PruneConfig& config);
+
+struct Choice {
+  double sparsity = 0;
+  std::string values;
+  int64_t bytes = 0, nonzeros = 0;  // predicted
+  std::optional<double> speedup;    // of decoding, where the target asks for it
+  std::string reason;               // one line
+};
+
+// The least sparsity, in steps of 0.001, that reaches the target (0: the model as it is), up to 0.95, or the profile's
+// last; with a pattern n:m only n / m. `values_free`: config.values first, then q4 where that cannot reach it.
+// `profile` is needed for a speed. Error(kInvalidInput) naming the nearest that can be reached.
+Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,
+                       bool values_free, const DecodeProfile* profile);
+
+}  // namespace brick::pipeline

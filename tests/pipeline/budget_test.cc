@@ -1,0 +1,193 @@
+#include "brick/pipeline/budget.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "brick/data/windows.h"
+#include "brick/model/save.h"
+#include "brick/pipeline/artifact_jobs.h"
+#include "brick/prune/registry.h"
+#include "model/expect_error.h"
+#include "model/tiny_model.h"
+
+namespace brick::pipeline {
+namespace {
+
+using model::expect_error;
+
+// Large enough for its weights to outweigh what a block's folder has beside them.
+model::Model parent(tensor::DType dtype = tensor::DType::kF32) {
+  return model::tiny_model({.layers = 2,
+                            .hidden = 256,
+                            .heads = 8,
+                            .kv_heads = 4,
+                            .head_dim = 32,
+                            .ffn = 512,
+                            .vocab = 128,
+                            .context = 64,
+                            .dtype = dtype,
+                            .tokenizer = true});
+}
+
+prune::PruneConfig config_of(const std::string& method, double sparsity, const std::string& values = "bf16",
+                             const std::string& pattern = "unstructured") {
+  prune::PruneConfig config;
+  config.method = method;
+  config.sparsity = sparsity;
+  config.values = values;
+  config.pattern = pattern;
+  return config;
+}
+
+model::Model pruned(const model::Model& model, const prune::PruneConfig& config) {
+  std::vector<int32_t> ids;
+  Rng rng(1, stream_id({0x75}));
+  for (int i = 0; i < 16 * 64; ++i) ids.push_back(static_cast<int32_t>(rng.below(128)));
+  kernels::Context context(kernels::Compute::kF32);
+  return prune::prune(model, data::consecutive_windows(ids, 64, 16), config, context, silent_sink());
+}
+
+int64_t saved_bytes(const model::Model& block) {
+  const model::TempFolder folder;
+  model::save_block(block, folder.folder("block"));
+  return bytes_on_disk(folder.path() / "block");
+}
+
+TEST(Target, IsReadInEachForm) {
+  const auto is = [](const char* text, Target::Kind kind, double amount) {
+    const Target target = parse_target(text);
+    EXPECT_EQ(target.kind, kind) << text;
+    EXPECT_DOUBLE_EQ(target.amount, amount) << text;
+    EXPECT_EQ(target.text, text);
+  };
+  is("40 MB", Target::Kind::kBytes, 40e6);
+  is("1.5GB", Target::Kind::kBytes, 1.5e9);
+  is("500 kB", Target::Kind::kBytes, 500e3);
+  is("2 MiB", Target::Kind::kBytes, 2097152);
+  is("2x decode", Target::Kind::kDecode, 2);
+  is("1.25 x decode", Target::Kind::kDecode, 1.25);
+  is("60% parameters", Target::Kind::kParameters, 0.6);
+  is(" 60 % parameters ", Target::Kind::kParameters, 0.6);
+}
+
+TEST(Target, OthersAreRefusedWithTheForms) {
+  for (const char* text : {"", "40", "MB", "40 mb", "-1 MB", "0 MB", "nan MB", "inf MB", "2x", "2x train", "60%",
+                           "60% bytes", "40 MB decode", "1e999 MB", "x decode"})
+    expect_error(ErrorCode::kInvalidInput, "\"40 MB\", \"2x decode\" or \"60% parameters\"",
+                 [&] { parse_target(text); });
+}
+
+// What prediction is for: known before minutes of pruning, true after them.
+TEST(PredictedBytes, AreWithinOnePercentOfTheFolder) {
+  constexpr double kPromised = 0.01;
+  for (const tensor::DType dtype : {tensor::DType::kF32, tensor::DType::kQ4_1}) {
+    const model::Model model = parent(dtype);
+    std::vector<prune::PruneConfig> configs;
+    for (const prune::Method& method : prune::methods())
+      for (const double sparsity : {0.0, 0.3, 0.5, 0.85}) {
+        if (method.name == "alps" && sparsity != 0.5) continue;  // takes long
+        configs.push_back(config_of(std::string(method.name), sparsity));
+        if (method.even_rows) configs.push_back(config_of(std::string(method.name), sparsity, "q4"));
+        if (method.keeps_values) configs.push_back(config_of(std::string(method.name), sparsity, "keep"));
+      }
+    configs.push_back(config_of("owl+wanda", 0.5, "f32"));
+    configs.push_back(config_of("magnitude", 0.5, "q4", "2:4"));
+    configs.push_back(config_of("sparsegpt", 0.25, "bf16", "2:8"));
+    for (const prune::PruneConfig& config : configs) {
+      const model::Model block = pruned(model, config);
+      const auto bytes = static_cast<double>(saved_bytes(block));
+      EXPECT_NEAR(static_cast<double>(predicted_bytes(model, config)), bytes, kPromised * bytes)
+          << config.method << " " << config.sparsity << " " << config.values << " " << config.pattern;
+      const auto kept = static_cast<double>(block.nonzeros());
+      EXPECT_NEAR(static_cast<double>(predicted_nonzeros(model, config)), kept, kPromised * kept) << config.method;
+    }
+  }
+}
+
+// Negative control: one step of sparsity more than ten apart is beyond the tolerance.
+TEST(PredictedBytes, FollowTheSparsity) {
+  const model::Model model = parent();
+  const auto at = [&](double sparsity) {
+    return static_cast<double>(predicted_bytes(model, config_of("wanda", sparsity)));
+  };
+  EXPECT_GT(at(0.5), 1.01 * at(0.53));
+  EXPECT_GT(at(0.0), at(0.25));
+}
+
+TEST(ChooseSparsity, IsTheLeastThatFits) {
+  const model::Model model = parent();
+  const auto size = static_cast<double>(predicted_bytes(model, config_of("wanda", 0.4)));
+  const Target target{Target::Kind::kBytes, size, "so many"};
+  const Choice choice = choose_sparsity(target, model, config_of("wanda", 0), true, nullptr);
+  EXPECT_EQ(choice.values, "bf16");
+  EXPECT_LE(choice.sparsity, 0.4);
+  EXPECT_LE(static_cast<double>(choice.bytes), size);
+  const auto before = predicted_bytes(model, config_of("wanda", choice.sparsity - 0.005));  // floor(256 s) has steps
+  EXPECT_GT(static_cast<double>(before), size);
+  EXPECT_NE(choice.reason.find("target so many: sparsity"), std::string::npos) << choice.reason;
+}
+
+TEST(ChooseSparsity, LeavesAModelThatFitsAlone) {
+  const Choice choice = choose_sparsity(parse_target("1 GB"), parent(), config_of("wanda", 0), true, nullptr);
+  EXPECT_EQ(choice.sparsity, 0);
+  EXPECT_NE(choice.reason.find("the model as it is"), std::string::npos);
+}
+
+TEST(ChooseSparsity, TakesSmallerValuesOnlyWhereItHasTo) {
+  const model::Model model = parent();
+  const auto least = static_cast<double>(predicted_bytes(model, config_of("wanda", 0.95)));
+  const auto with_q4 = static_cast<double>(predicted_bytes(model, config_of("wanda", 0.95, "q4")));
+  ASSERT_LT(with_q4, least);
+  const Target target{Target::Kind::kBytes, (least + with_q4) / 2, "between"};
+  EXPECT_EQ(choose_sparsity(target, model, config_of("wanda", 0), true, nullptr).values, "q4");
+  expect_error(ErrorCode::kInvalidInput, "the nearest is",
+               [&] { choose_sparsity(target, model, config_of("wanda", 0), false, nullptr); });
+}
+
+TEST(ChooseSparsity, NamesTheNearestThatCanBeReached) {
+  const model::Model model = parent();
+  expect_error(ErrorCode::kInvalidInput, "sparsity 0.95 with q4 values",
+               [&] { choose_sparsity(parse_target("1 kB"), model, config_of("wanda", 0), true, nullptr); });
+  expect_error(ErrorCode::kInvalidInput, "of the parameters, sparsity 0.95 with bf16 values",
+               [&] { choose_sparsity(parse_target("1% parameters"), model, config_of("wanda", 0), true, nullptr); });
+  expect_error(ErrorCode::kInvalidInput, "sparsity 0.5 with bf16", [&] {  // of 2:4 there is one sparsity only
+    choose_sparsity(parse_target("30% parameters"), model, config_of("wanda", 0, "bf16", "2:4"), true, nullptr);
+  });
+}
+
+TEST(ChooseSparsity, KeepsAShareOfTheParameters) {
+  const model::Model model = parent();
+  const Choice choice =
+      choose_sparsity(parse_target("60% parameters"), model, config_of("magnitude", 0), true, nullptr);
+  const double share = static_cast<double>(choice.nonzeros) / static_cast<double>(model.parameters());
+  EXPECT_LE(share, 0.6);
+  EXPECT_GT(share, 0.595);
+  const model::Model block = pruned(model, config_of("magnitude", choice.sparsity));
+  EXPECT_NEAR(static_cast<double>(block.nonzeros()) / static_cast<double>(model.parameters()), 0.6, 0.006);
+}
+
+TEST(ChooseSparsity, ReadsSpeedsFromTheProfile) {
+  const model::Model model = parent();
+  DecodeProfile profile;
+  profile.dense_tokens_per_second = 100;
+  profile.points = {{"bf16", 0.25, 50}, {"bf16", 0.75, 200}, {"q4", 0.25, 100}, {"q4", 0.75, 300}};
+  const auto choose = [&](const char* target, bool values_free = true) {
+    return choose_sparsity(parse_target(target), model, config_of("wanda", 0), values_free, &profile);
+  };
+  const Choice at_par = choose("1x decode");
+  EXPECT_EQ(at_par.sparsity, 0);                // as it is
+  const Choice faster = choose("1.5x decode");  // 0.02 (1 - t) + 0.005 t = 1 / 150, s = 0.25 + t / 2
+  EXPECT_NEAR(faster.sparsity, 0.25 + (0.02 - 1 / 150.0) / 0.015 / 2, 1e-3);
+  EXPECT_GE(*faster.speedup, 1.5);
+  EXPECT_EQ(faster.values, "bf16");
+  EXPECT_EQ(choose("2.5x decode").values, "q4");
+  expect_error(ErrorCode::kInvalidInput, "3.00 times the model's decoding speed, sparsity 0.75 with q4 values",
+               [&] { choose("4x decode"); });
+  expect_error(ErrorCode::kInvalidInput, "2.00 times", [&] { choose("2.5x decode", false); });
+  profile.points.clear();
+  expect_error(ErrorCode::kInvalidInput, "no bf16 values", [&] { choose("1.5x decode"); });
+}
+
+}  // namespace
+}  // namespace brick::pipeline
