@@ -122,7 +122,7 @@ class Basics(Case):
         self.assertEqual(json.loads(lowest.stdout)["isa"], cpu["available"][0])
 
     def test_every_command_has_help_with_an_example(self):
-        verbs = ("info tokenize logits prune blocks tune aggregate merge eval generate chat simulate export bench cpu "
+        verbs = ("info tokenize logits prune blocks tune aggregate merge eval generate chat simulate compare export bench cpu "
                  "completion").split()
         for verb in verbs:
             self.assertIn(f"brick {verb}", brick(verb, "--help").stdout.split("Example:")[1])
@@ -187,6 +187,28 @@ class Failures(Case):
         self.one_line("prune", self.model, "--method", "magnitude", "--sparsity", 0.5, "--out", out, mention="--force")
         self.assertTrue((out / "precious").exists())
 
+    def test_targets_that_make_no_sense_or_are_out_of_reach(self):
+        prune = ("prune", self.model, "--method", "magnitude", "--out", self.path("b"))
+        self.one_line(*prune, status=2)
+        self.one_line(*prune, "--sparsity", 0.5, "--target", "40 MB", status=2)
+        self.one_line(*prune, "--sparsity", 0.5, "--profile", "p.json", status=2)
+        self.one_line(*prune, "--target", "40 elephants", mention="40 MB")
+        self.one_line(*prune, "--target", "1 kB", mention="the nearest is")
+        self.one_line(*prune, "--target", "2x decode", "--profile", self.path("p.json"), mention="p.json")
+        self.assertFalse(self.path("b").exists())
+
+    def test_comparisons_of_what_is_not_there(self):
+        self.one_line("compare", status=2)
+        self.one_line("compare", self.model, self.folder / "absent", mention="absent")
+        self.one_line("compare", self.model, self.model, mention="twice")
+        run = self.path("run")
+        run.mkdir()
+        (run / "metrics.jsonl").write_text("")
+        self.one_line("compare", run, mention="--resume")
+        (run / "page.html").write_text("x")
+        self.one_line("compare", self.model, "--out", run / "page.html", mention="--force")
+        self.one_line("compare", self.model, "--cache", run, mention="not begun by brick compare")
+
     def test_unknown_keys_in_a_federation(self):
         config = self.path("f.toml")
         config.write_text(f'model = "{self.model}"\nroundz = 2\n[[client]]\nname = "a"\ndata = "{self.data}"\n')
@@ -230,6 +252,54 @@ class Blocks(Case):
         refused = brick("eval", self.path("quarter"), "--adapter", self.path("adapter"), "--text", self.text, check=False)
         self.assertEqual(refused.returncode, 1)
         self.assertIn("mask", refused.stderr)
+
+    def test_targets_are_met(self):
+        common = ("--method", "wanda", "--calibration", self.text, "--samples", 4, "--length", 64)
+        whole = brick_json("prune", self.model, "--method", "magnitude", "--sparsity", 0, "--out", self.path("whole"))["bytes"]
+        share = brick_json("prune", self.model, *common, "--target", "80% parameters", "--out", self.path("share"))
+        self.assertLessEqual(share["nonzeros"] / share["parameters"], .8)
+        self.assertGreater(share["nonzeros"] / share["parameters"], .77)
+        asked = f"{round(whole / 2000)} kB"
+        small = brick("prune", self.model, *common, "--target", asked, "--out", self.path("small"))
+        self.assertIn(f"target {asked}: sparsity 0.", small.stderr)
+        target = brick_json("prune", self.model, *common, "--target", asked, "--out", self.path("again"))["target"]
+        size = sum(f.stat().st_size for f in self.path("small").iterdir())
+        self.assertLessEqual(size, 1.01 * whole / 2)
+        self.assertLess(abs(target["predicted_bytes"] - size), .01 * size)
+        self.assertTrue(target["reached"])
+        self.assertEqual(tree_bytes(self.path("small")), tree_bytes(self.path("again")))
+
+    def test_a_speed_is_looked_up_in_the_profile(self):
+        brick("prune", self.model, "--method", "magnitude", "--sparsity", 0, "--out", self.path("whole"))
+        cpu = brick_json("cpu")
+        profile = self.path("profile.json")
+        profile.write_text(json.dumps({"decode": {
+            "model": brick_json("info", self.path("whole"))["block"]["parent"],
+            "isa": cpu["isa"], "compute": "auto", "threads": 1, "dense_tokens_per_second": 100.0,
+            "points": [{"values": "bf16", "sparsity": s, "tokens_per_second": v} for s, v in ((.25, 80.0), (.75, 240.0))]}}))
+        prune = ("prune", self.model, "--method", "magnitude", "--threads", 1, "--profile", profile)
+        fast = brick_json(*prune, "--target", "2x decode", "--out", self.path("fast"))
+        self.assertLess(abs(fast["target"]["predicted_speedup"] - 2), .02)
+        self.assertTrue(.25 < fast["sparsity"] < .75)
+        refused = brick(*prune, "--target", "3x decode", "--out", self.path("x"), check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("the nearest is 2.40 times", refused.stderr)
+
+    def test_blocks_carry_a_model_card(self):
+        brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--out", self.path("block"))
+        brick("tune", self.path("block"), "--data", self.data, "--masked", "--steps", 1, "--out", self.path("adapter"))
+        brick("merge", self.path("block"), self.path("adapter"), "--out", self.path("merged"))
+        brick("export", self.path("merged"), "--format", "hf", "--dtype", "f32", "--out", self.path("hf"))
+        brick("export", self.path("hf"), "--format", "block", "--dtype", "f32", "--out", self.path("found"))
+        cards = {name: (self.path(name) / "README.md").read_text() for name in ("block", "merged", "hf", "found")}
+        for card in cards.values():
+            self.assertTrue(card.startswith("---\nlibrary_name: "), card)
+            self.assertNotIn(str(self.folder), card)
+        self.assertIn("`model` with 50 % of its layers' linear weights removed by `magnitude`", cards["block"])
+        self.assertIn("adapter merged into it", cards["merged"])
+        self.assertIn("adapter merged into it", cards["hf"])
+        self.assertIn("from_pretrained", cards["hf"])
+        self.assertNotIn("adapter merged into it", cards["block"])
 
     def test_exports_agree(self):
         brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--values", "f32", "--out", self.path("block"))
@@ -283,6 +353,45 @@ class Blocks(Case):
         brick("tune", self.path("m.gguf"), "--data", self.data, "--steps", 3, "--lr", 1e-2, "--compute", "f32", "--out", self.path("a"))
         self.assert_close(self.logits(self.path("m.gguf"), adapter=self.path("a")),
                           self.logits(self.model, adapter=self.path("a")), 1e-5)
+
+
+class Comparison(Case):
+    def test_rows_table_page_and_cache(self):
+        brick("blocks", self.model, "--method", "magnitude", "--sparsities", ".25,.75", "--out", self.path("family"))
+        brick("export", self.model, "--format", "gguf", "--dtype", "q8_0", "--out", self.path("m.gguf"))
+        paths = [self.model, self.path("family") / "25", self.path("family") / "75", self.path("m.gguf")]
+        settings = ("--text", self.text, "--samples", 4, "--compute", "f32", "--cache", self.path("cache"))
+        compare = ("compare", *paths, *settings, "--length", 64)
+        first = brick_json(*compare, "--out", self.path("page.html"))
+        rows = first["rows"]
+        self.assertEqual([r["name"] for r in rows], [str(p) for p in paths])
+        self.assertEqual([(r["method"], r["sparsity"]) for r in rows],
+                         [("none", 0), ("magnitude", .25), ("magnitude", .75), ("none", 0)])
+        for row in rows:
+            score = brick_json("eval", row["name"], "--text", self.text, "--length", 64, "--samples", 4, "--compute", "f32")
+            self.assertEqual(row["perplexity"], score["perplexity"])
+            path = Path(row["name"])
+            self.assertEqual(row["bytes"], sum(f.stat().st_size for f in ([path] if path.is_file() else path.iterdir())))
+        smallest, best = min(rows, key=lambda r: r["bytes"]), min(rows, key=lambda r: r["perplexity"])
+        self.assertIn("bytes", smallest["front"])
+        self.assertIn("bytes", best["front"])
+        page = self.path("page.html").read_text()
+        self.assertIn("family/75", page)
+        log = (self.path("cache") / "metrics.jsonl").read_text()
+        self.assertEqual(log.count("\n"), 4)
+        again = brick(*compare)
+        self.assertEqual((self.path("cache") / "metrics.jsonl").read_text(), log)
+        self.assertIn(f"{rows[2]['perplexity']:.1f}", again.stdout)
+        self.assertEqual(brick_json(*compare)["rows"], rows)
+        brick("compare", *paths, *settings, "--length", 32)  # another measurement
+        self.assertEqual((self.path("cache") / "metrics.jsonl").read_text().count("\n"), 8)
+
+    def test_speeds_are_timed_when_asked_for(self):
+        self.assertNotIn("decode_tokens_per_second", brick_json("compare", self.model)["rows"][0])
+        row = brick_json("compare", self.model, "--speed")["rows"][0]
+        for key in ("decode_tokens_per_second", "train_tokens_per_second"):
+            low, high = row[key + "_spread"]
+            self.assertTrue(0 < low <= row[key] <= high)
 
 
 class Aggregation(Case):
@@ -367,6 +476,11 @@ arms = ["untuned", "local", "centralised", "fedit-dense"]
         self.assertGreater(summary["bytes_up"], 0)
         page = (self.path("whole") / "report.html").read_text()
         self.assertIn("north", page)
+        rows = {r["name"]: r for r in brick_json("compare", self.path("whole"))["rows"]}
+        run = f"{self.path('whole')}: "
+        self.assertEqual(rows[run + "west with LEGO"]["loss"], summary["final"]["clients"][3]["loss"]["block_lego"])
+        self.assertEqual(rows[run + "lego"]["loss"], summary["final"]["llm"]["loss_by_round"][-1])
+        self.assertGreater(rows[run + "block 75 %"]["perplexity"], 1)
         started = time.time()
         brick("simulate", config, "--out", self.path("timed"))
         length = time.time() - started
