@@ -98,7 +98,7 @@ TEST(ComparisonTable, HasWhatWasMeasured) {
   EXPECT_EQ(comparison_table(rows),
             "what   method  removed  kept weights  on disk  perplexity  decode/s  front\n"
             "-----  ------  -------  ------------  -------  ----------  --------  ------------\n"
-            "dense  wanda      50 %     1,234,567  90.0 MB       25.00     100.0  bytes\n"
+            "dense  wanda      50 %     1,234,567  90.0 MB       25.00     100.0  bytes decode\n"
             "half   wanda      50 %     1,234,567  60.0 MB       39.00     140.0  bytes decode\n");
 }
 
@@ -115,7 +115,7 @@ TEST(ComparisonTable, KeepsToItsWidth) {
 TEST(ComparisonPage, IsWellFormedAndAsksForNothingElse) {
   const std::string page = without_assets(comparison_page(sample()));
   EXPECT_EQ(unbalanced(page), "");
-  for (const char* reference : {"http", "src=", "@import", "url(", "<link", "style=\""})
+  for (const char* reference : {"http:", "https:", "src=", "@import", "url(", "<link", "style=\""})
     EXPECT_FALSE(contains(page, reference)) << reference;
   for (const char* id : {"tradeoffs", "others", "machine"}) {
     EXPECT_EQ(occurrences(page, std::string(" id=\"") + id + '"'), 1) << id;
@@ -173,7 +173,7 @@ TEST(ComparisonPage, SurvivesWhatIsMissingOrOfAnotherType) {
       EXPECT_FALSE(comparison_table(spoilt["rows"]).empty());
     }
     json run = sample_run();
-    for (const auto& [key, _] : sample_run().items()) {
+    for (const auto& [key, _] : run.items()) {
       json spoilt = run;
       spoilt[key] = other;
       EXPECT_NO_THROW(rows_of_run(spoilt, "x")) << key;
