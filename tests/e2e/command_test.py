@@ -231,6 +231,18 @@ class Blocks(Case):
         self.assertEqual(refused.returncode, 1)
         self.assertIn("mask", refused.stderr)
 
+    def test_structured_blocks_are_masked_further_and_exported(self):
+        options = ("--samples", 4, "--length", 64, "--values", "f32", "--calibration", self.text, "--width-multiple", 16)
+        cut = brick_json("prune", self.model, "--method", "flap", "--sparsity", .3, *options, "--out", self.path("cut"))
+        self.assertAlmostEqual(cut["linear_sparsity"], .3, delta=.06)
+        again = brick_json("prune", self.path("cut"), "--method", "wanda", "--sparsity", .5, *options, "--out", self.path("both"))
+        self.assertAlmostEqual(again["linear_sparsity"], .5)
+        info = brick_json("info", self.path("both"))
+        self.assertEqual((info["block"]["method"], info["block"]["parent_layers"]), ("flap+wanda", 2))
+        self.assertEqual(info["layer_widths"], brick_json("info", self.path("cut"))["layer_widths"])
+        brick("export", self.path("both"), "--format", "gguf", "--dtype", "f32", "--out", self.path("both.gguf"))
+        self.assert_close(self.logits(self.path("both.gguf")), self.logits(self.path("both")), 1e-5)
+
     def test_exports_agree(self):
         brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--values", "f32", "--out", self.path("block"))
         want = self.logits(self.path("block"))

@@ -17,7 +17,8 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
   command->add_option("model", o.job.model, "GGUF file or Hugging Face folder")->required();
   command
       ->add_option("--method", o.job.config.method,
-                   prune::known_methods() + "; each may follow owl+ and be followed by +reconstruct")
+                   prune::known_methods() + "; each may follow owl+ and be followed by +reconstruct; structured: " +
+                       prune::known_structured_methods())
       ->required();
   command->add_option("--pattern", o.job.config.pattern, "unstructured, or n:m (n of every m removed)")
       ->capture_default_str();
@@ -37,6 +38,8 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
   command->add_option("--descent-rate", o.job.config.descent_rate, "+reconstruct: learning rate of gradient descent")
       ->capture_default_str();
   command->add_option("--descent-batch", o.job.config.descent_batch, "+reconstruct: tokens a step of gradient descent")
+      ->capture_default_str();
+  command->add_option("--width-multiple", o.job.config.width_multiple, "structured: of the neurons that a layer keeps")
       ->capture_default_str();
   command->add_option("--out", o.job.out, "folder to write")->required();
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");

@@ -1,7 +1,8 @@
 // From a model and a text to building blocks: the linear weights of the layers are pruned, embeddings, head
 // and norms stay.
 //
-// Layers go in order. One pass of a layer's inputs gives the statistics of all seven weights (q, k and v
+// Structured methods (structured.h) look at the dense model and cut heads, neurons or layers out of it. Of those that
+// mask, layers go in order. One pass of a layer's inputs gives the statistics of all seven weights (q, k and v
 // share their inputs, gate and up theirs); the seven are pruned and encoded; the layer runs again through
 // what was stored, so the next layer sees what the block will compute (method.md section 3; Frantar &
 // Alistarh 2023, Sun et al. 2023).
@@ -21,7 +22,7 @@
 namespace brick::prune {
 
 struct PruneConfig {
-  std::string method = "sparsegpt";      // [owl+]METHOD[+reconstruct], METHOD of registry.h
+  std::string method = "sparsegpt";      // [owl+]METHOD[+reconstruct], METHOD of registry.h, or a structured one
   double sparsity = 0.5;                 // share removed of the layers' linear weights, [0, 1)
   std::string pattern = "unstructured";  // or "n:m": n of every m inputs are dropped, and sparsity is n / m
   std::string values = "bf16";           // how kept weights are stored: f32, bf16, q4, keep (stored_values.h)
@@ -36,6 +37,8 @@ struct PruneConfig {
   double descent_rate = 3e-4;            //   of Adam
   uint64_t seed = 0;                     // of the order of windows in the descent
   std::string tool_version;              // recorded in the provenance; no setting
+
+  int64_t width_multiple = 64;  // structured: of the neurons that a layer keeps
 
   template <class V>
   void fields(V&& visit) {
@@ -52,6 +55,7 @@ struct PruneConfig {
     visit("descent_epochs", descent_epochs, "reconstruction: passes of gradient descent a layer");
     visit("descent_batch", descent_batch, "reconstruction: tokens a step of gradient descent");
     visit("descent_rate", descent_rate, "reconstruction: learning rate of gradient descent");
+    visit("width_multiple", width_multiple, "structured: of the neurons that a layer keeps");
     visit("seed", seed, "seed");
   }
 };
@@ -68,15 +72,18 @@ struct MatrixReport {
 };
 
 struct PruneReport {
-  double sparsity = 0;  // share removed of all linear weights
+  double sparsity = 0;  // share removed of the parent's linear weights
   int64_t calibration_tokens = 0;
-  std::vector<MatrixReport> matrices;    // in the order of their use
+  std::vector<MatrixReport> matrices;    // in the order of their use; none of structured methods
   std::vector<double> layer_sparsities;  // asked for, by OWL; else empty
   std::vector<double> stream_errors;     // with reconstruction, of each layer's output: Reconstructor::stream_error()
   std::vector<std::string> notes;        // warnings: fallbacks, raised damping, too little text
   double seconds = 0;
   double statistics_seconds = 0, solve_seconds = 0, rerun_seconds = 0;  // parts of `seconds`
 };
+
+// Whether the method, with these settings, looks at calibration text. Error(kUnsupported) for unknown methods.
+bool needs_calibration(const PruneConfig& config);
 
 // One block a sparsity, in their order. A sparsity of 0 gives the parent's weights, unmasked. Levels share
 // the statistics and factorisations of the first layer and go one after the other, so the memory is one
