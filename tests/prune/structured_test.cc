@@ -22,6 +22,7 @@ using model::Proj;
 PruneConfig structured(const std::string& method, double sparsity = 0.5, const std::string& values = "f32") {
   PruneConfig config = config_of(method, sparsity, values);
   config.width_multiple = 8;
+  config.protect_first = config.protect_last = 0;
   return config;
 }
 
@@ -300,7 +301,7 @@ TEST(StructuredErrors, WhatCannotBeCut) {
   EXPECT_NE(failure(parent, text, structured("flap", 0.5, "q4"), ErrorCode::kInvalidInput).find("width_multiple"),
             std::string::npos);
   for (const char* wrong : {"flap+wanda", "owl+flap", "flap+reconstruct"})
-    EXPECT_NE(failure(parent, text, config_of(wrong), ErrorCode::kUnsupported).find("flap, shortgpt"),
+    EXPECT_NE(failure(parent, text, config_of(wrong), ErrorCode::kUnsupported).find("llm-pruner, flap, shortgpt"),
               std::string::npos);
 
   const Model masked = run(parent, text, config_of("wanda"));

@@ -95,6 +95,50 @@ TEST(ChooseGlobally, ReachesWholeMultiplesFromOddWidths) {
   EXPECT_EQ(width(40 * kNeuron), 16u);
 }
 
+TEST(ChooseByLayer, TakesTheSameFromEach) {
+  const model::Model model = model::tiny_model();
+  const std::vector<LayerScores> scores{{{5, 1}, neurons(0.5, 10)}, {{300, 900}, neurons(400, 2)}};
+  // Half: one of two key/value heads, and 0.5 * 9216 - 1536 = 32 * 96.
+  model::Cut cut = choose_by_layer(model, model, scores, 0.5, {.width_multiple = 16});
+  EXPECT_EQ(cut.layers[0].kv_heads, (Indices{0}));
+  EXPECT_EQ(cut.layers[0].neurons, range(32, 64));  // ties: the lower index goes
+  EXPECT_EQ(cut.layers[1].kv_heads, (Indices{1}));
+  Indices want = range(0, 16);
+  for (const int32_t i : range(48, 64)) want.push_back(i);
+  EXPECT_EQ(cut.layers[1].neurons, want);
+  // A quarter is no whole head: all of it is neurons, 24 of them.
+  cut = choose_by_layer(model, model, scores, 0.25, {.width_multiple = 8});
+  for (const model::LayerCut& layer : cut.layers) {
+    EXPECT_EQ(layer.kv_heads.size(), 2u);
+    EXPECT_EQ(layer.neurons.size(), 40u);
+  }
+  cut = choose_by_layer(model, model, scores, 0.5, {.width_multiple = 16, .protect_first = 1});
+  EXPECT_EQ(cut.layers[0].neurons.size(), 64u);
+  EXPECT_EQ(cut.layers[1].neurons.size(), 32u);
+}
+
+TEST(ChooseByLayer, CountsFromTheFirstModel) {
+  const model::Model whole = model::tiny_model();
+  std::vector<LayerScores> scores(2, LayerScores{{1, 2}, neurons(1, 2)});
+  const model::Model half =
+      model::slice(whole, choose_by_layer(whole, whole, scores, 0.25, {.width_multiple = 8}), "f32");
+  for (LayerScores& own : scores) own.neurons.resize(40);
+  const model::Cut cut = choose_by_layer(half, whole, scores, 0.5, {.width_multiple = 8});
+  for (const model::LayerCut& layer : cut.layers) {
+    EXPECT_EQ(layer.kv_heads, (Indices{1}));
+    EXPECT_EQ(layer.neurons.size(), 32u);
+  }
+}
+
+TEST(ChooseByLayer, LeavesAHeadAndSomeNeurons) {
+  const model::Model model = model::tiny_model();
+  const std::vector<LayerScores> scores(2, LayerScores{{1, 2}, neurons(1, 2)});
+  for (const model::LayerCut& layer : choose_by_layer(model, model, scores, 0.99, {.width_multiple = 16}).layers) {
+    EXPECT_EQ(layer.kv_heads, (Indices{1}));
+    EXPECT_EQ(layer.neurons, range(48, 64));
+  }
+}
+
 TEST(Structures, ScoresThatAreNotFiniteAreNamed) {
   std::vector<LayerScores> scores(2, LayerScores{{1, 2}, neurons(1, 2)});
   check_scores(scores);

@@ -105,7 +105,15 @@ nlohmann::json masking_settings(const Recipe& recipe, const PruneConfig& config,
 }
 
 nlohmann::json structured_settings(const PruneConfig& config) {
-  return {{"piece_tokens", config.piece_tokens}, {"width_multiple", config.width_multiple}};
+  return {{"piece_tokens", config.piece_tokens},
+          {"width_multiple", config.width_multiple},
+          {"importance", config.importance},
+          {"mode", config.mode},
+          {"folding", config.folding},
+          {"global_ranking", config.global_ranking},
+          {"protect_first", config.protect_first},
+          {"protect_last", config.protect_last},
+          {"iterative_steps", config.iterative_steps}};
 }
 
 // "flap+wanda" of a block where structures were cut out before or now.

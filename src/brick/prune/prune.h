@@ -35,10 +35,16 @@ struct PruneConfig {
   int64_t descent_epochs = 4;            //   passes of gradient descent a layer
   int64_t descent_batch = 512;           //   tokens a step, in whole windows
   double descent_rate = 3e-4;            //   of Adam
-  uint64_t seed = 0;                     // of the order of windows in the descent
+  uint64_t seed = 0;                     // of the order of windows in the descent, of random importance
   std::string tool_version;              // recorded in the provenance; no setting
 
-  int64_t width_multiple = 64;  // structured: of the neurons that a layer keeps
+  int64_t width_multiple = 64;             // structured: of the neurons that a layer keeps
+  std::string importance = "param_first";  // LLM-Pruner (llm_pruner.cc): l1, l2, random, vectorize, param_first, ...
+  std::string mode = "block";              //   block: heads and neurons; layer: the last layers
+  std::string folding = "right";           //   which query heads count for a key/value head: right, reference
+  bool global_ranking = false;             //   the least important of all layers, not the same share of each
+  int64_t protect_first = 4, protect_last = 2;  //   layers that stay whole
+  int64_t iterative_steps = 1;                  //   prunings with a scoring each
 
   template <class V>
   void fields(V&& visit) {
@@ -56,6 +62,13 @@ struct PruneConfig {
     visit("descent_batch", descent_batch, "reconstruction: tokens a step of gradient descent");
     visit("descent_rate", descent_rate, "reconstruction: learning rate of gradient descent");
     visit("width_multiple", width_multiple, "structured: of the neurons that a layer keeps");
+    visit("importance", importance, "LLM-Pruner: l1, l2, random, vectorize, param_first, param_second or param_mix");
+    visit("mode", mode, "LLM-Pruner: block (heads and neurons) or layer (the last layers)");
+    visit("folding", folding, "LLM-Pruner: query heads that count for a key/value head: right or reference");
+    visit("global_ranking", global_ranking, "LLM-Pruner: rank the structures of all layers together");
+    visit("protect_first", protect_first, "LLM-Pruner: first layers that stay whole");
+    visit("protect_last", protect_last, "LLM-Pruner: last layers that stay whole");
+    visit("iterative_steps", iterative_steps, "LLM-Pruner: prunings with a scoring each");
     visit("seed", seed, "seed");
   }
 };

@@ -25,6 +25,8 @@ constexpr std::array kMethods{
 };
 
 constexpr std::array kStructuredMethods{
+    StructuredMethod{"llm-pruner", "heads and neurons of least importance to the loss", llm_pruner_needs,
+                     prune_llm_pruner},
     StructuredMethod{"flap", "heads and neurons whose inputs fluctuate least; biases make up for their mean",
                      flap_needs, prune_flap},
     StructuredMethod{"shortgpt", "layers that turn the residual stream least", shortgpt_needs, prune_shortgpt},

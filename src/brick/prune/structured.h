@@ -43,6 +43,10 @@ struct StructuredMethod {
   std::vector<StructureOutcome> (*prune)(const StructureProblem& problem) = nullptr;
 };
 
+// LLM-Pruner (Ma et al. 2023).
+StructureNeeds llm_pruner_needs(const PruneConfig& config);
+std::vector<StructureOutcome> prune_llm_pruner(const StructureProblem& problem);
+
 // FLAP (An et al. 2024, "Fluctuation-based adaptive structured pruning").
 StructureNeeds flap_needs(const PruneConfig& config);
 std::vector<StructureOutcome> prune_flap(const StructureProblem& problem);

@@ -23,6 +23,12 @@ Indices ascending(const std::vector<double>& scores) {
   return order;
 }
 
+Indices lowest(const std::vector<double>& scores, int64_t count) {
+  Indices order = ascending(scores);
+  order.resize(static_cast<size_t>(count));
+  return order;
+}
+
 void drop_groups(model::LayerCut& cut, std::span<const int32_t> dropped) {
   const auto gone = [&](int32_t group) { return std::find(dropped.begin(), dropped.end(), group) != dropped.end(); };
   const auto heads_a_group = static_cast<int32_t>(cut.parent.heads / cut.parent.kv_heads);
@@ -92,6 +98,30 @@ Cut choose_globally(const model::Model& model, const std::vector<LayerScores>& s
       drop_groups(layer, unit.members);
     else
       drop_neurons(layer, unit.members);
+  }
+  return cut;
+}
+
+Cut choose_by_layer(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
+                    double share, const StructureLimits& limits) {
+  constexpr double kSlack = 1e-9;  // 0.25 that came out a little below
+  Cut cut = model::whole_cut(model);
+  const int64_t hidden = model.config.hidden, multiple = limits.width_multiple;
+  for (model::LayerCut& layer : cut.layers) {
+    if (limits.is_protected(layer.layer, cut.parent_layers)) continue;
+    const auto l = static_cast<size_t>(layer.layer);
+    const LayerShape &now = layer.parent, &first = whole.layers[l].shape;
+    const int64_t channels = first.kv_heads * first.head_dim;
+    const auto left = static_cast<int64_t>(std::floor(static_cast<double>(channels) * (1 - share) + kSlack));
+    const int64_t groups_gone = std::min((channels - left) / first.head_dim, first.kv_heads - 1);
+    const double remove = share * static_cast<double>(layer_weights(first, hidden)) -
+                          static_cast<double>(groups_gone * group_weights(first, hidden));
+    const double width = static_cast<double>(first.ffn) - remove / static_cast<double>(neuron_weights(hidden));
+    const int64_t nearest = std::llround(width / static_cast<double>(multiple)) * multiple;
+    const int64_t groups = std::max<int64_t>(now.kv_heads - (first.kv_heads - groups_gone), 0);
+    const int64_t neurons = std::max<int64_t>(now.ffn - std::max(nearest, multiple), 0);
+    drop_groups(layer, lowest(scores[l].groups, groups));
+    drop_neurons(layer, lowest(scores[l].neurons, neurons));
   }
   return cut;
 }

@@ -35,6 +35,12 @@ int64_t neuron_weights(int64_t hidden);
 model::Cut choose_globally(const model::Model& model, const std::vector<LayerScores>& scores, double remove,
                            const StructureLimits& limits);
 
+// Brings each layer that is not protected to the same share below its width in `whole`, the model before its first cut:
+// its lowest floor((C - floor(C (1 - share))) / head size) key/value heads go, C = K head size (as LLM-Pruner counts),
+// and for what is then left of the share in linear weights its lowest neurons, to the nearest multiple.
+model::Cut choose_by_layer(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
+                           double share, const StructureLimits& limits);
+
 // Error(kNumeric) naming the layer whose scores are not all finite.
 void check_scores(const std::vector<LayerScores>& scores);
 
