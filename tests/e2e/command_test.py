@@ -178,6 +178,8 @@ class Failures(Case):
         self.assertFalse(self.path("a").exists())
         self.one_line("prune", self.model, "--method", "sparsegpt", "--sparsity", 0.5, "--out", self.path("b"), mention="calibration")
         self.one_line("prune", self.model, "--method", "nosuch", "--sparsity", 0.5, "--out", self.path("b"), mention="nosuch")
+        self.one_line("prune", self.model, "--method", "llm-pruner", "--importance", "l1", "--sparsity", 0.5, "--out", self.path("b"),
+                      mention="--protect-first")
         self.one_line("prune", self.model, "--method", "magnitude", "--sparsity", 1.5, "--out", self.path("b"), mention="1.5")
 
     def test_existing_output_is_kept_without_force(self):
@@ -300,6 +302,23 @@ class Blocks(Case):
         self.assertIn("adapter merged into it", cards["hf"])
         self.assertIn("from_pretrained", cards["hf"])
         self.assertNotIn("adapter merged into it", cards["block"])
+
+    def test_structured_blocks_are_masked_further_and_exported(self):
+        options = ("--samples", 4, "--length", 64, "--values", "f32", "--calibration", self.text, "--width-multiple", 16)
+        cut = brick_json("prune", self.model, "--method", "flap", "--sparsity", .3, *options, "--out", self.path("cut"))
+        self.assertAlmostEqual(cut["linear_sparsity"], .3, delta=.06)
+        again = brick_json("prune", self.path("cut"), "--method", "wanda", "--sparsity", .5, *options, "--out", self.path("both"))
+        self.assertAlmostEqual(again["linear_sparsity"], .5)
+        info = brick_json("info", self.path("both"))
+        self.assertEqual((info["block"]["method"], info["block"]["parent_layers"]), ("flap+wanda", 2))
+        self.assertEqual(info["layer_widths"], brick_json("info", self.path("cut"))["layer_widths"])
+        brick("export", self.path("both"), "--format", "gguf", "--dtype", "f32", "--out", self.path("both.gguf"))
+        self.assert_close(self.logits(self.path("both.gguf")), self.logits(self.path("both")), 1e-5)
+        family = brick_json("blocks", self.model, "--method", "llm-pruner", "--sparsities", "0,.25,.5", *options, "--protect-first",
+                            0, "--protect-last", 0, "--out", self.path("family"))
+        for block, share in zip(family["blocks"], (0, .25, .5)):
+            self.assertAlmostEqual(block["linear_sparsity"], share, delta=.06)
+            brick_json("eval", block["path"], "--text", self.text, "--length", 64, "--samples", 2)
 
     def test_exports_agree(self):
         brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--values", "f32", "--out", self.path("block"))

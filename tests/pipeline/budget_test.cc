@@ -156,6 +156,12 @@ TEST(ChooseSparsity, NamesTheNearestThatCanBeReached) {
   });
 }
 
+TEST(ChooseSparsity, RefusesStructuredMethods) {
+  const model::Model model = parent();
+  expect_error(ErrorCode::kUnsupported, "flap cuts structures",
+               [&] { choose_sparsity(parse_target("60% parameters"), model, config_of("flap", 0), true, nullptr); });
+}
+
 TEST(ChooseSparsity, KeepsAShareOfTheParameters) {
   const model::Model model = parent();
   const Choice choice =

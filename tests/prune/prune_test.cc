@@ -9,7 +9,7 @@
 #include "brick/base/error.h"
 #include "brick/model/transformer.h"
 #include "brick/prune/registry.h"
-#include "model/tiny_model.h"
+#include "whole_models.h"
 
 namespace brick::prune {
 namespace {
@@ -25,70 +25,6 @@ class CountingSink : public ProgressSink {
   void warn(const std::string& line) override { warnings.push_back(line); }
   std::vector<std::string> steps, warnings;
 };
-
-// `count` windows of random ids, of unequal lengths.
-struct Text {
-  explicit Text(int count = 12, int64_t length = 16, uint64_t seed = 5) {
-    Rng rng(seed);
-    for (int i = 0; i < count; ++i) {
-      std::vector<int32_t>& ids = stored.emplace_back();
-      for (int64_t t = 0; t < length + i % 3; ++t) ids.push_back(static_cast<int32_t>(rng.below(96)));
-    }
-    windows.assign(stored.begin(), stored.end());
-  }
-  std::vector<std::vector<int32_t>> stored;
-  std::vector<std::span<const int32_t>> windows;
-};
-
-PruneConfig config_of(const std::string& method, double sparsity = 0.5, const std::string& values = "f32") {
-  PruneConfig config;
-  config.method = method;
-  config.sparsity = sparsity;
-  config.values = values;
-  config.block_columns = 16;
-  config.piece_tokens = 40;
-  config.tool_version = "9.9";
-  return config;
-}
-
-Model run(const Model& parent, const Text& text, const PruneConfig& config, PruneReport* report = nullptr,
-          ProgressSink& sink = silent_sink()) {
-  kernels::Context context;
-  return prune(parent, text.windows, config, context, sink, report);
-}
-
-std::string failure(const Model& parent, const Text& text, const PruneConfig& config, ErrorCode code) {
-  try {
-    run(parent, text, config);
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
-}
-
-void expect_same_bits(const Model& a, const Model& b) {
-  EXPECT_EQ(a.block.mask_hash, b.block.mask_hash);
-  EXPECT_EQ(a.block.provenance, b.block.provenance);
-  for (size_t layer = 0; layer < a.layers.size(); ++layer) {
-    for (const Proj proj : model::kProjs) {
-      const tensor::Matrix &x = a.layers[layer][proj], &y = b.layers[layer][proj];
-      ASSERT_EQ(x.is_sparse(), y.is_sparse());
-      const tensor::Tensor u = x.to_f32(), v = y.to_f32();
-      EXPECT_EQ(std::memcmp(u.f32(), v.f32(), u.bytes().size()), 0) << layer << " " << name(proj);
-    }
-  }
-}
-
-std::vector<float> outputs(const Model& model) {
-  kernels::Context context;
-  model::Transformer transformer(model, context, 10);
-  const std::vector<int32_t> ids{1, 5, 9, 3, 7, 50, 60, 70, 80, 90};
-  const std::vector<int64_t> offsets{0, 10};
-  const tensor::ConstMatView x = transformer.forward({ids, offsets});
-  return {x.data, x.data + x.rows * x.cols};
-}
 
 TEST(Prune, EveryMethodGivesARunnableBlock) {
   const Model parent = model::tiny_model();

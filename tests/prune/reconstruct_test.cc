@@ -183,5 +183,26 @@ TEST(Reconstruct, NeedsTextAndValuesThatMayChange) {
   EXPECT_EQ(code(Text(5), config, parent), ErrorCode::kInvalidInput);
 }
 
+// The bias of down comes after the feed-forward, whose fit it must not touch; o's bias lies before it.
+TEST(Reconstruct, FitsTheFeedForwardToTheStreamWithoutItsBias) {
+  const Text text(5);
+  PruneConfig config = config_of("wanda+reconstruct");
+  config.descent_epochs = 0;
+  Model parent = model::tiny_model({.layers = 1, .vocab = kVocab});
+  const Model plain = run(parent, text, config);
+  parent.layers[0].down_bias.assign(32, 2.0f);
+  const Model biased = run(parent, text, config);
+  parent.layers[0].down_bias.clear();
+  parent.layers[0].o_bias.assign(32, 2.0f);
+  const Model moved = run(parent, text, config);
+  const auto up = [](const Model& block) {
+    const tensor::Tensor values = block.layers[0][Proj::kUp].to_f32();
+    return std::vector<float>(values.f32(), values.f32() + values.size());
+  };
+  EXPECT_EQ(up(biased), up(plain));
+  EXPECT_NE(up(moved), up(plain));
+  EXPECT_EQ(biased.layers[0].down_bias, std::vector<float>(32, 2.0f));
+}
+
 }  // namespace
 }  // namespace brick::prune

@@ -17,7 +17,8 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
   command->add_option("model", o.job.model, "GGUF file or Hugging Face folder")->required();
   command
       ->add_option("--method", o.job.config.method,
-                   prune::known_methods() + "; each may follow owl+ and be followed by +reconstruct")
+                   prune::known_methods() + "; each may follow owl+ and be followed by +reconstruct; structured: " +
+                       prune::known_structured_methods())
       ->required();
   command->add_option("--pattern", o.job.config.pattern, "unstructured, or n:m (n of every m removed)")
       ->capture_default_str();
@@ -37,6 +38,26 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
   command->add_option("--descent-rate", o.job.config.descent_rate, "+reconstruct: learning rate of gradient descent")
       ->capture_default_str();
   command->add_option("--descent-batch", o.job.config.descent_batch, "+reconstruct: tokens a step of gradient descent")
+      ->capture_default_str();
+  command->add_option("--width-multiple", o.job.config.width_multiple, "structured: of the neurons that a layer keeps")
+      ->capture_default_str();
+  command
+      ->add_option("--importance", o.job.config.importance,
+                   "llm-pruner: l1, l2, random, vectorize, param_first, param_second or param_mix")
+      ->capture_default_str();
+  command->add_option("--mode", o.job.config.mode, "llm-pruner: block (heads and neurons) or layer (the last layers)")
+      ->capture_default_str();
+  command
+      ->add_option("--folding", o.job.config.folding,
+                   "llm-pruner: query heads that count for a key/value head, right or as the reference has them")
+      ->capture_default_str();
+  command->add_flag("--global-ranking", o.job.config.global_ranking,
+                    "llm-pruner: rank the structures of all layers together");
+  command->add_option("--protect-first", o.job.config.protect_first, "llm-pruner: first layers that stay whole")
+      ->capture_default_str();
+  command->add_option("--protect-last", o.job.config.protect_last, "llm-pruner: last layers that stay whole")
+      ->capture_default_str();
+  command->add_option("--iterative-steps", o.job.config.iterative_steps, "llm-pruner: prunings with a scoring each")
       ->capture_default_str();
   command->add_option("--out", o.job.out, "folder to write")->required();
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");

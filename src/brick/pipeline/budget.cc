@@ -171,6 +171,10 @@ int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& co
 Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,
                        bool values_free, const DecodeProfile* profile) {
   BRICK_ASSERT(profile != nullptr || target.kind != Target::Kind::kDecode);
+  if (prune::parse_recipe(config.method).structured != nullptr)
+    fail(ErrorCode::kUnsupported,
+         "target {}: only methods that mask weights have targets, {} cuts structures: give --sparsity", target.text,
+         config.method);
   std::vector<std::string> values{config.values};
   if (values_free && config.values != "q4" && target.kind != Target::Kind::kParameters) values.emplace_back("q4");
   const auto is_measured = [&](const DecodeProfile::Point& point) { return point.values == values.front(); };

@@ -20,16 +20,20 @@ struct Pruned {
   std::vector<prune::PruneReport> reports;
 };
 
-nlohmann::json block_json(const model::Model& block, const prune::PruneReport& report, const std::string& path,
-                          double seconds) {
+// Share of the parent's linear weights that the block does not have.
+double linear_sparsity(const model::Model& parent, const model::Model& block) {
+  const int64_t kept = block.nonzeros() - (block.parameters() - block.linear_parameters());
+  return 1.0 - static_cast<double>(kept) / static_cast<double>(parent.linear_parameters());
+}
+
+nlohmann::json block_json(const model::Model& parent, const model::Model& block, const prune::PruneReport& report,
+                          const std::string& path, double seconds) {
   nlohmann::json out = {{"method", block.block.method.empty() ? "none" : block.block.method},
                         {"sparsity", block.block.sparsity},
                         {"pattern", block.block.pattern},
                         {"nonzeros", block.nonzeros()},
                         {"parameters", block.parameters()},
-                        {"linear_sparsity", 1.0 - static_cast<double>(block.nonzeros() - (block.parameters() -
-                                                                                          block.linear_parameters())) /
-                                                      static_cast<double>(block.linear_parameters())},
+                        {"linear_sparsity", linear_sparsity(parent, block)},
                         {"bytes", bytes_on_disk(path)},
                         {"path", path},
                         {"seconds", seconds}};
@@ -60,8 +64,6 @@ Pruned run(const PruneJob& job, const Workbench& bench, const RunSettings& setti
   Pruned out;
   out.blocks =
       prune::prune_family(bench.model(), calibration.windows, job.sparsities, job.config, context, sink, &out.reports);
-  for (const prune::PruneReport& report : out.reports)
-    for (const std::string& note : report.notes) sink.warn(note);
   return out;
 }
 
@@ -110,7 +112,7 @@ std::string sparsity_name(double sparsity) { return fmt::format("{:.6g}", sparsi
 Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
   Calibration out;
   if (job.calibration.empty()) {
-    if (prune::parse_recipe(job.config.method).needs_calibration())
+    if (prune::needs_calibration(job.config))
       fail(ErrorCode::kInvalidInput, "{} needs a calibration text: give --calibration", job.config.method);
     return out;
   }
@@ -149,7 +151,7 @@ nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, Progr
   io::AtomicFolder output(job.out, settings.force);
   model::save_block(pruned.blocks.at(0), output.path().string());
   output.commit();
-  nlohmann::json out = block_json(pruned.blocks.at(0), pruned.reports.at(0), job.out, watch.seconds());
+  nlohmann::json out = block_json(bench.model(), pruned.blocks.at(0), pruned.reports.at(0), job.out, watch.seconds());
   if (target) out["target"] = target_json(*target, *choice, pruned.blocks.at(0), job.out, sink);
   return out;
 }
@@ -169,7 +171,7 @@ nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, Pr
   output.commit();
   nlohmann::json list = nlohmann::json::array();
   for (size_t i = 0; i < pruned.blocks.size(); ++i)
-    list.push_back(block_json(pruned.blocks[i], pruned.reports[i],
+    list.push_back(block_json(bench.model(), pruned.blocks[i], pruned.reports[i],
                               (std::filesystem::path(job.out) / sparsity_name(job.sparsities[i])).string(),
                               watch.seconds()));
   return {{"blocks", list}, {"method", job.config.method}, {"seconds", watch.seconds()}};

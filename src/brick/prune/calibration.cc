@@ -28,6 +28,20 @@ int64_t Calibration::largest_piece() const {
   return largest;
 }
 
+std::vector<Calibration::Piece> Calibration::sequences() const {
+  std::vector<Piece> out;
+  for (const Piece& piece : pieces_)
+    for (size_t s = 0; s + 1 < piece.offsets.size(); ++s)
+      out.push_back({piece.begin + piece.offsets[s],
+                     piece.begin + piece.offsets[s + 1],
+                     {0, piece.offsets[s + 1] - piece.offsets[s]}});
+  return out;
+}
+
+std::span<const int32_t> Calibration::ids(const Piece& piece) const {
+  return std::span(ids_).subspan(static_cast<size_t>(piece.begin), static_cast<size_t>(piece.end - piece.begin));
+}
+
 void Calibration::embed(const model::Transformer& transformer, tensor::MatView x) const { transformer.embed(ids_, x); }
 
 }  // namespace brick::prune

@@ -25,6 +25,10 @@ class Calibration {
   int64_t largest_piece() const;
   std::string hash() const { return hash_; }  // SHA-256 of the windows' lengths and ids
 
+  // Every window as a piece of its own.
+  std::vector<Piece> sequences() const;
+  std::span<const int32_t> ids(const Piece& piece) const;
+
   // x [tokens, D] = embeddings.
   void embed(const model::Transformer& transformer, tensor::MatView x) const;
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/vector_ops.h"
@@ -20,6 +21,19 @@ tensor::Matrix decode_matrix(const tensor::Matrix& weight) {
   tensor::Tensor dense = tensor::matrix(weight.rows(), weight.cols());
   kernels::expand_rows(weight, 0, weight.rows(), dense.f32());
   return tensor::Matrix::dense(std::move(dense));
+}
+
+DenseLayer decode_layer(const model::Model& model, int64_t layer) {
+  DenseLayer weights;
+  for (const model::Proj proj : model::kProjs) {
+    tensor::Matrix& weight = weights[static_cast<size_t>(proj)];
+    weight = decode_matrix(model.layers[static_cast<size_t>(layer)][proj]);
+    if (!kernels::all_finite(dense_rows(weight).data, weight.rows() * weight.cols()))
+      fail(ErrorCode::kNumeric, "{} has NaN or infinite values: the model's file is damaged or its training diverged",
+           model::weight_name(layer, proj));
+  }
+  model.drop_pages();
+  return weights;
 }
 
 ConstMatView dense_rows(const tensor::Matrix& weight) {

@@ -18,6 +18,9 @@ struct PrunedLayer {
 
 tensor::Matrix decode_matrix(const tensor::Matrix& weight);
 
+// Error(kNumeric) naming the weight that has NaN or infinity. Gives the file's pages back.
+DenseLayer decode_layer(const model::Model& model, int64_t layer);
+
 // Of a dense float32 matrix; as long as that.
 tensor::ConstMatView dense_rows(const tensor::Matrix& weight);
 

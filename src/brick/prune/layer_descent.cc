@@ -21,11 +21,11 @@ constexpr float kLeastNorm = 1e-12f;                      // of a token: no divi
 constexpr int64_t kRowGrain = 8;
 constexpr uint64_t kShuffleStream = 0x7265636f6e;
 
+int64_t length(const Calibration::Piece& sequence) { return sequence.end - sequence.begin; }
+
 int64_t longest_batch(const Calibration& calibration, int64_t batch_tokens) {
   int64_t longest = batch_tokens;
-  for (const Calibration::Piece& piece : calibration.pieces())
-    for (size_t s = 0; s + 1 < piece.offsets.size(); ++s)
-      longest = std::max(longest, piece.offsets[s + 1] - piece.offsets[s]);
+  for (const Calibration::Piece& sequence : calibration.sequences()) longest = std::max(longest, length(sequence));
   return longest;
 }
 
@@ -34,12 +34,10 @@ int64_t longest_batch(const Calibration& calibration, int64_t batch_tokens) {
 LayerDescent::LayerDescent(const model::Model& block, const Calibration& calibration, kernels::Context& context,
                            const DescentOptions& options)
     : options_(options),
+      sequences_(calibration.sequences()),
       tokens_(calibration.tokens()),
       transformer_(block, context, longest_batch(calibration, options.batch_tokens), true,
                    model::Activations::kOneLayer) {
-  for (const Calibration::Piece& piece : calibration.pieces())
-    for (size_t s = 0; s + 1 < piece.offsets.size(); ++s)
-      sequences_.push_back({piece.begin + piece.offsets[s], piece.offsets[s + 1] - piece.offsets[s]});
   x_ = tensor::matrix(transformer_.max_tokens(), block.config.hidden);
   y_ = tensor::matrix(transformer_.max_tokens(), block.config.hidden);
 }
@@ -58,8 +56,8 @@ void LayerDescent::run(int64_t layer, PrunedLayer& pruned, ConstMatView inputs, 
     shuffle(std::span(order), rng);
     for (size_t begin = 0, end = 0; begin < order.size(); begin = end) {
       int64_t count = 0;
-      while (end < order.size() && (end == begin || count + order[end].length <= options_.batch_tokens))
-        count += order[end++].length;
+      while (end < order.size() && (end == begin || count + length(order[end]) <= options_.batch_tokens))
+        count += length(order[end++]);
       step(layer, std::span(order).subspan(begin, end - begin), inputs, targets);
       const double left = 1.0 - static_cast<double>(done) / static_cast<double>(options_.epochs * tokens_);
       update(pruned, options_.rate * left);
@@ -70,11 +68,11 @@ void LayerDescent::run(int64_t layer, PrunedLayer& pruned, ConstMatView inputs, 
 
 void LayerDescent::step(int64_t layer, std::span<const Sequence> batch, ConstMatView inputs, ConstMatView targets) {
   std::vector<int64_t> offsets{0};
-  for (const Sequence& sequence : batch) offsets.push_back(offsets.back() + sequence.length);
+  for (const Sequence& sequence : batch) offsets.push_back(offsets.back() + length(sequence));
   const int64_t count = offsets.back(), width = inputs.cols;
   const MatView x(x_.f32(), count, width), y(y_.f32(), count, width);
   for (size_t s = 0; s < batch.size(); ++s) {
-    const int64_t end = batch[s].begin + batch[s].length;
+    const int64_t end = batch[s].end;
     copy_rows(inputs.row_range(batch[s].begin, end), x.row_range(offsets[s], offsets[s + 1]));
     copy_rows(targets.row_range(batch[s].begin, end), y.row_range(offsets[s], offsets[s + 1]));
   }

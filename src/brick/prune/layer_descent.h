@@ -30,9 +30,7 @@ class LayerDescent {
   void run(int64_t layer, PrunedLayer& pruned, tensor::ConstMatView inputs, tensor::ConstMatView targets);
 
  private:
-  struct Sequence {
-    int64_t begin, length;
-  };
+  using Sequence = Calibration::Piece;
   void step(int64_t layer, std::span<const Sequence> batch, tensor::ConstMatView inputs, tensor::ConstMatView targets);
   void update(PrunedLayer& pruned, double rate);
 

@@ -89,7 +89,7 @@ model::Model LevelPruner::run(PruneReport& report) {
   const auto layers = static_cast<int64_t>(block_.layers.size());
   for (int64_t layer = 0; layer < layers; ++layer) {
     const Stopwatch clock;
-    DenseLayer weights = decode(layer);
+    DenseLayer weights = decode_layer(family_.parent, layer);
     layer_of(layer).projections = weights;
     if (reconstructor_) reconstructor_->see_dense(layer);
     LayerStatistics gathered;
@@ -119,19 +119,6 @@ model::Model LevelPruner::run(PruneReport& report) {
   const int64_t linear = block_.linear_parameters();
   report.sparsity = static_cast<double>(block_.parameters() - block_.nonzeros()) / static_cast<double>(linear);
   return std::move(block_);
-}
-
-DenseLayer LevelPruner::decode(int64_t layer) const {
-  DenseLayer weights;
-  for (const Proj proj : model::kProjs) {
-    tensor::Matrix& weight = weights[static_cast<size_t>(proj)];
-    weight = decode_matrix(family_.parent.layers[static_cast<size_t>(layer)][proj]);
-    if (!kernels::all_finite(dense_rows(weight).data, weight.rows() * weight.cols()))
-      fail(ErrorCode::kNumeric, "{} has NaN or infinite values: the model's file is damaged or its training diverged",
-           family_.name(layer, proj));
-  }
-  family_.parent.drop_pages();
-  return weights;
 }
 
 LayerStatistics LevelPruner::gather(int64_t layer) {

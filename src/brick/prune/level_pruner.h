@@ -42,7 +42,6 @@ class LevelPruner {
   model::Model run(PruneReport& report);
 
  private:
-  DenseLayer decode(int64_t layer) const;
   LayerStatistics gather(int64_t layer);
   void check_inputs(int64_t layer, const LayerStatistics& statistics) const;
   void prune_layer(int64_t layer, const LayerStatistics* statistics, DenseLayer weights, PruneReport& report);

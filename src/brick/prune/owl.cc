@@ -7,7 +7,7 @@
 
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
-#include "brick/prune/dense_layer.h"
+#include "brick/prune/dense_walk.h"
 #include "brick/prune/level_pruner.h"
 #include "brick/prune/statistics.h"
 
@@ -45,29 +45,19 @@ double share_above(const DenseLayer& weights, const LayerStatistics& inputs, dou
 
 std::vector<double> outlier_shares(const model::Model& model, const Calibration& calibration, double outlier,
                                    kernels::Context& context, ProgressSink& sink) {
-  model::Model dense = model;  // a layer at a time
-  model::Transformer transformer(dense, context, calibration.largest_piece());
-  tensor::Tensor x = tensor::matrix(calibration.tokens(), dense.config.hidden);
-  calibration.embed(transformer, x.mat());
+  DenseWalk walk(model, calibration, context);
   std::vector<double> shares;
-  const auto layers = static_cast<int64_t>(dense.layers.size());
+  const auto layers = static_cast<int64_t>(model.layers.size());
   for (int64_t layer = 0; layer < layers; ++layer) {
-    model::Layer& held = dense.layers[static_cast<size_t>(layer)];
-    for (tensor::Matrix& weight : held.projections) weight = decode_matrix(weight);
     std::array<std::optional<StatisticsBuilder>, std::tuple_size_v<LayerStatistics>> builders;
-    for (const Calibration::Piece& piece : calibration.pieces()) {
-      transformer.layer_forward(layer, piece.offsets, x.mat().row_range(piece.begin, piece.end),
-                                [&](int64_t, Proj proj, tensor::ConstMatView inputs) {
-                                  std::optional<StatisticsBuilder>& builder = builders[input_index(proj)];
-                                  if (!builder) builder.emplace(Needs::kColumnNorms, inputs.cols, calibration.tokens());
-                                  builder->add(inputs);
-                                });
-    }
+    const DenseLayer& weights = walk.step([&](int64_t, Proj proj, tensor::ConstMatView inputs) {
+      std::optional<StatisticsBuilder>& builder = builders[input_index(proj)];
+      if (!builder) builder.emplace(Needs::kColumnNorms, inputs.cols, calibration.tokens());
+      builder->add(inputs);
+    });
     LayerStatistics statistics;
     for (size_t i = 0; i < statistics.size(); ++i) statistics[i] = builders[i]->take();
-    shares.push_back(share_above(held.projections, statistics, outlier));
-    held.projections = model.layers[static_cast<size_t>(layer)].projections;
-    model.drop_pages();
+    shares.push_back(share_above(weights, statistics, outlier));
     sink.progress("owl", layer + 1, layers, "layers", {});
   }
   return shares;

@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "brick/base/error.h"
+#include "brick/base/process.h"
 #include "brick/io/json_file.h"
 #include "brick/io/provenance.h"
 #include "brick/model/save_parts.h"
 #include "brick/prune/level_pruner.h"
 #include "brick/prune/owl.h"
+#include "brick/prune/structured.h"
 
 namespace brick::prune {
 namespace {
@@ -69,54 +72,137 @@ int64_t widest_input(const model::Model& model) {
   return widest;
 }
 
+void require_text(const Calibration& calibration, const std::string& method) {
+  if (calibration.tokens() == 0)
+    fail(ErrorCode::kInvalidInput,
+         "{} needs calibration text and there is none: give --calibration TEXT (or .npy of ids), or use "
+         "magnitude",
+         method);
+}
+
 // A note where the text is short, none where it suffices.
 std::string check_calibration(const Family& family) {
   if (!family.recipe.needs_calibration()) return {};
   const int64_t tokens = family.calibration.tokens(), widest = widest_input(family.parent);
-  if (tokens == 0)
-    fail(ErrorCode::kInvalidInput,
-         "{} needs calibration text and there is none: give --calibration TEXT (or .npy of ids), or use "
-         "magnitude",
-         family.config.method);
   if (tokens >= widest) return {};
   return fmt::format(
       "{} calibration tokens are fewer than the widest input, {}: the statistics are poor; give more text", tokens,
       widest);
 }
 
-model::BlockSpec describe(const Family& family, double sparsity, const model::Model& block, const PruneReport& report) {
-  const PruneConfig& config = family.config;
-  nlohmann::json settings = {{"model", model::model_name(family.parent)},
-                             {"method", config.method},
-                             {"sparsity", sparsity},
-                             {"pattern", config.pattern},
-                             {"values", config.values},
+nlohmann::json masking_settings(const Recipe& recipe, const PruneConfig& config, const PruneReport& report) {
+  nlohmann::json settings = {{"pattern", config.pattern},
                              {"damping", config.damping},
                              {"block_columns", config.block_columns},
                              {"piece_tokens", config.piece_tokens}};
-  if (family.recipe.needs_calibration())
-    settings["calibration"] = {{"sha256", family.calibration.hash()}, {"tokens", family.calibration.tokens()}};
-  if (family.recipe.owl)
+  if (recipe.owl)
     settings["owl"] = {
         {"outlier", config.owl_outlier}, {"spread", config.owl_spread}, {"layer_sparsities", report.layer_sparsities}};
-  if (family.recipe.reconstruct)
+  if (recipe.reconstruct)
     settings["reconstruct"] = {{"refit_steps", config.refit_steps},
                                {"descent_epochs", config.descent_epochs},
                                {"descent_batch", config.descent_batch},
                                {"descent_rate", config.descent_rate}};
+  return settings;
+}
+
+nlohmann::json structured_settings(const PruneConfig& config) {
+  return {{"piece_tokens", config.piece_tokens},
+          {"width_multiple", config.width_multiple},
+          {"importance", config.importance},
+          {"mode", config.mode},
+          {"folding", config.folding},
+          {"global_ranking", config.global_ranking},
+          {"protect_first", config.protect_first},
+          {"protect_last", config.protect_last},
+          {"iterative_steps", config.iterative_steps}};
+}
+
+// "flap+wanda" of a block where structures were cut out before or now.
+std::string whole_method(const model::Model& parent, const PruneConfig& config, const Recipe& recipe) {
+  const bool mixed = !parent.block.method.empty() && (parent.block.cut || recipe.structured != nullptr);
+  return mixed ? parent.block.method + "+" + config.method : config.method;
+}
+
+model::BlockSpec describe(const model::Model& parent, const PruneConfig& config, const Recipe& recipe,
+                          const Calibration& calibration, double sparsity, const model::Model& block,
+                          const PruneReport& report) {
+  nlohmann::json settings =
+      recipe.structured != nullptr ? structured_settings(config) : masking_settings(recipe, config, report);
+  settings["model"] = model::model_name(parent);
+  settings["method"] = config.method;
+  settings["sparsity"] = sparsity;
+  settings["values"] = config.values;
+  if (calibration.tokens() > 0)
+    settings["calibration"] = {{"sha256", calibration.hash()}, {"tokens", calibration.tokens()}};
+  if (!parent.block.provenance.empty()) settings["pruned_before"] = parent.block.provenance;
   model::BlockSpec spec;
-  spec.method = config.method;
-  spec.pattern = config.pattern;
+  spec.method = whole_method(parent, config, recipe);
+  spec.pattern = recipe.structured != nullptr ? "structured" : config.pattern;
   spec.sparsity = sparsity;
   spec.values = sparsity > 0 ? config.values : "keep";
-  spec.parent = model::fingerprint(family.parent);
+  spec.parent = model::fingerprint(parent);
   spec.mask_hash = model::mask_hash(block);
+  spec.cut = block.block.cut;
   spec.provenance =
       nlohmann::json(io::Provenance{config.tool_version, spec.parent, io::compact_json(settings), config.seed}).dump();
   return spec;
 }
 
+struct Level {
+  model::Model block;  // its BlockSpec has the cut alone
+  PruneReport report;
+};
+
+std::vector<Level> cut_levels(const StructureProblem& problem, const StructuredMethod& method) {
+  constexpr double kNear = 0.01;
+  const StructureNeeds needs = method.needs(problem.config);
+  check_structures(needs, problem.parent, problem.config);
+  const Stopwatch watch;
+  std::vector<Level> levels;
+  const std::vector<StructureOutcome> outcomes = method.prune(problem);
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    Level& level = levels.emplace_back(Level{cut_out(problem.parent, outcomes[i], problem.config.values), {}});
+    PruneReport& report = level.report;
+    report.calibration_tokens = problem.calibration.tokens();
+    report.sparsity = 1 - static_cast<double>(level.block.linear_parameters()) /
+                              static_cast<double>(problem.parent.linear_parameters());
+    report.seconds = watch.seconds();
+    if (std::fabs(report.sparsity - problem.sparsities[i]) <= kNear) continue;
+    report.notes.push_back(
+        fmt::format("{} removed {:.1f} % of the linear weights instead of {:.1f} %: it takes whole {}", method.name,
+                    100 * report.sparsity, 100 * problem.sparsities[i],
+                    needs.whole_layers ? "layers" : "heads, and neurons by width_multiple"));
+    problem.sink.warn(report.notes.back());
+  }
+  return levels;
+}
+
+std::vector<Level> mask_levels(Family& family, std::span<const double> sparsities) {
+  check_weights(family);
+  const std::string note = check_calibration(family);
+  if (!note.empty()) family.sink.warn(note);
+  if (family.recipe.owl)
+    family.outlier_shares =
+        outlier_shares(family.parent, family.calibration, family.config.owl_outlier, family.context, family.sink);
+  std::vector<Level> levels;
+  family.levels_left = static_cast<int64_t>(sparsities.size());
+  for (const double sparsity : sparsities) {
+    PruneReport report;
+    if (!note.empty()) report.notes.push_back(note);
+    --family.levels_left;
+    model::Model block = LevelPruner(family, sparsity).run(report);
+    levels.push_back({std::move(block), std::move(report)});
+  }
+  return levels;
+}
+
 }  // namespace
+
+bool needs_calibration(const PruneConfig& config) {
+  const Recipe recipe = parse_recipe(config.method);
+  return recipe.structured != nullptr ? recipe.structured->needs(config).text : recipe.needs_calibration();
+}
 
 std::vector<model::Model> prune_family(const model::Model& parent, std::span<const std::span<const int32_t>> windows,
                                        std::span<const double> sparsities, const PruneConfig& config,
@@ -125,35 +211,33 @@ std::vector<model::Model> prune_family(const model::Model& parent, std::span<con
   const Recipe recipe = parse_recipe(config.method);
   const Pattern pattern = parse_pattern(config.pattern);
   check_settings(config, pattern);
-  if (recipe.owl && !pattern.unstructured())
-    fail(ErrorCode::kInvalidInput, "{}: pattern {} leaves no choice of the layers' sparsities", config.method,
-         name(pattern));
+  if ((recipe.owl || recipe.structured != nullptr) && !pattern.unstructured())
+    fail(ErrorCode::kInvalidInput, "{}: pattern {} leaves no choice of {}", config.method, name(pattern),
+         recipe.owl ? "the layers' sparsities" : "structures");
   for (const double sparsity : sparsities) check_sparsity(sparsity, pattern);
-  const Calibration calibration(recipe.needs_calibration() ? windows : std::span<const std::span<const int32_t>>(),
+  const bool calibrated = needs_calibration(config);
+  const Calibration calibration(calibrated ? windows : std::span<const std::span<const int32_t>>(),
                                 config.piece_tokens);
-  Family family{parent, config, recipe, pattern, calibration, context, sink, 0, {}, {}};
-  for (const double sparsity : sparsities) family.levels_left += sparsity > 0 ? 1 : 0;
-  std::string note;
-  if (family.levels_left > 0) {
-    check_weights(family);
-    note = check_calibration(family);
-    if (!note.empty()) sink.warn(note);
-    if (recipe.owl) family.outlier_shares = outlier_shares(parent, calibration, config.owl_outlier, context, sink);
+  std::vector<double> asked;
+  std::copy_if(sparsities.begin(), sparsities.end(), std::back_inserter(asked), [](double s) { return s > 0; });
+  if (calibrated && !asked.empty()) require_text(calibration, config.method);
+
+  std::vector<Level> levels;
+  if (!asked.empty() && recipe.structured != nullptr) {
+    levels = cut_levels({parent, calibration, asked, config, context, sink}, *recipe.structured);
+  } else if (!asked.empty()) {
+    Family family{parent, config, recipe, pattern, calibration, context, sink, 0, {}, {}};
+    levels = mask_levels(family, asked);
   }
 
   std::vector<model::Model> blocks;
   if (reports != nullptr) reports->clear();
+  size_t next = 0;
   for (const double sparsity : sparsities) {
-    PruneReport report;
-    if (sparsity > 0) {
-      if (!note.empty()) report.notes.push_back(note);
-      --family.levels_left;
-      blocks.push_back(LevelPruner(family, sparsity).run(report));
-    } else {
-      blocks.push_back(parent);
-    }
-    blocks.back().block = describe(family, sparsity, blocks.back(), report);
-    if (reports != nullptr) reports->push_back(std::move(report));
+    Level level = sparsity > 0 ? std::move(levels[next++]) : Level{parent, {}};
+    level.block.block = describe(parent, config, recipe, calibration, sparsity, level.block, level.report);
+    blocks.push_back(std::move(level.block));
+    if (reports != nullptr) reports->push_back(std::move(level.report));
   }
   return blocks;
 }

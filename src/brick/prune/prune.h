@@ -1,7 +1,8 @@
 // From a model and a text to building blocks: the linear weights of the layers are pruned, embeddings, head
 // and norms stay.
 //
-// Layers go in order. One pass of a layer's inputs gives the statistics of all seven weights (q, k and v
+// Structured methods (structured.h) look at the dense model and cut heads, neurons or layers out of it. Of those that
+// mask, layers go in order. One pass of a layer's inputs gives the statistics of all seven weights (q, k and v
 // share their inputs, gate and up theirs); the seven are pruned and encoded; the layer runs again through
 // what was stored, so the next layer sees what the block will compute (method.md section 3; Frantar &
 // Alistarh 2023, Sun et al. 2023).
@@ -21,7 +22,7 @@
 namespace brick::prune {
 
 struct PruneConfig {
-  std::string method = "sparsegpt";      // [owl+]METHOD[+reconstruct], METHOD of registry.h
+  std::string method = "sparsegpt";      // [owl+]METHOD[+reconstruct], METHOD of registry.h, or a structured one
   double sparsity = 0.5;                 // share removed of the layers' linear weights, [0, 1)
   std::string pattern = "unstructured";  // or "n:m": n of every m inputs are dropped, and sparsity is n / m
   std::string values = "bf16";           // how kept weights are stored: f32, bf16, q4, keep (stored_values.h)
@@ -34,8 +35,16 @@ struct PruneConfig {
   int64_t descent_epochs = 4;            //   passes of gradient descent a layer
   int64_t descent_batch = 512;           //   tokens a step, in whole windows
   double descent_rate = 3e-4;            //   of Adam
-  uint64_t seed = 0;                     // of the order of windows in the descent
+  uint64_t seed = 0;                     // of the order of windows in the descent, of random importance
   std::string tool_version;              // recorded in the provenance; no setting
+
+  int64_t width_multiple = 64;             // structured: of the neurons that a layer keeps
+  std::string importance = "param_first";  // LLM-Pruner (llm_pruner.cc): l1, l2, random, vectorize, param_first, ...
+  std::string mode = "block";              //   block: heads and neurons; layer: the last layers
+  std::string folding = "right";           //   which query heads count for a key/value head: right, reference
+  bool global_ranking = false;             //   the least important of all layers, not the same share of each
+  int64_t protect_first = 4, protect_last = 2;  //   layers that stay whole
+  int64_t iterative_steps = 1;                  //   prunings with a scoring each
 
   template <class V>
   void fields(V&& visit) {
@@ -52,6 +61,14 @@ struct PruneConfig {
     visit("descent_epochs", descent_epochs, "reconstruction: passes of gradient descent a layer");
     visit("descent_batch", descent_batch, "reconstruction: tokens a step of gradient descent");
     visit("descent_rate", descent_rate, "reconstruction: learning rate of gradient descent");
+    visit("width_multiple", width_multiple, "structured: of the neurons that a layer keeps");
+    visit("importance", importance, "LLM-Pruner: l1, l2, random, vectorize, param_first, param_second or param_mix");
+    visit("mode", mode, "LLM-Pruner: block (heads and neurons) or layer (the last layers)");
+    visit("folding", folding, "LLM-Pruner: query heads that count for a key/value head: right or reference");
+    visit("global_ranking", global_ranking, "LLM-Pruner: rank the structures of all layers together");
+    visit("protect_first", protect_first, "LLM-Pruner: first layers that stay whole");
+    visit("protect_last", protect_last, "LLM-Pruner: last layers that stay whole");
+    visit("iterative_steps", iterative_steps, "LLM-Pruner: prunings with a scoring each");
     visit("seed", seed, "seed");
   }
 };
@@ -68,15 +85,18 @@ struct MatrixReport {
 };
 
 struct PruneReport {
-  double sparsity = 0;  // share removed of all linear weights
+  double sparsity = 0;  // share removed of the parent's linear weights
   int64_t calibration_tokens = 0;
-  std::vector<MatrixReport> matrices;    // in the order of their use
+  std::vector<MatrixReport> matrices;    // in the order of their use; none of structured methods
   std::vector<double> layer_sparsities;  // asked for, by OWL; else empty
   std::vector<double> stream_errors;     // with reconstruction, of each layer's output: Reconstructor::stream_error()
   std::vector<std::string> notes;        // warnings: fallbacks, raised damping, too little text
   double seconds = 0;
   double statistics_seconds = 0, solve_seconds = 0, rerun_seconds = 0;  // parts of `seconds`
 };
+
+// Whether the method, with these settings, looks at calibration text. Error(kUnsupported) for unknown methods.
+bool needs_calibration(const PruneConfig& config);
 
 // One block a sparsity, in their order. A sparsity of 0 gives the parent's weights, unmasked. Levels share
 // the statistics and factorisations of the first layer and go one after the other, so the memory is one

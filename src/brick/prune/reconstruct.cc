@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "brick/base/parallel.h"
 #include "brick/kernels/gemm.h"
@@ -72,8 +73,10 @@ void Reconstructor::see_dense(int64_t layer) {
   model::Layer& held = block_.layers[static_cast<size_t>(layer)];
   const auto dense = held.projections;
   for (const Proj proj : {Proj::kGate, Proj::kUp, Proj::kDown}) held[proj] = without_rows(held[proj].cols());
+  down_bias_ = std::exchange(held.down_bias, {});
   forward(layer, dense_in_.mat(), dense_middle_.mat());
   held.projections = dense;
+  held.down_bias = down_bias_;
   forward(layer, dense_in_.mat(), dense_out_.mat());
 }
 
@@ -83,6 +86,8 @@ void Reconstructor::look_at(int64_t layer, PrunedLayer& pruned, Proj first_witho
     block_.layers[static_cast<size_t>(layer)][proj] =
         proj < first_without ? looking_at(weight) : without_rows(weight.shape()[1]);
   }
+  // The stream before the feed-forward is without it; down is fitted to what is lacking with it.
+  block_.layers[static_cast<size_t>(layer)].down_bias = first_without < Proj::kDown ? std::vector<float>() : down_bias_;
 }
 
 void Reconstructor::fit_to_dense_inputs(const Inputs& inputs, std::span<const Proj> projs, const DenseLayer& dense,

@@ -61,6 +61,7 @@ class Reconstructor {
   const Calibration& calibration_;
   ReconstructOptions options_;
   std::optional<LayerDescent> descent_;
+  std::vector<float> down_bias_;                                 // of the layer at hand
   tensor::Tensor dense_in_, dense_middle_, dense_out_, middle_;  // [N, D]
 };
 

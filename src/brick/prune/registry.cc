@@ -4,6 +4,7 @@
 #include <array>
 
 #include "brick/base/error.h"
+#include "brick/prune/structured.h"
 
 namespace brick::prune {
 namespace {
@@ -23,6 +24,24 @@ constexpr std::array kMethods{
            true, nullptr, prune_dsnot, true},
 };
 
+constexpr std::array kStructuredMethods{
+    StructuredMethod{"llm-pruner", "heads and neurons of least importance to the loss", llm_pruner_needs,
+                     prune_llm_pruner},
+    StructuredMethod{"flap", "heads and neurons whose inputs fluctuate least; biases make up for their mean",
+                     flap_needs, prune_flap},
+    StructuredMethod{"shortgpt", "layers that turn the residual stream least", shortgpt_needs, prune_shortgpt},
+};
+
+template <class Methods>
+std::string names(const Methods& methods) {
+  std::string known;
+  for (const auto& method : methods) {
+    known += known.empty() ? "" : ", ";
+    known += method.name;
+  }
+  return known;
+}
+
 constexpr std::string_view kOwl = "owl+";
 constexpr std::string_view kReconstruct = "+reconstruct";
 
@@ -30,14 +49,11 @@ constexpr std::string_view kReconstruct = "+reconstruct";
 
 std::span<const Method> methods() { return kMethods; }
 
-std::string known_methods() {
-  std::string known;
-  for (const Method& method : kMethods) {
-    known += known.empty() ? "" : ", ";
-    known += method.name;
-  }
-  return known;
-}
+std::span<const StructuredMethod> structured_methods() { return kStructuredMethods; }
+
+std::string known_methods() { return names(kMethods); }
+
+std::string known_structured_methods() { return names(kStructuredMethods); }
 
 Needs Recipe::needs() const {
   return owl || reconstruct ? std::max(method->needs, Needs::kColumnNorms) : method->needs;
@@ -45,6 +61,11 @@ Needs Recipe::needs() const {
 
 Recipe parse_recipe(std::string_view name) {
   Recipe recipe;
+  for (const StructuredMethod& method : kStructuredMethods)
+    if (method.name == name) {
+      recipe.structured = &method;
+      return recipe;
+    }
   std::string_view rest = name;
   if (rest.starts_with(kOwl)) {
     recipe.owl = true;
@@ -58,8 +79,9 @@ Recipe parse_recipe(std::string_view name) {
     if (method.name == rest) recipe.method = &method;
   if (recipe.method == nullptr)
     fail(ErrorCode::kUnsupported,
-         "pruning method '{}' is not known; known: {}; each may follow {} and be followed by {}", name, known_methods(),
-         kOwl, kReconstruct);
+         "pruning method '{}' is not known; known: {}; each may follow {} and be followed by {}; structured, by "
+         "themselves: {} (prune their blocks again to mask what they leave)",
+         name, known_methods(), kOwl, kReconstruct, known_structured_methods());
   return recipe;
 }
 

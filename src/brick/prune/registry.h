@@ -47,11 +47,16 @@ struct Method {
 
 std::span<const Method> methods();
 
-std::string known_methods();  // "magnitude, wanda, ..."
+struct StructuredMethod;
+std::span<const StructuredMethod> structured_methods();  // structured.h
 
-// A method and what is done around it, by the composite name [owl+]METHOD[+reconstruct].
+std::string known_methods();             // "magnitude, wanda, ..."
+std::string known_structured_methods();  // "flap, shortgpt, ..."
+
+// A structured method, or one that masks and what is done around it, by the composite name [owl+]METHOD[+reconstruct].
 struct Recipe {
-  bool owl = false;  // layers' own sparsities, owl.h
+  const StructuredMethod* structured = nullptr;  // then there is nothing else
+  bool owl = false;                              // layers' own sparsities, owl.h
   const Method* method = nullptr;
   bool reconstruct = false;  // reconstruct.h
 

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Perplexity of a model from which structured methods removed a fifth of its parameters, without training: calibration on
+32 random windows of 128 of WikiText-2's validation text (three seeds), values kept in float32, perplexity on the first 32
+windows of 512 of the test text. A figure is written when it is known, and what results/structured_perplexity.json has
+already is not measured again.
+
+    experiments/structured_perplexity.py model.gguf --brick build/brick
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+METHODS = {
+    "llm-pruner": [],
+    "llm-pruner, ranked globally": ["--global-ranking"],
+    "llm-pruner, ranked globally, reference folding": ["--global-ranking", "--folding", "reference"],
+    "flap": [],
+    "shortgpt": [],
+}
+
+
+def brick(args: argparse.Namespace, *command: object) -> dict:
+    done = subprocess.run([args.brick, *map(str, command), "--json"], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"failed: {' '.join(map(str, command))}")
+    return json.loads(done.stdout)
+
+
+def table(results: dict) -> str:
+    lines = [f"| removed without training (dense: {results['dense']:.3f}) | parameters | linear weights | perplexity | spread |",
+             "| --- | --- | --- | --- | --- |"]
+    for name in METHODS:
+        runs = [run for run in results["pruned"] if run["name"] == name]
+        if not runs:
+            continue
+        values = [run["perplexity"] for run in runs]
+        share = {key: statistics.mean(run[key] for run in runs) for key in ("parameters_removed", "linear_removed")}
+        lines.append(f"| {name} | {share['parameters_removed']:.1%} | {share['linear_removed']:.1%} "
+                     f"| {statistics.mean(values):.2f} | {min(values):.2f}–{max(values):.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--brick", default="build/brick")
+    parser.add_argument("--data", default=os.environ.get("BRICK_DATA", "../shared/data"))
+    parser.add_argument("--names", default=";".join(METHODS), help="rows of the table, separated by semicolons")
+    parser.add_argument("--sparsity", type=float, default=0.2534,
+                        help="share of the layers' linear weights; the default is 20 %% of SmolLM2-135M's parameters")
+    parser.add_argument("--seeds", default="1,2,3", help="of random calibration windows")
+    parser.add_argument("--samples", type=int, default=32, help="windows of calibration text")
+    parser.add_argument("--length", type=int, default=128, help="tokens a window of calibration text")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "structured_perplexity.json")
+    args = parser.parse_args()
+    text = pathlib.Path(args.data) / "wikitext2"
+    machine = brick(args, "cpu")
+    results = json.loads(args.out.read_text()) if args.out.exists() else {
+        "cpu": machine["model"], "isa": machine["isa"], "pruned": []}
+
+    def perplexity(model: object) -> float:
+        return brick(args, "eval", model, "--text", text / "wiki.test.tokens.txt", "--length", 512, "--samples", 32,
+                     "--compute", "f32")["perplexity"]
+
+    if "dense" not in results:
+        results["parameters"] = brick(args, "info", args.model)["parameters"]
+        results["dense"] = perplexity(args.model)
+    for seed in args.seeds.split(","):
+        for name in args.names.split(";"):
+            entry = {"name": name, "sparsity": args.sparsity, "samples": args.samples, "length": args.length,
+                     "calibration_seed": int(seed)}
+            if any(entry.items() <= run.items() for run in results["pruned"]):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                block = pathlib.Path(folder) / "block"
+                made = brick(args, "prune", args.model, "--method", name.split(",")[0], "--sparsity", args.sparsity,
+                             "--calibration", text / "wiki.valid.tokens.txt", "--samples", args.samples, "--length", args.length,
+                             "--calibration-seed", seed, "--values", "f32", "--compute", "f32", "--out", block, *METHODS[name])
+                widths = [[layer["of"], layer["kv_heads"], layer["ffn"]] for layer in brick(args, "info", block)["layer_widths"]]
+                results["pruned"].append({
+                    **entry, "perplexity": perplexity(block), "linear_removed": made["linear_sparsity"],
+                    "parameters_removed": 1 - made["parameters"] / results["parameters"],
+                    "layers_kv_heads_ffn": widths})
+            args.out.write_text(json.dumps(results, indent=1) + "\n")
+            print(f"{name:48} seed {seed}  {results['pruned'][-1]['perplexity']:.3f}", flush=True)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+// LLM-Pruner (Ma et al. 2023; the formulas of the authors' code, horseee/LLM-Pruner): structures that depend on each
+// other go together, the least important first. Block-wise: a key/value head with its query heads (rows of q, k and v,
+// columns of o) or a feed-forward neuron (rows of gate and up, a column of down). With w a weight, g = dL/dw the
+// gradient of the loss over all sequences and h = sum_j g_j^2 / N the mean square of the sequences' own, an entry's
+// salience is
+//   l1 |w|   l2 w^2   vectorize, param_first w g   param_second w^2 h   param_mix w g - w^2 h / 2;
+// a channel (row or column) is worth the sum of |salience|, for vectorize |the sum|, a structure the sum of its
+// channels. Layer-wise: the last layers go.
+//
+// Differences: a key/value head is scored with the query heads that go with it; the reference adds those of other heads
+// where several share one (folding = reference does so too, to compare). The reference ranks a head of many weights
+// beside a neuron of few as equals; globally we rank importance by weight. Neurons go width_multiple at a time and make
+// up for what whole heads leave of a layer's share.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+#include <utility>
+
+#include "brick/base/error.h"
+#include "brick/base/rng.h"
+#include "brick/prune/gradients.h"
+#include "brick/prune/structured.h"
+#include "brick/prune/structures.h"
+
+namespace brick::prune {
+namespace {
+
+using model::Proj;
+using tensor::ConstMatView;
+
+constexpr uint64_t kRandomStream = 0x6c6c6d7072756e;
+
+enum class Importance : uint8_t { kRandom, kL1, kL2, kVectorize, kFirst, kSecond, kMix };
+
+constexpr std::array<std::pair<std::string_view, Importance>, 7> kImportances{{{"random", Importance::kRandom},
+                                                                               {"l1", Importance::kL1},
+                                                                               {"l2", Importance::kL2},
+                                                                               {"vectorize", Importance::kVectorize},
+                                                                               {"param_first", Importance::kFirst},
+                                                                               {"param_second", Importance::kSecond},
+                                                                               {"param_mix", Importance::kMix}}};
+
+bool needs_gradients(Importance importance) { return importance >= Importance::kVectorize; }
+bool needs_squares(Importance importance) { return importance >= Importance::kSecond; }
+
+struct Settings {
+  Importance importance;
+  bool reference_folding, layers;
+};
+
+Settings parse(const PruneConfig& config) {
+  Settings out{};
+  const auto* known = std::find_if(kImportances.begin(), kImportances.end(),
+                                   [&](const auto& entry) { return entry.first == config.importance; });
+  if (known == kImportances.end())
+    fail(ErrorCode::kInvalidInput,
+         "importance '{}': expected l1, l2, random, vectorize, param_first, param_second or param_mix",
+         config.importance);
+  out.importance = known->second;
+  if (config.folding != "right" && config.folding != "reference")
+    fail(ErrorCode::kInvalidInput, "folding '{}': expected right or reference", config.folding);
+  out.reference_folding = config.folding == "reference";
+  if (config.mode != "block" && config.mode != "layer")
+    fail(ErrorCode::kInvalidInput, "mode '{}': expected block or layer", config.mode);
+  out.layers = config.mode == "layer";
+  if (config.protect_first < 0 || config.protect_last < 0 || config.iterative_steps < 1)
+    fail(ErrorCode::kInvalidInput,
+         "protect_first {} and protect_last {} must be 0 or more, iterative_steps {} 1 or more", config.protect_first,
+         config.protect_last, config.iterative_steps);
+  return out;
+}
+
+// A weight with its gradient and mean squares; those that the importance does not use have no data.
+struct Entries {
+  ConstMatView weight, gradient, squares;
+
+  double salience(Importance importance, int64_t r, int64_t c) const {
+    const auto w = static_cast<double>(weight(r, c));
+    switch (importance) {
+      case Importance::kL1:
+        return w;
+      case Importance::kL2:
+        return w * w;
+      case Importance::kVectorize:
+      case Importance::kFirst:
+        return w * static_cast<double>(gradient(r, c));
+      case Importance::kSecond:
+        return w * w * static_cast<double>(squares(r, c));
+      case Importance::kMix:
+        return w * static_cast<double>(gradient(r, c)) - 0.5 * w * w * static_cast<double>(squares(r, c));
+      case Importance::kRandom:
+        break;
+    }
+    return 0;
+  }
+};
+
+// Of each row, or of each column.
+std::vector<double> channel_importances(Importance importance, const Entries& entries, bool columns) {
+  std::vector<double> sums(static_cast<size_t>(columns ? entries.weight.cols : entries.weight.rows));
+  const bool whole = importance == Importance::kVectorize;
+  for (int64_t r = 0; r < entries.weight.rows; ++r) {
+    for (int64_t c = 0; c < entries.weight.cols; ++c) {
+      const double salience = entries.salience(importance, r, c);
+      sums[static_cast<size_t>(columns ? c : r)] += whole ? salience : std::fabs(salience);
+    }
+  }
+  if (whole)
+    for (double& sum : sums) sum = std::fabs(sum);
+  return sums;
+}
+
+double sum_of_head(const std::vector<double>& channels, int64_t head, int64_t head_dim) {
+  double sum = 0;
+  for (int64_t i = head * head_dim; i < (head + 1) * head_dim; ++i) sum += channels[static_cast<size_t>(i)];
+  return sum;
+}
+
+LayerScores score_layer(const Settings& settings, const model::LayerShape& shape, int64_t hidden,
+                        const DenseLayer& weights, const LayerGradients& gradients) {
+  std::array<std::vector<double>, model::kProjCount> channels;
+  for (const Proj proj : model::kProjs) {
+    const auto p = static_cast<size_t>(proj);
+    const auto view = [](const tensor::Tensor& tensor) { return tensor.empty() ? ConstMatView() : tensor.mat(); };
+    channels[p] = channel_importances(settings.importance,
+                                      {dense_rows(weights[p]), view(gradients.loss[p]), view(gradients.squares[p])},
+                                      proj == Proj::kO || proj == Proj::kDown);
+  }
+  const auto of = [&](Proj proj) -> const std::vector<double>& { return channels[static_cast<size_t>(proj)]; };
+  LayerScores scores;
+  const int64_t groups = shape.kv_heads, queries = shape.heads / shape.kv_heads;
+  for (int64_t g = 0; g < groups; ++g) {
+    double sum = sum_of_head(of(Proj::kK), g, shape.head_dim) + sum_of_head(of(Proj::kV), g, shape.head_dim);
+    for (int64_t i = 0; i < queries; ++i) {
+      const int64_t head = settings.reference_folding ? g + i * groups : g * queries + i;
+      sum += sum_of_head(of(Proj::kQ), head, shape.head_dim) + sum_of_head(of(Proj::kO), head, shape.head_dim);
+    }
+    scores.groups.push_back(sum / static_cast<double>(group_weights(shape, hidden)));
+  }
+  for (size_t i = 0; i < of(Proj::kDown).size(); ++i)
+    scores.neurons.push_back((of(Proj::kGate)[i] + of(Proj::kUp)[i] + of(Proj::kDown)[i]) /
+                             static_cast<double>(neuron_weights(hidden)));
+  return scores;
+}
+
+std::vector<LayerScores> random_scores(const model::Model& model, uint64_t seed, uint64_t step) {
+  std::vector<LayerScores> scores;
+  for (size_t layer = 0; layer < model.layers.size(); ++layer) {
+    Rng rng(seed, stream_id({kRandomStream, step, layer}));
+    LayerScores& own = scores.emplace_back();
+    own.groups.resize(static_cast<size_t>(model.layers[layer].shape.kv_heads));
+    own.neurons.resize(static_cast<size_t>(model.layers[layer].shape.ffn));
+    for (std::vector<double>* of : {&own.groups, &own.neurons})
+      std::generate(of->begin(), of->end(), [&] { return rng.uniform(); });
+  }
+  return scores;
+}
+
+std::vector<LayerScores> score(const StructureProblem& problem, const model::Model& model, const Settings& settings,
+                               int64_t step) {
+  if (settings.importance == Importance::kRandom)
+    return random_scores(model, problem.config.seed, static_cast<uint64_t>(step));
+  const auto layers = static_cast<int64_t>(model.layers.size());
+  std::vector<LayerScores> scores(model.layers.size());
+  int64_t done = 0;
+  const auto take = [&](int64_t layer, const DenseLayer& weights, const LayerGradients& gradients) {
+    const auto l = static_cast<size_t>(layer);
+    scores[l] = score_layer(settings, model.layers[l].shape, model.config.hidden, weights, gradients);
+    problem.sink.progress("llm-pruner", ++done, layers, "layers", {});
+  };
+  if (needs_gradients(settings.importance))
+    for_each_gradient(model, problem.calibration, needs_squares(settings.importance), problem.context, take);
+  else
+    for (int64_t layer = 0; layer < layers; ++layer) take(layer, decode_layer(model, layer), {});
+  check_scores(scores);
+  return scores;
+}
+
+// Of `model`, what brings it to this sparsity of `whole`, the model before its first cut.
+model::Cut choose(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
+                  double sparsity, const PruneConfig& config) {
+  const StructureLimits limits{config.width_multiple, config.protect_first, config.protect_last};
+  const auto layers = static_cast<int64_t>(whole.layers.size());
+  const auto all = static_cast<double>(whole.linear_parameters());
+  double open = 0;
+  for (int64_t layer = 0; layer < layers; ++layer)
+    if (!limits.is_protected(layer, layers))
+      open += static_cast<double>(layer_weights(whole.layers[static_cast<size_t>(layer)].shape, whole.config.hidden));
+  if (sparsity * all >= open)
+    fail(ErrorCode::kInvalidInput,
+         "sparsity {:g} cannot be had with the first {} and last {} of {} layers whole; lower --protect-first and "
+         "--protect-last",
+         sparsity, config.protect_first, config.protect_last, layers);
+  if (!config.global_ranking) return choose_by_layer(model, whole, scores, sparsity * all / open, limits);
+  const double removed = all - static_cast<double>(model.linear_parameters());
+  return choose_globally(model, scores, sparsity * all - removed, limits);
+}
+
+model::Cut without_last_layers(const model::Model& model, double sparsity) {
+  model::Cut cut = model::whole_cut(model);
+  const auto layers = static_cast<double>(cut.layers.size());
+  const auto kept = static_cast<size_t>(std::max(1.0, std::round(layers * (1 - sparsity))));
+  cut.layers.resize(kept);
+  return cut;
+}
+
+// Prunes a part at a time and scores anew what is left.
+model::Cut choose_in_steps(const StructureProblem& problem, const Settings& settings, double sparsity) {
+  model::Model current = problem.parent;
+  current.block = {};  // so that cuts count in the parent
+  const int64_t steps = problem.config.iterative_steps;
+  for (int64_t step = 0; step < steps; ++step) {
+    const double reached = sparsity * static_cast<double>(step + 1) / static_cast<double>(steps);
+    const std::vector<LayerScores> scores = score(problem, current, settings, step);
+    current = model::slice(current, choose(current, problem.parent, scores, reached, problem.config), "f32");
+  }
+  return *current.block.cut;
+}
+
+}  // namespace
+
+StructureNeeds llm_pruner_needs(const PruneConfig& config) {
+  const Settings settings = parse(config);
+  return {.text = !settings.layers && needs_gradients(settings.importance), .whole_layers = settings.layers};
+}
+
+std::vector<StructureOutcome> prune_llm_pruner(const StructureProblem& problem) {
+  const Settings settings = parse(problem.config);
+  std::vector<LayerScores> scores;
+  std::vector<StructureOutcome> outcomes;
+  for (const double sparsity : problem.sparsities) {
+    StructureOutcome& outcome = outcomes.emplace_back();
+    if (settings.layers) {
+      outcome.cut = without_last_layers(problem.parent, sparsity);
+    } else if (problem.config.iterative_steps > 1) {
+      outcome.cut = choose_in_steps(problem, settings, sparsity);
+    } else {
+      if (scores.empty()) scores = score(problem, problem.parent, settings, 0);
+      outcome.cut = choose(problem.parent, problem.parent, scores, sparsity, problem.config);
+    }
+  }
+  return outcomes;
+}
+
+}  // namespace brick::prune

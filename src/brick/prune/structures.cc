@@ -1,0 +1,139 @@
+#include "brick/prune/structures.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+
+#include "brick/base/error.h"
+
+namespace brick::prune {
+namespace {
+
+using model::Cut;
+using model::LayerShape;
+using Indices = std::vector<int32_t>;
+
+Indices ascending(const std::vector<double>& scores) {
+  Indices order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return scores[static_cast<size_t>(a)] < scores[static_cast<size_t>(b)];
+  });
+  return order;
+}
+
+Indices lowest(const std::vector<double>& scores, int64_t count) {
+  Indices order = ascending(scores);
+  order.resize(static_cast<size_t>(count));
+  return order;
+}
+
+void drop_groups(model::LayerCut& cut, std::span<const int32_t> dropped) {
+  const auto gone = [&](int32_t group) { return std::find(dropped.begin(), dropped.end(), group) != dropped.end(); };
+  const auto heads_a_group = static_cast<int32_t>(cut.parent.heads / cut.parent.kv_heads);
+  std::erase_if(cut.kv_heads, gone);
+  std::erase_if(cut.heads, [&](int32_t head) { return gone(head / heads_a_group); });
+}
+
+void drop_neurons(model::LayerCut& cut, std::span<const int32_t> dropped) {
+  std::vector<bool> gone(static_cast<size_t>(cut.parent.ffn));
+  for (const int32_t i : dropped) gone[static_cast<size_t>(i)] = true;
+  std::erase_if(cut.neurons, [&](int32_t i) { return gone[static_cast<size_t>(i)]; });
+}
+
+// What goes at once.
+struct Unit {
+  double score;
+  int64_t layer, weights;
+  bool is_group;
+  Indices members;
+};
+
+void add_units(const LayerScores& scores, const LayerShape& shape, int64_t hidden, int64_t layer, int64_t multiple,
+               std::vector<Unit>& units) {
+  const Indices groups = ascending(scores.groups);
+  for (size_t i = 0; i + 1 < groups.size(); ++i)
+    units.push_back(
+        {scores.groups[static_cast<size_t>(groups[i])], layer, group_weights(shape, hidden), true, {groups[i]}});
+  const Indices neurons = ascending(scores.neurons);
+  // The first leaves a whole multiple behind.
+  for (int64_t begin = 0, end = shape.ffn % multiple; begin < shape.ffn - multiple; begin = end, end += multiple) {
+    if (begin == end) end += multiple;
+    Unit unit{
+        0, layer, (end - begin) * neuron_weights(hidden), false, {neurons.begin() + begin, neurons.begin() + end}};
+    for (const int32_t i : unit.members) unit.score += scores.neurons[static_cast<size_t>(i)];
+    unit.score /= static_cast<double>(end - begin);
+    units.push_back(std::move(unit));
+  }
+}
+}  // namespace
+
+int64_t group_weights(const LayerShape& shape, int64_t hidden) {
+  return 2 * (1 + shape.heads / shape.kv_heads) * shape.head_dim * hidden;
+}
+
+int64_t neuron_weights(int64_t hidden) { return 3 * hidden; }
+
+int64_t layer_weights(const LayerShape& shape, int64_t hidden) {
+  return shape.kv_heads * group_weights(shape, hidden) + shape.ffn * neuron_weights(hidden);
+}
+
+Cut choose_globally(const model::Model& model, const std::vector<LayerScores>& scores, double remove,
+                    const StructureLimits& limits) {
+  Cut cut = model::whole_cut(model);
+  std::vector<Unit> units;
+  for (const model::LayerCut& layer : cut.layers)
+    if (!limits.is_protected(layer.layer, cut.parent_layers))
+      add_units(scores[static_cast<size_t>(layer.layer)], layer.parent, model.config.hidden, layer.layer,
+                limits.width_multiple, units);
+  std::stable_sort(units.begin(), units.end(), [](const Unit& a, const Unit& b) { return a.score < b.score; });
+  double removed = 0;
+  for (const Unit& unit : units) {
+    const auto weights = static_cast<double>(unit.weights);
+    if (removed + weights / 2 >= remove) continue;  // a smaller one may fit yet
+    removed += weights;
+    model::LayerCut& layer = cut.layers[static_cast<size_t>(unit.layer)];
+    if (unit.is_group)
+      drop_groups(layer, unit.members);
+    else
+      drop_neurons(layer, unit.members);
+  }
+  return cut;
+}
+
+Cut choose_by_layer(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
+                    double share, const StructureLimits& limits) {
+  constexpr double kSlack = 1e-9;  // 0.25 that came out a little below
+  Cut cut = model::whole_cut(model);
+  const int64_t hidden = model.config.hidden, multiple = limits.width_multiple;
+  for (model::LayerCut& layer : cut.layers) {
+    if (limits.is_protected(layer.layer, cut.parent_layers)) continue;
+    const auto l = static_cast<size_t>(layer.layer);
+    const LayerShape &now = layer.parent, &first = whole.layers[l].shape;
+    const int64_t channels = first.kv_heads * first.head_dim;
+    const auto left = static_cast<int64_t>(std::floor(static_cast<double>(channels) * (1 - share) + kSlack));
+    const int64_t groups_gone = std::min((channels - left) / first.head_dim, first.kv_heads - 1);
+    const double remove = share * static_cast<double>(layer_weights(first, hidden)) -
+                          static_cast<double>(groups_gone * group_weights(first, hidden));
+    const double width = static_cast<double>(first.ffn) - remove / static_cast<double>(neuron_weights(hidden));
+    const int64_t nearest = std::llround(width / static_cast<double>(multiple)) * multiple;
+    const int64_t groups = std::max<int64_t>(now.kv_heads - (first.kv_heads - groups_gone), 0);
+    const int64_t neurons = std::max<int64_t>(now.ffn - std::max(nearest, multiple), 0);
+    drop_groups(layer, lowest(scores[l].groups, groups));
+    drop_neurons(layer, lowest(scores[l].neurons, neurons));
+  }
+  return cut;
+}
+
+void check_scores(const std::vector<LayerScores>& scores) {
+  for (size_t layer = 0; layer < scores.size(); ++layer)
+    for (const std::vector<double>* of : {&scores[layer].groups, &scores[layer].neurons})
+      if (!std::all_of(of->begin(), of->end(), [](double score) { return std::isfinite(score); }))
+        fail(ErrorCode::kNumeric,
+             "what the structures of layer {} are worth is NaN or infinite in the calibration: the weights before it "
+             "are damaged or overflow",
+             layer);
+}
+
+}  // namespace brick::prune

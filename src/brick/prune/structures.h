@@ -1,0 +1,47 @@
+// Which structures of a model go: key/value heads with their query heads, and feed-forward neurons. Internal to prune/.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "brick/model/cut.h"
+#include "brick/model/model.h"
+
+namespace brick::prune {
+
+// What each structure of a layer is worth, on one scale for all structures of all layers; the lowest go first.
+struct LayerScores {
+  std::vector<double> groups;   // [K], of a key/value head with its query heads
+  std::vector<double> neurons;  // [F]
+};
+
+struct StructureLimits {
+  int64_t width_multiple = 64;                  // of the neurons that a layer keeps, at least so many
+  int64_t protect_first = 0, protect_last = 0;  // layers that stay whole
+
+  bool is_protected(int64_t layer, int64_t layers) const {
+    return layer < protect_first || layer >= layers - protect_last;
+  }
+};
+
+// Linear weights of a layer and of its structures.
+int64_t layer_weights(const model::LayerShape& shape, int64_t hidden);
+int64_t group_weights(const model::LayerShape& shape, int64_t hidden);
+int64_t neuron_weights(int64_t hidden);
+
+// Removes the lowest scores of all layers until `remove` linear weights are gone, as nearly as whole structures allow.
+// Neurons go `width_multiple` at a time, a layer's lowest first, by their mean score; each layer keeps at least one
+// key/value head and width_multiple neurons. Ties go to the lower layer, heads before neurons.
+model::Cut choose_globally(const model::Model& model, const std::vector<LayerScores>& scores, double remove,
+                           const StructureLimits& limits);
+
+// Brings each layer that is not protected to the same share below its width in `whole`, the model before its first cut:
+// its lowest floor((C - floor(C (1 - share))) / head size) key/value heads go, C = K head size (as LLM-Pruner counts),
+// and for what is then left of the share in linear weights its lowest neurons, to the nearest multiple.
+model::Cut choose_by_layer(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
+                           double share, const StructureLimits& limits);
+
+// Error(kNumeric) naming the layer whose scores are not all finite.
+void check_scores(const std::vector<LayerScores>& scores);
+
+}  // namespace brick::prune

@@ -1,0 +1,336 @@
+// Structured methods on whole models, and masks on what they leave.
+#include "brick/prune/structured.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "brick/model/load.h"
+#include "brick/model/save.h"
+#include "brick/prune/registry.h"
+#include "whole_models.h"
+
+namespace brick::prune {
+namespace {
+
+using model::Model;
+using model::Proj;
+
+PruneConfig structured(const std::string& method, double sparsity = 0.5, const std::string& values = "f32") {
+  PruneConfig config = config_of(method, sparsity, values);
+  config.width_multiple = 8;
+  config.protect_first = config.protect_last = 0;
+  return config;
+}
+
+Model four_layers(uint64_t seed = 0) { return model::tiny_model({.layers = 4, .seed = seed}); }
+
+double difference(const std::vector<float>& a, const std::vector<float>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+  return std::sqrt(sum);
+}
+
+TEST(Structured, EveryMethodGivesASmallerBlockThatCanBeSaved) {
+  const Model parent = four_layers();
+  for (const StructuredMethod& method : structured_methods()) {
+    PruneReport report;
+    const Model block = run(parent, Text(), structured(std::string(method.name)), &report);
+    EXPECT_NEAR(report.sparsity, 0.5, 0.01) << method.name;
+    EXPECT_NEAR(static_cast<double>(block.linear_parameters()), 0.5 * static_cast<double>(parent.linear_parameters()),
+                0.01 * static_cast<double>(parent.linear_parameters()));
+    EXPECT_TRUE(report.matrices.empty());
+    EXPECT_TRUE(report.notes.empty());
+    EXPECT_EQ(block.block.method, method.name);
+    EXPECT_EQ(block.block.pattern, "structured");
+    EXPECT_EQ(block.block.parent, model::fingerprint(parent));
+    EXPECT_TRUE(block.block.mask_hash.empty());
+    ASSERT_TRUE(block.block.cut.has_value());
+    EXPECT_EQ(block.block.cut->parent_layers, 4);
+    for (const float x : outputs(block)) ASSERT_TRUE(std::isfinite(x));
+    EXPECT_NE(outputs(block), outputs(parent));
+
+    const model::TempFolder folder;
+    model::save_block(block, folder.path().string());
+    const Model loaded = model::load_model(folder.path().string(), {.tokenizer = false});
+    EXPECT_EQ(model::cut_hash(loaded), model::cut_hash(block));
+    EXPECT_EQ(outputs(loaded), outputs(block));
+  }
+}
+
+TEST(Structured, FamilyEqualsSingleRunsBitForBit) {
+  const Model parent = four_layers();
+  const Text text;
+  const std::vector<double> sparsities{0.25, 0, 0.5};
+  for (const StructuredMethod& method : structured_methods()) {
+    PruneConfig config = structured(std::string(method.name), 0.5, "bf16");
+    kernels::Context context;
+    const std::vector<Model> family = prune_family(parent, text.windows, sparsities, config, context, silent_sink());
+    ASSERT_EQ(family.size(), 3u);
+    for (size_t i = 0; i < sparsities.size(); ++i) {
+      config.sparsity = sparsities[i];
+      const Model single = run(parent, text, config);
+      expect_same_bits(family[i], single);
+      EXPECT_EQ(model::cut_hash(family[i]), model::cut_hash(single));
+      EXPECT_EQ(outputs(family[i]), outputs(single));
+    }
+    EXPECT_EQ(outputs(family[1]), outputs(parent));
+    EXPECT_EQ(model::cut_hash(family[1]), "");
+  }
+}
+
+TEST(Structured, PiecesOfTextOnlyRound) {
+  const Model parent = four_layers();
+  for (const StructuredMethod& method : structured_methods()) {
+    PruneConfig config = structured(std::string(method.name));
+    const Model first = run(parent, Text(), config);
+    config.piece_tokens = 1000;
+    const Model whole = run(parent, Text(), config);
+    EXPECT_EQ(model::cut_hash(first), model::cut_hash(whole)) << method.name;
+    EXPECT_LT(difference(outputs(first), outputs(whole)), 1e-3);
+  }
+}
+
+// Inputs of a weight of the dense model, [N, in].
+std::vector<std::vector<float>> inputs_of(const Model& model, const Text& text, int64_t layer, Proj proj) {
+  kernels::Context context;
+  model::Transformer transformer(model, context, 100);
+  std::vector<std::vector<float>> rows;
+  for (const std::span<const int32_t> window : text.windows) {
+    tensor::Tensor x = tensor::matrix(static_cast<int64_t>(window.size()), model.config.hidden);
+    const std::vector<int64_t> offsets{0, static_cast<int64_t>(window.size())};
+    transformer.embed(window, x.mat());
+    for (int64_t l = 0; l <= layer; ++l)
+      transformer.layer_forward(l, offsets, x.mat(), [&](int64_t at, Proj of, tensor::ConstMatView inputs) {
+        for (int64_t t = 0; at == layer && of == proj && t < inputs.rows; ++t)
+          rows.emplace_back(inputs.row(t), inputs.row(t) + inputs.cols);
+      });
+  }
+  return rows;
+}
+
+struct ColumnMoments {
+  std::vector<double> mean, variance;
+};
+
+ColumnMoments moments(const std::vector<std::vector<float>>& rows) {
+  ColumnMoments out;
+  for (size_t c = 0; c < rows[0].size(); ++c) {
+    double mean = 0, square = 0;
+    for (const auto& row : rows) mean += static_cast<double>(row[c]) / static_cast<double>(rows.size());
+    for (const auto& row : rows) square += std::pow(static_cast<double>(row[c]) - mean, 2);
+    out.mean.push_back(mean);
+    out.variance.push_back(square / static_cast<double>(rows.size()));
+  }
+  return out;
+}
+
+TEST(Flap, RemovesNeuronsOfLeastFluctuationAndKeepsTheirMean) {
+  const Model parent = four_layers(3);
+  const Text text(40);
+  const Model block = run(parent, text, structured("flap", 0.4));
+  int64_t layers_cut = 0;
+  for (size_t layer = 0; layer < 4; ++layer) {
+    const std::vector<int32_t>& kept = block.block.cut->layers[layer].neurons;
+    EXPECT_EQ(kept.size() % 8, 0u);
+    const ColumnMoments x = moments(inputs_of(parent, text, static_cast<int64_t>(layer), Proj::kDown));
+    const tensor::Tensor weight = parent.layers[layer][Proj::kDown].to_f32();
+    double most_removed = 0, least_kept = 1e30;
+    std::vector<double> lost(32);
+    for (int64_t c = 0; c < 64; ++c) {
+      double norm = 0;
+      for (int64_t r = 0; r < 32; ++r) norm += std::pow(static_cast<double>(weight.mat()(r, c)), 2);
+      const double worth = x.variance[static_cast<size_t>(c)] * norm;
+      if (std::binary_search(kept.begin(), kept.end(), c)) {
+        least_kept = std::min(least_kept, worth);
+        continue;
+      }
+      most_removed = std::max(most_removed, worth);
+      for (int64_t r = 0; r < 32; ++r)
+        lost[static_cast<size_t>(r)] += static_cast<double>(weight.mat()(r, c)) * x.mean[static_cast<size_t>(c)];
+    }
+    EXPECT_LT(most_removed, least_kept);
+    const std::vector<float>& bias = block.layers[layer].down_bias;
+    if (kept.size() == 64) {
+      EXPECT_TRUE(bias.empty());
+      continue;
+    }
+    ++layers_cut;
+    ASSERT_EQ(bias.size(), 32u);
+    for (size_t r = 0; r < 32; ++r) EXPECT_NEAR(bias[r], lost[r], 1e-5);
+  }
+  EXPECT_GT(layers_cut, 1);
+}
+
+TEST(Flap, RemovesHeadsThatAlwaysSayTheSame) {
+  Model parent = four_layers();
+  // Key/value head 1 of layer 2 gives next to nothing.
+  tensor::Tensor values = parent.layers[2][Proj::kV].to_f32();
+  for (int64_t i = 8 * 32; i < 16 * 32; ++i) values.f32()[i] *= 1e-3f;
+  parent.layers[2][Proj::kV] = tensor::Matrix::dense(std::move(values));
+  const Model block = run(parent, Text(), structured("flap", 0.5));
+  EXPECT_EQ(block.block.cut->layers[2].kv_heads, (std::vector<int32_t>{0}));
+  EXPECT_EQ(block.block.cut->layers[2].heads, (std::vector<int32_t>{0, 1}));
+  EXPECT_EQ(block.layers[2].o_bias.size(), 32u);
+}
+
+std::vector<float> stream_of(const Model& model, const Text& text) {
+  kernels::Context context;
+  model::Transformer transformer(model, context, 100);
+  std::vector<float> out;
+  for (const std::span<const int32_t> window : text.windows) {
+    const std::vector<int64_t> offsets{0, static_cast<int64_t>(window.size())};
+    const tensor::ConstMatView x = transformer.forward({window, offsets});
+    out.insert(out.end(), x.data, x.data + x.rows * x.cols);
+  }
+  return out;
+}
+
+TEST(Flap, BiasesBringTheBlockNearerToTheModel) {
+  for (const uint64_t seed : {1u, 2u, 3u}) {
+    const Model parent = model::tiny_model({.layers = 1, .seed = seed});
+    const Text text(40);
+    const Model block = run(parent, text, structured("flap", 0.5));
+    Model without = block;
+    without.layers[0].o_bias.clear();
+    without.layers[0].down_bias.clear();
+    const std::vector<float> want = stream_of(parent, text);
+    EXPECT_LT(difference(stream_of(block, text), want), difference(stream_of(without, text), want));
+  }
+}
+
+TEST(Flap, AddsToBiasesThatAreThere) {
+  const Text text;
+  const Model once = run(four_layers(), text, structured("flap", 0.25));
+  const Model twice = run(once, text, structured("flap", 0.25));
+  EXPECT_EQ(twice.block.method, "flap+flap");
+  EXPECT_EQ(twice.block.cut->layers[0].parent.ffn, 64);
+  for (size_t layer = 0; layer < 4; ++layer)
+    EXPECT_TRUE(
+        std::includes(once.block.cut->layers[layer].neurons.begin(), once.block.cut->layers[layer].neurons.end(),
+                      twice.block.cut->layers[layer].neurons.begin(), twice.block.cut->layers[layer].neurons.end()));
+  EXPECT_LT(static_cast<double>(twice.linear_parameters()), 0.6 * 4 * 9216);
+}
+
+TEST(ShortGpt, RemovesTheLayerThatTurnsLeast) {
+  Model parent = four_layers();
+  for (const Proj proj : {Proj::kO, Proj::kDown}) {
+    tensor::Tensor weight = parent.layers[1][proj].to_f32();
+    for (int64_t i = 0; i < weight.size(); ++i) weight.f32()[i] *= 1e-3f;
+    parent.layers[1][proj] = tensor::Matrix::dense(std::move(weight));
+  }
+  const Model block = run(parent, Text(), structured("shortgpt", 0.25));
+  ASSERT_EQ(block.layers.size(), 3u);
+  EXPECT_EQ(block.config.layers, 3);
+  std::vector<int64_t> kept;
+  for (const model::LayerCut& cut : block.block.cut->layers) kept.push_back(cut.layer);
+  EXPECT_EQ(kept, (std::vector<int64_t>{0, 2, 3}));
+  EXPECT_LT(difference(outputs(block), outputs(parent)), 0.02 * difference(outputs(parent), std::vector<float>(320)));
+  EXPECT_EQ(run(parent, Text(), structured("shortgpt", 0.99)).layers.size(), 1u);
+}
+
+TEST(ShortGpt, SaysWhatWholeLayersCameTo) {
+  PruneReport report;
+  run(four_layers(), Text(), structured("shortgpt", 0.4), &report);
+  EXPECT_EQ(report.sparsity, 0.5);
+  ASSERT_EQ(report.notes.size(), 1u);
+  EXPECT_NE(report.notes[0].find("50.0 % of the linear weights instead of 40.0 %"), std::string::npos);
+}
+
+TEST(ShortGpt, LeavesMasksAndQuantisedWeightsAsTheyAre) {
+  model::TinyOptions options{.layers = 4, .dtype = tensor::DType::kQ4_1};
+  const Model masked = run(model::tiny_model(options), Text(), config_of("wanda", 0.5, "keep"));
+  const Model block = run(masked, Text(), structured("shortgpt", 0.25, "keep"));
+  EXPECT_EQ(block.block.method, "wanda+shortgpt");
+  ASSERT_EQ(block.layers.size(), 3u);
+  EXPECT_EQ(block.block.mask_hash, model::mask_hash(block));
+  EXPECT_TRUE(block.layers[0][Proj::kUp].is_sparse());
+}
+
+TEST(MixedPruning, MasksWhatStructuredMethodsLeave) {
+  const Model parent = four_layers();
+  for (const StructuredMethod& first : structured_methods()) {
+    const Model cut = run(parent, Text(), structured(std::string(first.name), 0.25));
+    for (const char* second : {"magnitude", "wanda", "sparsegpt", "owl+wanda", "wanda+reconstruct"}) {
+      PruneConfig config = config_of(second);
+      config.descent_epochs = 1;
+      PruneReport report;
+      const Model block = run(cut, Text(), config, &report);
+      EXPECT_EQ(block.block.method, std::string(first.name) + "+" + second);
+      EXPECT_NEAR(report.sparsity, 0.5, 0.03);
+      EXPECT_EQ(model::cut_hash(block), model::cut_hash(cut));
+      EXPECT_FALSE(block.block.mask_hash.empty());
+      for (size_t layer = 0; layer < block.layers.size(); ++layer) {
+        EXPECT_EQ(block.layers[layer].shape, cut.layers[layer].shape);
+        EXPECT_EQ(block.layers[layer].down_bias, cut.layers[layer].down_bias);
+        for (const tensor::Matrix& weight : block.layers[layer].projections) EXPECT_TRUE(weight.is_sparse());
+      }
+      const auto settings = nlohmann::json::parse(block.block.provenance)["config"];
+      EXPECT_NE(settings["pruned_before"].get<std::string>().find(first.name), std::string::npos);
+
+      const model::TempFolder folder;
+      model::save_block(block, folder.path().string());
+      EXPECT_EQ(outputs(model::load_model(folder.path().string(), {.tokenizer = false})), outputs(block));
+    }
+  }
+}
+
+TEST(MixedPruning, LevelZeroOfABlockKeepsItsCut) {
+  const Model cut = run(four_layers(), Text(), structured("flap", 0.25));
+  const Model same = run(cut, Text(0), config_of("wanda", 0));
+  EXPECT_EQ(model::cut_hash(same), model::cut_hash(cut));
+  EXPECT_EQ(outputs(same), outputs(cut));
+}
+
+TEST(StructuredErrors, WhatCannotBeCut) {
+  const Model parent = four_layers();
+  const Text text;
+  EXPECT_NE(failure(parent, Text(0), structured("flap"), ErrorCode::kInvalidInput).find("--calibration"),
+            std::string::npos);
+  failure(parent, text, structured("flap", 0.5, "int3"), ErrorCode::kInvalidInput);
+  failure(parent, text, structured("flap", 1.5), ErrorCode::kInvalidInput);
+  PruneConfig config = structured("flap");
+  config.pattern = "2:4";
+  EXPECT_NE(failure(parent, text, config, ErrorCode::kInvalidInput).find("2:4"), std::string::npos);
+  config = structured("shortgpt");
+  config.width_multiple = 0;
+  failure(parent, text, config, ErrorCode::kInvalidInput);
+  EXPECT_NE(failure(parent, text, structured("flap", 0.5, "q4"), ErrorCode::kInvalidInput).find("width_multiple"),
+            std::string::npos);
+  for (const char* wrong : {"flap+wanda", "owl+flap", "flap+reconstruct"})
+    EXPECT_NE(failure(parent, text, config_of(wrong), ErrorCode::kUnsupported).find("llm-pruner, flap, shortgpt"),
+              std::string::npos);
+
+  const Model masked = run(parent, text, config_of("wanda"));
+  EXPECT_NE(failure(masked, text, structured("flap"), ErrorCode::kUnsupported).find("is masked"), std::string::npos);
+  const Model quantised = model::tiny_model({.layers = 4, .dtype = tensor::DType::kQ4_1});
+  EXPECT_NE(failure(quantised, text, structured("flap", 0.5, "keep"), ErrorCode::kUnsupported).find("--values"),
+            std::string::npos);
+  config = structured("flap", 0.5, "q4");
+  config.width_multiple = 32;
+  EXPECT_NE(failure(quantised, text, config, ErrorCode::kUnsupported).find("16 query channels"), std::string::npos);
+  const Model wide = model::tiny_model({.layers = 4, .head_dim = 32, .dtype = tensor::DType::kQ4_1});
+  EXPECT_EQ(run(wide, text, config).layers[0][Proj::kDown].dtype(), tensor::DType::kQ4_1);
+}
+
+TEST(StructuredErrors, WeightsAndInputsThatAreNotFinite) {
+  for (const StructuredMethod& method : structured_methods()) {
+    Model parent = four_layers();
+    parent.layers[1].ffn_norm[3] = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_NE(failure(parent, Text(), structured(std::string(method.name)), ErrorCode::kNumeric).find("damaged"),
+              std::string::npos);
+    parent = four_layers();
+    tensor::Tensor damaged = parent.layers[2][Proj::kUp].to_f32();
+    damaged.f32()[17] = std::numeric_limits<float>::infinity();
+    parent.layers[2][Proj::kUp] = tensor::Matrix::dense(std::move(damaged));
+    EXPECT_NE(failure(parent, Text(), structured(std::string(method.name)), ErrorCode::kNumeric)
+                  .find("model.layers.2.mlp.up_proj.weight"),
+              std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace brick::prune
