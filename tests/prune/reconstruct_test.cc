@@ -167,7 +167,7 @@ TEST(Reconstruct, GoesWithGroupsAndIsRecorded) {
   EXPECT_EQ(block.layers[1][Proj::kDown].nonzeros() * 2, 32 * 64);
   const auto json = nlohmann::json::parse(block.block.provenance);
   EXPECT_EQ(json["config"]["method"], "magnitude+reconstruct");
-  EXPECT_EQ(json["config"]["reconstruct"]["refit_steps"], 30);
+  EXPECT_EQ(json["config"]["reconstruct"]["refit_steps"], 15);
   EXPECT_EQ(json["config"]["calibration"]["tokens"], 24 * 25);
 }
 

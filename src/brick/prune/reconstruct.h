@@ -24,7 +24,7 @@ namespace brick::prune {
 
 struct ReconstructOptions {
   double damping = 0.01;
-  int64_t iterations = 30;  // conjugate gradient steps a matrix
+  int64_t iterations = 0;  // conjugate gradient steps a matrix
   DescentOptions descent;
 };
 
