@@ -103,12 +103,13 @@ void LayerDescent::update(PrunedLayer& pruned, double rate) {
     parallel_ranges(mask.rows, kRowGrain, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         float *w = pruned.weights[p].mat().row(r), *m = first_[p].mat().row(r), *v = second_[p].mat().row(r);
-        const float* g = gradients_[p].mat().row(r);
-        mask.for_each_kept(r, [&](int64_t c) {
+        float* g = gradients_[p].mat().row(r);
+        clear_dropped(mask, r, g);  // so that m, v and the weight stay 0 there
+        for (int64_t c = 0; c < mask.cols; ++c) {
           m[c] = b1 * m[c] + (1.0f - b1) * g[c];
           v[c] = b2 * v[c] + (1.0f - b2) * g[c] * g[c];
           w[c] -= step * m[c] / (std::sqrt(whole * v[c]) + static_cast<float>(kEpsilon));
-        });
+        }
       }
     });
   }

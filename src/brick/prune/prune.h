@@ -31,10 +31,10 @@ struct PruneConfig {
   int64_t piece_tokens = 4096;           // calibration tokens that go through a layer at a time
   double owl_outlier = 5;                // OWL (owl.h): an outlier is so many times the layer's mean score
   double owl_spread = 0.08;              //   layers' sparsities differ by up to twice this
-  int64_t refit_steps = 30;              // reconstruction (reconstruct.h): conjugate gradient steps a matrix
-  int64_t descent_epochs = 4;            //   passes of gradient descent a layer
+  int64_t refit_steps = 15;              // reconstruction (reconstruct.h): conjugate gradient steps a matrix
+  int64_t descent_epochs = 2;            //   passes of gradient descent a layer
   int64_t descent_batch = 512;           //   tokens a step, in whole windows
-  double descent_rate = 3e-4;            //   of Adam
+  double descent_rate = 1e-3;            //   of Adam
   uint64_t seed = 0;                     // of the order of windows in the descent, of random importance
   std::string tool_version;              // recorded in the provenance; no setting
 

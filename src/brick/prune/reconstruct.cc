@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "brick/base/parallel.h"
 #include "brick/kernels/gemm.h"
@@ -22,6 +21,8 @@ using tensor::Tensor;
 
 constexpr float kLeastNorm = 1e-12f;  // of a token: no division by 0
 constexpr int64_t kRowGrain = 16;
+constexpr Proj kAttention[] = {Proj::kQ, Proj::kK, Proj::kV, Proj::kO};
+constexpr Proj kFeedForward[] = {Proj::kGate, Proj::kUp, Proj::kDown};
 
 struct Ridge {
   Tensor hessian;  // X^T X + weight I, float32
@@ -41,6 +42,17 @@ Ridge with_ridge(const InputStatistics& inputs, double damping) {
     for (int64_t c = r; c < n; ++c)
       h(r, c) = h(c, r) = static_cast<float>(inputs.gram[static_cast<size_t>(r * n + c)] + (r == c ? weight : 0.0));
   return out;
+}
+
+bool has(std::span<const Proj> projs, Proj proj) { return std::find(projs.begin(), projs.end(), proj) != projs.end(); }
+
+// These weights, which are all of one half's or its first ones, and that half's bias; the rest falls away.
+model::Layer part_of(const model::Layer& whole, std::span<const Proj> projs) {
+  model::Layer part = whole;
+  for (const Proj proj : model::kProjs)
+    if (!has(projs, proj)) part[proj] = without_rows(whole[proj].cols());
+  (has(projs, Proj::kQ) ? part.down_bias : part.o_bias).clear();
+  return part;
 }
 
 void fit(const Ridge& ridge, MatView cross, ConstMatView dense, const tensor::Mask& mask, int64_t iterations,
@@ -71,23 +83,12 @@ void Reconstructor::forward(int64_t layer, ConstMatView inputs, MatView outputs)
 void Reconstructor::see_dense(int64_t layer) {
   std::swap(dense_in_, dense_out_);
   model::Layer& held = block_.layers[static_cast<size_t>(layer)];
-  const auto dense = held.projections;
-  for (const Proj proj : {Proj::kGate, Proj::kUp, Proj::kDown}) held[proj] = without_rows(held[proj].cols());
-  down_bias_ = std::exchange(held.down_bias, {});
+  const model::Layer whole = held;
+  held = part_of(whole, kAttention);
   forward(layer, dense_in_.mat(), dense_middle_.mat());
-  held.projections = dense;
-  held.down_bias = down_bias_;
-  forward(layer, dense_in_.mat(), dense_out_.mat());
-}
-
-void Reconstructor::look_at(int64_t layer, PrunedLayer& pruned, Proj first_without) {
-  for (const Proj proj : model::kProjs) {
-    const Tensor& weight = pruned.weights[static_cast<size_t>(proj)];
-    block_.layers[static_cast<size_t>(layer)][proj] =
-        proj < first_without ? looking_at(weight) : without_rows(weight.shape()[1]);
-  }
-  // The stream before the feed-forward is without it; down is fitted to what is lacking with it.
-  block_.layers[static_cast<size_t>(layer)].down_bias = first_without < Proj::kDown ? std::vector<float>() : down_bias_;
+  held = part_of(whole, kFeedForward);
+  forward(layer, dense_middle_.mat(), dense_out_.mat());
+  held = whole;
 }
 
 void Reconstructor::fit_to_dense_inputs(const Inputs& inputs, std::span<const Proj> projs, const DenseLayer& dense,
@@ -121,7 +122,6 @@ void Reconstructor::fit_to_stream(int64_t layer, Proj proj, const DenseLayer& de
                                   ConstMatView inputs, ConstMatView target) {
   const auto p = static_cast<size_t>(proj);
   const int64_t width = dense[p].cols(), longest = calibration_.largest_piece();
-  look_at(layer, pruned, proj);
   Tensor input_memory = tensor::matrix(longest, width), stream_memory = tensor::matrix(longest, inputs.cols);
   Tensor cross = tensor::matrix(dense[p].rows(), width);
   StatisticsBuilder builder(Needs::kHessian, width, calibration_.tokens());
@@ -153,20 +153,22 @@ void Reconstructor::run(int64_t layer, const DenseLayer& dense, PrunedLayer& pru
   for (const Proj proj : model::kProjs)
     clear_dropped(pruned.outcomes[static_cast<size_t>(proj)].mask.view(),
                   pruned.weights[static_cast<size_t>(proj)].mat());
-  const model::Layer& held = block_.layers[static_cast<size_t>(layer)];
+  model::Layer& held = block_.layers[static_cast<size_t>(layer)];
+  for (const Proj proj : model::kProjs) held[proj] = looking_at(pruned.weights[static_cast<size_t>(proj)]);
+  const model::Layer whole = held;
   if (options_.iterations > 0) {
-    constexpr Proj kAttention[] = {Proj::kQ, Proj::kK, Proj::kV}, kFeedForward[] = {Proj::kGate, Proj::kUp};
-    fit_to_dense_inputs({held.attention_norm, inputs, dense_in_.mat()}, kAttention, dense, pruned);
+    const std::span<const Proj> attention(kAttention), feed_forward(kFeedForward);
+    fit_to_dense_inputs({whole.attention_norm, inputs, dense_in_.mat()}, attention.first(3), dense, pruned);
+    held = part_of(whole, attention.first(3));
     fit_to_stream(layer, Proj::kO, dense, pruned, inputs, dense_middle_.mat());
-    look_at(layer, pruned, Proj::kGate);
+    held = part_of(whole, attention);
     forward(layer, inputs, middle_.mat());
-    fit_to_dense_inputs({held.ffn_norm, middle_.mat(), dense_middle_.mat()}, kFeedForward, dense, pruned);
-    fit_to_stream(layer, Proj::kDown, dense, pruned, inputs, dense_out_.mat());
+    fit_to_dense_inputs({whole.ffn_norm, middle_.mat(), dense_middle_.mat()}, feed_forward.first(2), dense, pruned);
+    held = part_of(whole, feed_forward.first(2));
+    fit_to_stream(layer, Proj::kDown, dense, pruned, middle_.mat(), dense_out_.mat());
+    held = whole;
   }
-  if (!descent_) return;
-  for (const Proj proj : model::kProjs)
-    block_.layers[static_cast<size_t>(layer)][proj] = looking_at(pruned.weights[static_cast<size_t>(proj)]);
-  descent_->run(layer, pruned, inputs, dense_out_.mat());
+  if (descent_) descent_->run(layer, pruned, inputs, dense_out_.mat());
 }
 
 double Reconstructor::stream_error(ConstMatView x) const {

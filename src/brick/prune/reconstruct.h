@@ -12,6 +12,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "brick/model/transformer.h"
@@ -23,7 +24,7 @@ namespace brick::prune {
 
 struct ReconstructOptions {
   double damping = 0.01;
-  int64_t iterations = 30;  // conjugate gradient steps a matrix
+  int64_t iterations = 0;  // conjugate gradient steps a matrix
   DescentOptions descent;
 };
 
@@ -48,10 +49,10 @@ class Reconstructor {
     const std::vector<float>& norm;
     tensor::ConstMatView pruned, dense;  // [N, D] before the norm
   };
-  // Weights from `proj` on fall away from the layer.
-  void look_at(int64_t layer, PrunedLayer& pruned, model::Proj first_without);
   void fit_to_dense_inputs(const Inputs& inputs, std::span<const model::Proj> projs, const DenseLayer& dense,
                            PrunedLayer& pruned) const;
+  // The layer has the weights of its half (attention or feed-forward) that come before `proj` alone; `inputs` are that
+  // half's, `target` is its dense output.
   void fit_to_stream(int64_t layer, model::Proj proj, const DenseLayer& dense, PrunedLayer& pruned,
                      tensor::ConstMatView inputs, tensor::ConstMatView target);
   void forward(int64_t layer, tensor::ConstMatView inputs, tensor::MatView outputs);
@@ -61,7 +62,6 @@ class Reconstructor {
   const Calibration& calibration_;
   ReconstructOptions options_;
   std::optional<LayerDescent> descent_;
-  std::vector<float> down_bias_;                                 // of the layer at hand
   tensor::Tensor dense_in_, dense_middle_, dense_out_, middle_;  // [N, D]
 };
 
