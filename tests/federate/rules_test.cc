@@ -19,8 +19,8 @@ constexpr double kRounding = 3e-6;
 // Subspace iteration stops at a residual of 1e-3, where the product is this close to the best one's.
 constexpr double kIterated = 2e-3;
 
-const std::vector<std::string> kAllRules{"fedit", "zero-pad", "flexlora", "hete-h0", "hete-h1", "hete-h2", "hete-tau"};
-const std::vector<std::string> kMaskedRules{"hete-h0", "hete-h1", "hete-h2", "hete-tau"};
+const std::vector<std::string> kAllRules{"fedit",        "zero-pad", "flexlora", "hete-h0",
+                                         "hete-h0-axis", "hete-h1",  "hete-h2",  "hete-tau"};
 
 TEST(Rules, RegistryHasEveryNameOnce) {
   ASSERT_EQ(all_rules().size(), kAllRules.size());
@@ -29,6 +29,7 @@ TEST(Rules, RegistryHasEveryNameOnce) {
     ASSERT_NE(rule, nullptr) << name;
     EXPECT_EQ(rule->name, name);
     EXPECT_EQ(rule->needs_equal_ranks, name == "fedit");
+    EXPECT_EQ(rule->takes_structured, name != "fedit" && name != "zero-pad");
   }
   EXPECT_EQ(find_rule("hete"), nullptr);
 }
@@ -133,6 +134,7 @@ TEST(Rules, WithoutMasksTheMaskedRulesAreTheirPlainOnes) {
       }
     EXPECT_LT(difference(f.run("hete-h0"), f.run("fedit")), kRounding);
     EXPECT_LT(difference(f.run("hete-h0", {.coverage = true}), f.run("fedit")), kRounding);
+    EXPECT_LT(difference(f.run("hete-h0-axis"), f.run("fedit")), kRounding);
     EXPECT_TRUE(same_bits(f.run("zero-pad"), f.run("fedit")));
     for (const char* rule : {"hete-h1", "hete-h2", "hete-tau"})
       EXPECT_TRUE(same_bits(f.run(rule), f.run("flexlora"))) << rule;
@@ -173,7 +175,7 @@ TEST(Rules, EntriesThatNobodyKeepsStayAsTheyWere) {
   Federation f = four_clients(0.03, true);
   BlockMasks none = random_masks(1.0, 1);
   for (ClientUpdate& update : f.updates) update.masks = none.views();
-  for (const char* rule : {"hete-h0", "hete-h1", "hete-h2"})
+  for (const char* rule : {"hete-h0", "hete-h0-axis", "hete-h1", "hete-h2"})
     EXPECT_LT(difference(f.run(rule), *f.global), kRounding) << rule;
   EXPECT_LT(difference(f.run("hete-tau", {.tau = 0}), *f.global), kRounding);
   EXPECT_LT(difference(f.run("hete-h0", {.coverage = true}), *f.global), kRounding);

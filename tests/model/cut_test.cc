@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <numeric>
 
@@ -12,6 +13,7 @@
 #include "brick/model/load.h"
 #include "brick/model/loss.h"
 #include "brick/model/merge.h"
+#include "brick/model/restrict_adapter.h"
 #include "brick/model/save.h"
 #include "model/compare.h"
 #include "model/cut_model.h"
@@ -212,6 +214,41 @@ TEST(CutBlock, AdaptersFitTheirOwnBlockOnly) {
   Model other = block;  // of the same shape
   other.block.cut->layers[0].neurons[3] += 1;
   expect_error(ErrorCode::kMismatch, "structured block with cut", [&] { check_fits(back, other); });
+}
+
+// With it the block computes what its parent would with the whole adapter and without the parts that were cut out.
+TEST(CutBlock, TakesItsPartOfTheParentsAdapter) {
+  const Model parent = tiny_model({.layers = 3});
+  const Cut cut = tiny_cut();
+  const Model block = slice(parent, cut, "f32");
+  Adapter whole = make_adapter(parent, {.rank = 2, .targets = {kProjs.begin(), kProjs.end()}}, 0);
+  randomise(whole, 1);
+  const Adapter part = restricted(whole, block);
+  check_fits(part, block);
+  EXPECT_EQ(part.config.cut_hash, cut_hash(block));
+  // What o and down add for inputs that the block lacks is gone with them.
+  Adapter without;
+  without.config = whole.config;
+  for (const LayerCut& kept : cut.layers) {
+    auto& layer = without.layers.emplace_back();
+    for (const Proj proj : kProjs) {
+      const LoraPair& pair = whole.at(kept.layer, proj);
+      LoraPair& to = layer[size_t(proj)] = {pair.a.clone(), pair.b.clone()};
+      const auto cols = kept_cols(kept, proj);
+      for (int32_t c = 0; cols && c < to.a.shape()[1]; ++c)
+        if (std::find(cols->begin(), cols->end(), c) == cols->end())
+          for (int64_t i = 0; i < 2; ++i) to.a.mat()(i, c) = 0;
+    }
+  }
+  expect_near(logits_of(block, {.adapter = &part}), logits_of(zeroed(parent, cut), {.adapter = &without}),
+              10 * kSameLogits);
+  EXPECT_EQ(restricted(part, block).parameters(), part.parameters());
+  EXPECT_EQ(restricted(whole, parent).parameters(), whole.parameters());
+  expect_error(ErrorCode::kMismatch, "structured block", [&] { restricted(part, parent); });
+  const Adapter shallow = make_adapter(tiny_model(), {.targets = {Proj::kQ}}, 0);
+  expect_error(ErrorCode::kMismatch, "2 layers", [&] { restricted(shallow, block); });
+  const Adapter narrow = make_adapter(tiny_model({.layers = 3, .ffn = 32}), {.targets = {Proj::kUp}}, 0);
+  expect_error(ErrorCode::kMismatch, "mlp.up_proj.weight", [&] { restricted(narrow, block); });
 }
 
 TEST(CutBlock, GoesToGgufWithItsBiases) {

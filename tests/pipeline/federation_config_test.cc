@@ -43,6 +43,16 @@ TEST_F(FederationFile, TakesEachPart) {
   EXPECT_EQ(config.clients[0].tune.dropout, 0);  // a lost upload is not LoRA's dropout
 }
 
+TEST_F(FederationFile, AClientsBlockIsAFolderOrCutForIt) {
+  const std::string head = "model = \"m.gguf\"\n[[client]]\nname = \"a\"\ndata = \"a.jsonl\"\n";
+  EXPECT_EQ(load(head + "sparsity = 0.5\nmethod = \"wanda\"\n").clients[0].method, "wanda");
+  EXPECT_EQ(load(head + "block = \"b\"\n").clients[0].block, folder_.path() / "b");
+  EXPECT_NE(error_of(head + "method = \"wanda\"\n").find("without a sparsity"), std::string::npos);
+  EXPECT_NE(error_of(head + "sparsity = 0.5\nmethod = \"nosuch\"\n").find("nosuch"), std::string::npos);
+  for (const char* other : {"sparsity = 0.5\n", "method = \"wanda\"\n"})
+    EXPECT_NE(error_of(head + "block = \"b\"\n" + other).find("not both"), std::string::npos);
+}
+
 TEST_F(FederationFile, NamesWhatIsWrong) {
   const auto with = [&](const std::string& from, const std::string& to) {
     std::string text = kGood;

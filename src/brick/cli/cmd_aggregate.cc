@@ -20,7 +20,9 @@ void add_aggregate(CLI::App& app, Globals& globals) {
       ->required()
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--rule", job.config.rule, "fedit, zero-pad, flexlora, hete-h0, hete-h1, hete-h2 or hete-tau")
+  command
+      ->add_option("--rule", job.config.rule,
+                   "fedit, zero-pad, flexlora, hete-h0, hete-h0-axis, hete-h1, hete-h2 or hete-tau")
       ->required();
   command->add_option("--rank", job.config.rank, "rank of the result (0: the largest client's)")->capture_default_str();
   command->add_option("--tau", job.tau, "hete-tau: 0 to 1, or auto")->capture_default_str();

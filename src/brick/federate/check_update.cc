@@ -8,6 +8,7 @@
 
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
+#include "brick/federate/placement.h"
 #include "brick/kernels/linear.h"
 
 namespace brick::federate {
@@ -64,6 +65,18 @@ Reason check_base(const ClientUpdate& update, const Reference& reference) {
   return std::nullopt;
 }
 
+Reason check_cut(const ClientUpdate& update, const Reference& reference) {
+  const std::string& own = update.config().cut_hash;
+  const std::string& block = update.placement != nullptr ? update.placement->cut_hash() : reference.cut_hash;
+  if (!own.empty() && own != block)
+    return fmt::format("it was made for another structured block (cut {:.12} instead of {:.12})", own,
+                       block.empty() ? "none" : block);
+  if (update.placement != nullptr && update.placement->layers() != static_cast<int64_t>(reference.weights.size()))
+    return fmt::format("its block was cut from {} layers, the model has {}", update.placement->layers(),
+                       reference.weights.size());
+  return std::nullopt;
+}
+
 Reason check_mask(const ClientUpdate& update, const Reference& reference) {
   const model::LoraConfig& config = update.config();
   if (config.masked && (config.mask_hash.empty() || config.mask_hash != update.mask_hash))
@@ -94,21 +107,28 @@ Reason check_shapes(const ClientUpdate& adapter, const Reference& reference, std
   if (rank < 1) return fmt::format("{} rank is {}", whose, rank);
   if (const float scale = config.scale(); !std::isfinite(scale) || scale <= 0)
     return fmt::format("{} scale (alpha {} at rank {}) is no positive number", whose, config.alpha, rank);
-  if (adapter.layers() != static_cast<int64_t>(reference.weights.size()))
-    return fmt::format("{} adapter has {} layers, the model {}", whose, adapter.layers(), reference.weights.size());
+  const Placement* placement = adapter.placement;
+  const int64_t layers =
+      placement != nullptr ? placement->own_layers() : static_cast<int64_t>(reference.weights.size());
+  if (adapter.own_layers() != layers)
+    return fmt::format("{} adapter has {} layers, the {} {}", whose, adapter.own_layers(),
+                       placement != nullptr ? "block" : "model", layers);
   bool any = false;
-  for (size_t l = 0; l < reference.weights.size(); ++l)
+  for (int64_t layer = 0; layer < layers; ++layer)
     for (Proj proj : model::kProjs) {
-      const int64_t layer = static_cast<int64_t>(l);
-      const tensor::TensorView a = adapter.outline(layer, proj, false), b = adapter.outline(layer, proj, true);
+      const int64_t parent = placement != nullptr ? placement->parent_layer(layer) : layer;
+      const auto l = static_cast<size_t>(parent), p = static_cast<size_t>(proj);
+      const tensor::TensorView a = adapter.own_outline(layer, proj, false), b = adapter.own_outline(layer, proj, true);
       const bool present = !a.shape.empty();
-      const bool wanted = reference.targets.empty() ? present : reference.targets[l][static_cast<size_t>(proj)];
+      const bool wanted = reference.targets.empty() ? present : reference.targets[l][p];
       if (present != wanted)
         return fmt::format("{} targets differ from the federation's: {} {}", whose, matrix_path(layer, proj),
                            wanted ? "is missing" : "is not among them");
       if (!wanted) continue;
       any = true;
-      const Reference::Weight& weight = reference.weights[l][static_cast<size_t>(proj)];
+      const MatrixShape weight = placement != nullptr
+                                     ? placement->own_shape(parent, proj)
+                                     : MatrixShape{reference.weights[l][p].rows, reference.weights[l][p].cols};
       if (!is_matrix(a, rank, weight.cols))
         return fmt::format("{} {}.lora_A.weight is {}, expected f32 [{}, {}]", whose, matrix_path(layer, proj),
                            outline_text(a), rank, weight.cols);
@@ -137,9 +157,10 @@ Reason check_size(const SquaredNorms& squared, double norm, const UpdateLimits& 
 }
 
 SquaredNorms squared_norms(const ClientUpdate& update, const LoraPair& pair, int64_t layer, Proj proj) {
-  static const LoraPair none;
-  const LoraPair& from = update.sent != nullptr ? update.sent->at(layer, proj) : none;
-  return squared_norms(pair, update.config().scale(), from, update.sent != nullptr ? update.sent->config.scale() : 0.0);
+  LoraPair part;  // absent where nothing was sent
+  if (update.sent == nullptr) return squared_norms(pair, update.config().scale(), part, 0.0);
+  const LoraPair& from = update.sent_of(update.sent->at(layer, proj), layer, proj, part);
+  return squared_norms(pair, update.config().scale(), from, update.sent->config.scale());
 }
 
 // Reads it once, matrix by matrix.
@@ -164,6 +185,7 @@ Reason check_update(const ClientUpdate& update, const Reference& reference, cons
   if (!update.returned()) return "it returned no adapter";
   if (Reason reason = check_weight(update)) return reason;
   if (Reason reason = check_base(update, reference)) return reason;
+  if (Reason reason = check_cut(update, reference)) return reason;
   if (Reason reason = check_mask(update, reference)) return reason;
   if (Reason reason = check_shapes(update, reference, "its")) return reason;
   if (update.sent != nullptr) {
@@ -228,6 +250,7 @@ std::optional<double> median_norm(const Review& review, const UpdateLimits& limi
 Reference reference_of(const model::Model& parent, const model::Adapter* like) {
   Reference reference;
   reference.fingerprint = model::fingerprint(parent);
+  reference.cut_hash = model::cut_hash(parent);
   reference.weights.resize(parent.layers.size());
   parallel_for(static_cast<int64_t>(parent.layers.size()), [&](int64_t layer) {
     const auto l = static_cast<size_t>(layer);

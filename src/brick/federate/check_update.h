@@ -17,6 +17,7 @@ struct Reference {
     double norm = 0;  // ||W||_F; 0: not known, and no limit then
   };
   std::string fingerprint;  // of the parent model; empty: not checked
+  std::string cut_hash;     // of a parent that is a structured block itself
   std::vector<std::array<Weight, model::kProjCount>> weights;
   // Matrices that an adapter must cover, all and only; empty: any.
   std::vector<std::array<bool, model::kProjCount>> targets;
@@ -36,8 +37,8 @@ struct UpdateLimits {
 };
 
 // Why this update must not be used, by itself; none: it may. In this order: no adapter, weight, base model,
-// mask, shapes and targets; then matrix by matrix, read once: non-finite values (the tensor is named), size.
-// Shapes include those of `sent` and of the masks.
+// cut, mask, shapes and targets; then matrix by matrix, read once: non-finite values (the tensor is named), size.
+// Shapes are those of the client's own block, and include those of `sent` and of the masks.
 std::optional<std::string> reject_reason(const ClientUpdate& update, const Reference& reference,
                                          const UpdateLimits& limits = {});
 

@@ -83,28 +83,35 @@ int64_t MatrixRound::stacked_rank() const {
 }
 
 MatrixRound matrix_round(const model::Adapter* global, std::span<const ClientUpdate> updates,
-                         std::span<const double> weights, int64_t layer, model::Proj proj) {
+                         std::span<const double> weights, int64_t layer, model::Proj proj, MatrixShape shape) {
   MatrixRound round;
   if (global != nullptr && global->at(layer, proj).present())
     round.global = factor_of(global->at(layer, proj), global->config.scale());
   round.layer = layer;
   round.proj = proj;
-  round.rows = updates[0].outline(layer, proj, true).shape[0];
-  round.cols = updates[0].outline(layer, proj, false).shape[1];
-  std::map<const uint64_t*, bool> keeps_all;
+  round.rows = shape.rows;
+  round.cols = shape.cols;
+  std::map<std::pair<const Placement*, const model::Adapter*>, const model::LoraPair*> parts;
+  std::map<std::pair<const uint64_t*, const int32_t*>, bool> keeps_all;
   for (size_t k = 0; k < updates.size(); ++k) {
     const ClientUpdate& update = updates[k];
     Contribution client;
     client.weight = weights[k];
     client.update = &update;
-    if (update.sent != nullptr && update.sent->at(layer, proj).present())
-      client.sent = factor_of(update.sent->at(layer, proj), update.sent->config.scale());
-    else if (update.sent == nullptr)
-      client.sent = round.global;
+    const model::Adapter* sent = update.sent != nullptr ? update.sent : global;
+    if (sent != nullptr && sent->at(layer, proj).present()) {
+      const model::LoraPair*& pair = parts[{update.placement, sent}];
+      if (pair == nullptr) {
+        model::LoraPair part;
+        pair = &update.sent_of(sent->at(layer, proj), layer, proj, part);
+        if (pair == &part) pair = &round.parts.emplace_back(std::move(part));
+      }
+      client.sent = factor_of(*pair, sent->config.scale());
+    }
     if (!update.masks.empty()) {
       client.mask = update.masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
       if (client.mask) {
-        const auto [known, added] = keeps_all.try_emplace(client.mask->words);
+        const auto [known, added] = keeps_all.try_emplace({client.mask->words, client.mask->row_of});
         if (added) known->second = client.mask->count() == client.mask->rows * client.mask->cols;
         if (known->second) client.mask.reset();
       }
@@ -130,6 +137,7 @@ model::LoraConfig result_config(const model::Adapter* global, std::span<const Cl
     like = &largest->config();
   }
   model::LoraConfig config = config_at(*like, rank);
+  if (global == nullptr) config.cut_hash.clear();  // a client's own
   for (const ClientUpdate& update : updates)
     if (config.base_fingerprint.empty()) config.base_fingerprint = update.config().base_fingerprint;
   return config;
@@ -181,9 +189,9 @@ model::Adapter solve_each(const model::Adapter* global, std::span<const ClientUp
   model::Adapter out;
   out.config = result_config(global, updates, rank);
   out.layers.resize(static_cast<size_t>(updates[0].layers()));
-  for_each_matrix(updates[0], [&](int64_t layer, model::Proj proj, int64_t, int64_t) {
+  for_each_matrix(updates[0], [&](int64_t layer, model::Proj proj, int64_t rows, int64_t cols) {
     const Place place{layer, proj, seed};
-    const MatrixRound round = matrix_round(global, updates, weights, layer, proj);
+    const MatrixRound round = matrix_round(global, updates, weights, layer, proj, {rows, cols});
     out.at(layer, proj) = balanced_pair(solve(round, rank, place.seed_of(kSvdUse)), rank, out.config.scale(), place);
   });
   return out;

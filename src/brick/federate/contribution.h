@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <list>
 #include <optional>
 #include <span>
 #include <vector>
@@ -15,8 +16,8 @@ namespace brick::federate {
 struct Contribution {
   double weight = 0;  // w_k
   const ClientUpdate* update = nullptr;
-  std::optional<Factor> sent;            // P_g^(k); none: zero
-  std::optional<tensor::MaskView> mask;  // none: dense, or a mask that keeps everything
+  std::optional<Factor> sent;      // P_g^(k); none: zero
+  std::optional<PlacedMask> mask;  // none: dense, or a mask that keeps everything
 };
 
 struct MatrixRound {
@@ -25,14 +26,15 @@ struct MatrixRound {
   int64_t rows = 0, cols = 0;
   std::optional<Factor> global;  // P_g; none: zero
   std::vector<Contribution> clients;
+  std::list<model::LoraPair> parts;  // of P_g, that structured blocks were sent
 
   bool all_dense() const;
   int64_t stacked_rank() const;  // of P_g and all that the clients were sent and returned
 };
 
-// Looks at the updates; reads no client's factors.
+// Looks at the updates; reads no client's factors. `shape`: of the model's weight.
 MatrixRound matrix_round(const model::Adapter* global, std::span<const ClientUpdate> updates,
-                         std::span<const double> weights, int64_t layer, model::Proj proj);
+                         std::span<const double> weights, int64_t layer, model::Proj proj, MatrixShape shape);
 
 // Equal scale and equal bits of both factors.
 bool same_bits(const Factor& a, const Factor& b);

@@ -4,11 +4,19 @@
 //   A_g <- A_g + sum_k w_k m_k dA_k / Z,   dA_k = A_k - A_g^(k);
 //   B likewise, with dB_k = (c_k B_k - c_g^(k) B_g^(k)) / c;
 //   Z = 1, or with `coverage` sum_k w_k m_k entry-wise, A_g kept where that is zero.
-// With s_k = 0 for all this is fedit.
+// With s_k = 0 for all this is fedit. A structured block's s_k is that of the weights it has, and m_k is zero where it
+// lacks a row of B or a column of A.
+//
+// hete-h0-axis (method 1.4, H0-axis; HeteroFL, arXiv 2010.01264, for factors): m_k instead says how much of a row of W
+// (for B) or a column of W (for A) the block has, and Z is the coverage:
+//   m_k(row r of B) = sum_c M_k(r, c) / (columns that the block has),   m_k(column c of A) likewise by rows:
+// 1 or 0 in a structured block; in a sparse one its row's or column's density (our choice among method 1.4's; Wanda's
+// rows all have one density, which then says nothing).
 #include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "brick/base/error.h"
@@ -16,6 +24,7 @@
 #include "brick/federate/contribution.h"
 #include "brick/federate/factor_average.h"
 #include "brick/federate/factors.h"
+#include "brick/federate/placement.h"
 #include "brick/federate/redistribute.h"
 
 namespace brick::federate {
@@ -27,7 +36,7 @@ using model::Proj;
 
 constexpr double kSame = 1e-5;  // relative; truncations made elsewhere may differ by rounding
 
-const Adapter* sent_of(const ClientUpdate& update, const Adapter* global) {
+const Adapter* start_of(const ClientUpdate& update, const Adapter* global) {
   return update.sent != nullptr ? update.sent : global;
 }
 
@@ -93,7 +102,7 @@ Adapter common_start(const Adapter* global, std::span<const ClientUpdate> update
     if (largest != nullptr) adopt_free_rows(*largest->sent, start);
     std::set<const Adapter*> seen{global};
     const auto found = std::find_if(updates.begin(), updates.end(), [&](const ClientUpdate& update) {
-      return seen.insert(sent_of(update, global)).second && !first_rows(*update.sent, start);
+      return seen.insert(start_of(update, global)).second && !first_rows(*update.sent, start);
     });
     if (found == updates.end()) return start;
     stranger = &*found;
@@ -113,12 +122,53 @@ LoraPair update_of(const ClientUpdate& update, const Adapter* sent, int64_t laye
   float *a = delta.a.f32(), *b = delta.b.f32();
   for (int64_t i = 0; i < size_b; ++i) b[i] *= own;
   if (sent == nullptr) return delta;
-  const LoraPair& from = sent->at(layer, proj);
+  LoraPair part;
+  const LoraPair& from = update.sent_of(sent->at(layer, proj), layer, proj, part);
   const float theirs = sent->config.scale() / scale;
   const float *from_a = from.a.f32(), *from_b = from.b.f32();
   for (int64_t i = 0; i < size_a; ++i) a[i] -= from_a[i];
   for (int64_t i = 0; i < size_b; ++i) b[i] -= theirs * from_b[i];
   return delta;
+}
+
+// What a client counts for in each row of B and each column of A, [0, 1].
+struct AxisWeights {
+  std::vector<double> rows, cols;
+};
+
+// Whether the block has them.
+AxisWeights presence(const ClientUpdate& update, int64_t layer, Proj proj, int64_t rows, int64_t cols) {
+  AxisWeights out{std::vector<double>(static_cast<size_t>(rows), 1.0),
+                  std::vector<double>(static_cast<size_t>(cols), 1.0)};
+  if (const Placement* placement = update.placement; placement != nullptr) {
+    for (int64_t r = 0; r < rows; ++r) out.rows[static_cast<size_t>(r)] = placement->has_row(layer, proj, r) ? 1 : 0;
+    for (int64_t c = 0; c < cols; ++c) out.cols[static_cast<size_t>(c)] = placement->has_col(layer, proj, c) ? 1 : 0;
+  }
+  return out;
+}
+
+std::optional<PlacedMask> mask_of(const ClientUpdate& update, int64_t layer, Proj proj) {
+  return update.masks.empty() ? std::nullopt : update.masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
+}
+
+MatrixShape own_shape(const ClientUpdate& update, int64_t layer, Proj proj, MatrixShape whole) {
+  return update.placement != nullptr ? update.placement->own_shape(layer, proj) : whole;
+}
+
+// How much of each the block has.
+AxisWeights densities(const ClientUpdate& update, int64_t layer, Proj proj, int64_t rows, int64_t cols) {
+  const std::optional<PlacedMask> mask = mask_of(update, layer, proj);
+  if (!mask) return presence(update, layer, proj, rows, cols);
+  AxisWeights out{std::vector<double>(static_cast<size_t>(rows)), std::vector<double>(static_cast<size_t>(cols))};
+  for (int64_t r = 0; r < rows; ++r)
+    tensor::for_each_kept(mask->row(r), cols, [&](int64_t c) {
+      ++out.rows[static_cast<size_t>(r)];
+      ++out.cols[static_cast<size_t>(c)];
+    });
+  const MatrixShape own = own_shape(update, layer, proj, {rows, cols});
+  for (double& row : out.rows) row /= static_cast<double>(std::max<int64_t>(own.cols, 1));
+  for (double& col : out.cols) col /= static_cast<double>(std::max<int64_t>(own.rows, 1));
+  return out;
 }
 
 // The k largest magnitudes of a flattened adapter: all above `least`, and those equal to it before `end`.
@@ -145,16 +195,35 @@ void for_each_delta(const ClientUpdate& update, const Adapter* sent, float scale
   });
 }
 
+// Of the matrices that the adapter targets, in the block's own shapes.
+struct OwnCounts {
+  int64_t weights = 0, kept = 0, factors = 0;
+};
+
+OwnCounts own_counts(const ClientUpdate& update) {
+  OwnCounts out;
+  for_each_target(update, [&](int64_t layer, Proj proj, int64_t rows, int64_t cols) {
+    const MatrixShape own = own_shape(update, layer, proj, {rows, cols});
+    const std::optional<PlacedMask> mask = mask_of(update, layer, proj);
+    out.weights += own.rows * own.cols;
+    out.kept += mask ? mask->count() : own.rows * own.cols;
+    out.factors += update.config().rank * (own.rows + own.cols);
+  });
+  return out;
+}
+
 TopK top_k(const ClientUpdate& update, const Adapter* sent, float scale) {
-  const double kept = 1.0 - sparsity(update);
-  if (kept == 1.0) return {};
+  const OwnCounts own = own_counts(update);
+  if (own.kept == own.weights) return {};
+  const double kept = static_cast<double>(own.kept) / static_cast<double>(own.weights);
   std::vector<float> magnitudes;
   for_each_delta(update, sent, scale, [&](std::span<const float> delta, int64_t) {
     const size_t before = magnitudes.size();
     magnitudes.resize(before + delta.size());
     for (size_t i = 0; i < delta.size(); ++i) magnitudes[before + i] = std::abs(delta[i]);
   });
-  const int64_t k = static_cast<int64_t>(kept * static_cast<double>(magnitudes.size()));
+  // What a structured block lacks did not move, so that it is not among the largest.
+  const int64_t k = static_cast<int64_t>(kept * static_cast<double>(own.factors));
   if (k <= 0) return {std::numeric_limits<float>::infinity(), 0};
   const auto kth = magnitudes.begin() + (k - 1);
   std::nth_element(magnitudes.begin(), kth, magnitudes.end(), std::greater<>());
@@ -175,15 +244,18 @@ struct Sums {
   Sums(int64_t rows, int64_t cols)
       : moved(static_cast<size_t>(rows * cols)), covered(static_cast<size_t>(rows * cols)), stride(cols) {}
 
-  // `at`: where delta begins in the flattened adapter. Without a branch, as it would be a coin's toss.
-  void add(double weight, tensor::ConstMatView delta, const TopK& mask, int64_t at) {
+  // weight * rows[r] * cols[c] where the mask takes delta(r, c). `at`: where delta begins in the flattened adapter.
+  // Without a branch, as it would be a coin's toss.
+  void add(double weight, std::span<const double> rows, std::span<const double> cols, tensor::ConstMatView delta,
+           const TopK& mask, int64_t at) {
     const TopK top = mask;  // which the sums can't alias
     for (int64_t r = 0; r < delta.rows; ++r) {
       const float* values = delta.row(r);
+      const double of_row = weight * rows[static_cast<size_t>(r)];
       double *to = moved.data() + r * stride, *weights = covered.data() + r * stride;
       const int64_t first = at + r * delta.cols;
       for (int64_t c = 0; c < delta.cols; ++c) {
-        const double w = top.take(values[c], first + c) ? weight : 0.0;
+        const double w = top.take(values[c], first + c) ? of_row * cols[static_cast<size_t>(c)] : 0.0;
         to[c] += w * static_cast<double>(values[c]);
         weights[c] += w;
       }
@@ -210,36 +282,54 @@ std::vector<std::array<int64_t, model::kProjCount>> begins(const ClientUpdate& u
   return out;
 }
 
-}  // namespace
+using AxisMask = AxisWeights (*)(const ClientUpdate& update, int64_t layer, Proj proj, int64_t rows, int64_t cols);
 
-Adapter hete_h0(const Adapter* global, std::span<const ClientUpdate> updates, const AggregateConfig& config,
-                uint64_t seed) {
+// Updates added to the common start, each entry masked by its row or column and, if wanted, by its magnitude.
+Adapter add_updates(const Adapter* global, std::span<const ClientUpdate> updates, const AggregateConfig& config,
+                    uint64_t seed, AxisMask axes, bool by_magnitude, bool coverage) {
   Adapter result = common_start(global, updates, seed);
   const int64_t rank = result.config.rank;
   const float scale = result.config.scale();
   const std::vector<double> weights = client_weights(updates);
-  std::vector<TopK> masks(updates.size());
-  parallel_try(static_cast<int64_t>(updates.size()), [&](int64_t i) {
-    const ClientUpdate& update = updates[static_cast<size_t>(i)];
-    masks[static_cast<size_t>(i)] = top_k(update, sent_of(update, global), scale);
-  });
+  std::vector<TopK> tops(updates.size());
+  if (by_magnitude)
+    parallel_try(static_cast<int64_t>(updates.size()), [&](int64_t i) {
+      const ClientUpdate& update = updates[static_cast<size_t>(i)];
+      tops[static_cast<size_t>(i)] = top_k(update, start_of(update, global), scale);
+    });
 
   const auto at = begins(updates[0]);
+  const std::vector<double> ones(static_cast<size_t>(rank), 1.0);
   for_each_matrix(updates[0], [&](int64_t layer, Proj proj, int64_t rows, int64_t cols) {
     LoraPair& pair = result.at(layer, proj);
     Sums a(rank, cols), b(rows, rank);
+    std::map<const LayerMasks*, AxisWeights> of_block;  // clients of one block share them
     for (size_t k = 0; k < updates.size(); ++k) {
-      const LoraPair delta = update_of(updates[k], sent_of(updates[k], global), layer, proj, scale);
+      const LoraPair delta = update_of(updates[k], start_of(updates[k], global), layer, proj, scale);
+      const auto [known, added] = of_block.try_emplace(updates[k].masks.data());
+      if (added) known->second = axes(updates[k], layer, proj, rows, cols);
       const int64_t begin = updates[k].config().rank * at[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
-      a.add(weights[k], delta.a.mat(), masks[k], begin);
-      b.add(weights[k], delta.b.mat(), masks[k], begin + delta.a.size());
+      a.add(weights[k], ones, known->second.cols, delta.a.mat(), tops[k], begin);
+      b.add(weights[k], known->second.rows, ones, delta.b.mat(), tops[k], begin + delta.a.size());
     }
-    a.apply(config.coverage, pair.a);
-    b.apply(config.coverage, pair.b);
+    a.apply(coverage, pair.a);
+    b.apply(coverage, pair.b);
   });
   if (!equal_ranks(global, updates)) result = canonical(result, seed);
   const int64_t wanted = result_rank(global, updates, config);
   return wanted == rank ? std::move(result) : truncate(result, wanted, seed);
+}
+
+}  // namespace
+
+Adapter hete_h0(const Adapter* global, std::span<const ClientUpdate> updates, const AggregateConfig& config,
+                uint64_t seed) {
+  return add_updates(global, updates, config, seed, presence, true, config.coverage);
+}
+
+Adapter hete_h0_axis(const Adapter* global, std::span<const ClientUpdate> updates, const AggregateConfig& config,
+                     uint64_t seed) {
+  return add_updates(global, updates, config, seed, densities, false, true);
 }
 
 }  // namespace brick::federate

@@ -1,6 +1,31 @@
 #include "brick/federate/ledger.h"
 
+#include "brick/federate/placement.h"
+
 namespace brick::federate {
+namespace {
+
+int64_t bytes_returned(const ClientUpdate& update) {
+  int64_t bytes = 0;
+  for (int64_t layer = 0; layer < update.own_layers(); ++layer)
+    for (model::Proj proj : model::kProjs)
+      for (bool is_b : {false, true})
+        if (const tensor::Shape shape = update.own_outline(layer, proj, is_b).shape; !shape.empty())
+          bytes += tensor::byte_count(tensor::DType::kF32, shape);
+  return bytes;
+}
+
+int64_t bytes_sent(const ClientUpdate& update) {
+  if (update.placement == nullptr) return adapter_bytes(*update.sent);
+  int64_t bytes = 0;
+  for_each_target(update, [&](int64_t layer, model::Proj proj, int64_t, int64_t) {
+    const MatrixShape own = update.placement->own_shape(layer, proj);
+    bytes += tensor::byte_count(tensor::DType::kF32, {own.rows + own.cols, update.sent->config.rank});
+  });
+  return bytes;
+}
+
+}  // namespace
 
 void RoundLedger::record(int64_t round, std::span<const ClientUpdate> updates, const Review& review) {
   for (size_t k = 0; k < updates.size(); ++k) {
@@ -14,12 +39,9 @@ void RoundLedger::record(int64_t round, std::span<const ClientUpdate> updates, c
     entry.update_norm = review.norms[k];
     if (update.returned()) {
       entry.rank = update.config().rank;
-      for_each_target(update, [&](int64_t layer, model::Proj proj, int64_t, int64_t) {
-        for (bool is_b : {false, true})
-          entry.bytes_up += tensor::byte_count(tensor::DType::kF32, update.outline(layer, proj, is_b).shape);
-      });
+      entry.bytes_up = bytes_returned(update);
     }
-    if (update.sent != nullptr) entry.bytes_down = adapter_bytes(*update.sent);
+    if (update.sent != nullptr) entry.bytes_down = bytes_sent(update);
     if (entry.accepted) entry.sparsity = sparsity(update);
     entries.push_back(std::move(entry));
   }

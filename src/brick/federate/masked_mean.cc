@@ -14,25 +14,19 @@ using tensor::MatView;
 
 constexpr int64_t kRows = 64;  // the fewest that are worth a thread
 
-bool same_mask(const std::optional<tensor::MaskView>& x, const std::optional<tensor::MaskView>& y) {
-  if (!x || !y) return !x && !y;
-  if (x->words == y->words) return true;
-  return x->rows == y->rows && x->cols == y->cols && std::ranges::equal(x->bytes(), y->bytes());
-}
-
 // The clients by their masks, in the order of each group's first.
 std::vector<std::vector<const Contribution*>> by_mask(const MatrixRound& round) {
   std::vector<std::vector<const Contribution*>> groups;
   for (const Contribution& client : round.clients) {
-    const auto found = std::find_if(groups.begin(), groups.end(),
-                                    [&](const auto& group) { return same_mask(group[0]->mask, client.mask); });
+    const auto found =
+        std::find_if(groups.begin(), groups.end(), [&](const auto& group) { return group[0]->mask == client.mask; });
     (found != groups.end() ? *found : groups.emplace_back()).push_back(&client);
   }
   return groups;
 }
 
 // covered += w M, sum += M~ d; one row. `d` null: zero.
-void add_row(const std::optional<tensor::MaskView>& mask, int64_t row, float w, float tau, const float* d, int64_t cols,
+void add_row(const std::optional<PlacedMask>& mask, int64_t row, float w, float tau, const float* d, int64_t cols,
              float* covered, float* sum) {
   if (!mask) {
     for (int64_t c = 0; c < cols; ++c) covered[c] += w;

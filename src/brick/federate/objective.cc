@@ -33,7 +33,8 @@ double masked_objective(const model::Adapter* global, std::span<const ClientUpda
   const std::vector<double> weights = client_weights(updates);
   double total = 0;
   model::for_each_pair(x, [&](int64_t layer, model::Proj proj, const model::LoraPair& pair) {
-    const MatrixRound round = matrix_round(global, updates, weights, layer, proj);
+    const MatrixRound round =
+        matrix_round(global, updates, weights, layer, proj, {pair.b.shape()[0], pair.a.shape()[1]});
     const Factor factor = factor_of(pair, x.config.scale());
     std::vector<model::LoraPair> trained;
     for (const Contribution& client : round.clients) trained.push_back(client.update->pair(layer, proj));

@@ -10,14 +10,17 @@ namespace brick::federate {
 namespace {
 
 constexpr std::array kRules{
-    Rule{"fedit", "average of A and of B (FedIT)", fedit, true},
-    Rule{"zero-pad", "fedit of factors padded with zeros to the largest rank", zero_pad, false},
-    Rule{"flexlora", "SVD of the average of BA (FlexLoRA)", flexlora, false},
-    Rule{"hete-h0", "HeteAgg in adapter space: updates masked by magnitude to the block's density", hete_h0, false},
+    Rule{"fedit", "average of A and of B (FedIT)", fedit, true, false},
+    Rule{"zero-pad", "fedit of factors padded with zeros to the largest rank", zero_pad, false, false},
+    Rule{"flexlora", "SVD of the average of BA (FlexLoRA)", flexlora, false, true},
+    Rule{"hete-h0", "HeteAgg in adapter space: updates masked by magnitude to the block's density", hete_h0, false,
+         true},
+    Rule{"hete-h0-axis", "HeteAgg in adapter space: rows of B and columns of A averaged over the blocks that have them",
+         hete_h0_axis, false, true},
     Rule{"hete-h1", "HeteAgg in weight space: entry-wise average over the blocks that keep a weight, then SVD", hete_h1,
-         false},
-    Rule{"hete-h2", "HeteAgg as a masked low-rank fit, anchored where blocks lack a weight", hete_h2, false},
-    Rule{"hete-tau", "the masked low-rank fit with trust tau in removed weights", hete_tau, false},
+         false, true},
+    Rule{"hete-h2", "HeteAgg as a masked low-rank fit, anchored where blocks lack a weight", hete_h2, false, true},
+    Rule{"hete-tau", "the masked low-rank fit with trust tau in removed weights", hete_tau, false, true},
 };
 
 void check(const AggregateConfig& config) {
@@ -59,6 +62,12 @@ model::Adapter aggregate(const model::Adapter* global, std::span<const ClientUpd
              "or a hete rule",
              rule->name, update.name, update.config().rank, first.name, first.config().rank);
   }
+  if (!rule->takes_structured)
+    for (const ClientUpdate& update : updates)
+      if (update.placement != nullptr)
+        fail(ErrorCode::kMismatch,
+             "{} averages factors of one shape, but client '{}' has a structured block; use flexlora or a hete rule",
+             rule->name, update.name);
   std::vector<ClientUpdate> ordered(updates.begin(), updates.end());
   std::stable_sort(ordered.begin(), ordered.end(),
                    [](const ClientUpdate& a, const ClientUpdate& b) { return a.name < b.name; });

@@ -4,7 +4,8 @@
 // Notation (method 1.4): P_k = c_k B_k A_k with each client's own c_k; P_g what the global adapter adds,
 // P_g^(k) what client k was sent of it; weights w_k = n_k / sum n; M_k the kept weights of its block, all
 // ones where it is dense. What a client contributes is always the difference to what it was sent: P_k := P_g
-// + (c_k B_k A_k - P_g^(k)).
+// + (c_k B_k A_k - P_g^(k)). Of what a structured block lacks its client says "as it was": its factors and P_g^(k) are
+// zero there (placement.h), and M_k is.
 //
 // Result: rank r, not masked, in the global adapter's convention (without one: the largest client's): c stays
 // as it was, alpha = c r, and B carries the rest. The clients are put into the order of their names first, so
@@ -36,7 +37,7 @@ struct AggregateConfig {
 
   template <class V>
   void fields(V&& visit) {
-    visit("rule", rule, "fedit, zero-pad, flexlora, hete-h0, hete-h1, hete-h2 or hete-tau");
+    visit("rule", rule, "fedit, zero-pad, flexlora, hete-h0, hete-h0-axis, hete-h1, hete-h2 or hete-tau");
     visit("rank", rank, "rank of the result; 0: the largest client's");
     visit("tau", tau, "hete-tau: trust in what a client says of weights its block lacks, 0 to 1");
     visit("em_iterations", em_iterations, "hete-h2 and hete-tau: steps of the low-rank fit");
@@ -54,13 +55,14 @@ struct Rule {
   std::string_view name, description;
   RuleFunction run;
   bool needs_equal_ranks;  // of the clients
+  bool takes_structured;   // clients with structured blocks
 };
 
 std::span<const Rule> all_rules();
 const Rule* find_rule(std::string_view name);
 
 // Finds the rule, checks the configuration and runs it. Error(kInvalidInput) for no updates, an unknown rule,
-// or a configuration out of range; Error(kMismatch), naming the client, for ranks that the rule cannot take.
+// or a configuration out of range; Error(kMismatch), naming the client, for ranks or blocks that the rule cannot take.
 model::Adapter aggregate(const model::Adapter* global, std::span<const ClientUpdate> updates,
                          const AggregateConfig& config, uint64_t seed);
 
@@ -69,6 +71,8 @@ model::Adapter fedit(const model::Adapter*, std::span<const ClientUpdate>, const
 model::Adapter zero_pad(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
 model::Adapter flexlora(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
 model::Adapter hete_h0(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
+model::Adapter hete_h0_axis(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&,
+                            uint64_t seed);
 model::Adapter hete_h1(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
 model::Adapter hete_h2(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);
 model::Adapter hete_tau(const model::Adapter*, std::span<const ClientUpdate>, const AggregateConfig&, uint64_t seed);

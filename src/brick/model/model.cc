@@ -5,6 +5,7 @@
 
 #include "brick/base/error.h"
 #include "brick/base/sha256.h"
+#include "brick/model/weight_shape.h"
 #include "brick/tensor/dtype.h"
 
 namespace brick::model {
@@ -59,11 +60,9 @@ void check_layer(const ModelConfig& config, const Layer& layer, int64_t index) {
   if (s.head_dim != config.head_dim)
     fail(ErrorCode::kCorrupt, "layer {}: head size {}, but the configuration asks for {}", index, s.head_dim,
          config.head_dim);
-  const int64_t d = config.hidden, q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
-  const std::array<std::array<int64_t, 2>, kProjCount> shapes{
-      {{q, d}, {kv, d}, {kv, d}, {d, q}, {s.ffn, d}, {s.ffn, d}, {d, s.ffn}}};
+  const int64_t d = config.hidden;
   for (Proj proj : kProjs) {
-    const auto& [rows, cols] = shapes[static_cast<size_t>(proj)];
+    const auto [rows, cols] = weight_shape(s, d, proj);
     check_matrix(layer[proj], weight_name(index, proj), rows, cols);
   }
   check_vector(layer.attention_norm, fmt::format("model.layers.{}.input_layernorm.weight", index), d);

@@ -10,6 +10,7 @@
 #include "brick/eval/language_loss.h"
 #include "brick/federate/check_update.h"
 #include "brick/federate/choose_tau.h"
+#include "brick/federate/placement.h"
 #include "brick/federate/redistribute.h"
 #include "brick/io/atomic_output.h"
 #include "brick/model/load.h"
@@ -28,13 +29,12 @@ double parse_number(const std::string& text, const std::string& what) {
 // What clients of one block share.
 struct Block {
   model::Model model;
-  std::vector<federate::LayerMasks> masks;
-  std::string mask_hash, fingerprint;
+  federate::Placement placement;
+  std::string fingerprint;
 
-  explicit Block(const std::string& path)
+  Block(const std::string& path, const model::Model& base)
       : model(model::load_model(path, {.tokenizer = false})),
-        masks(federate::masks_of(model)),
-        mask_hash(model::mask_hash(model)),
+        placement(model, base),
         fingerprint(model::fingerprint(model)) {}
 };
 
@@ -45,9 +45,9 @@ struct Clients {
   std::map<int64_t, model::Adapter> sent;  // by rank
 };
 
-// Throws where the client's files are no adapter or no block.
-federate::ClientUpdate open_client(const AggregateJob::Client& client, const model::Adapter* global, uint64_t seed,
-                                   Clients& clients) {
+// Throws where the client's files are no adapter or no block of the base.
+federate::ClientUpdate open_client(const AggregateJob::Client& client, const model::Model& base,
+                                   const model::Adapter* global, uint64_t seed, Clients& clients) {
   model::AdapterFile file(client.adapter);
   federate::ClientUpdate update;
   update.name = client.adapter;
@@ -57,9 +57,8 @@ federate::ClientUpdate open_client(const AggregateJob::Client& client, const mod
     const auto found = clients.blocks.find(client.block);
     const Block& block = found != clients.blocks.end()
                              ? found->second
-                             : clients.blocks.try_emplace(client.block, client.block).first->second;
-    update.masks = block.masks;
-    update.mask_hash = block.mask_hash;
+                             : clients.blocks.try_emplace(client.block, client.block, base).first->second;
+    block.placement.describe(update);
     if (update.base_fingerprint.empty()) update.base_fingerprint = block.fingerprint;
   }
   if (const int64_t rank = file.config().rank; global != nullptr && rank != global->config.rank) {
@@ -115,7 +114,7 @@ nlohmann::json aggregate(const AggregateJob& job, const RunSettings& settings, P
   nlohmann::json rejected = nlohmann::json::array();
   for (const AggregateJob::Client& client : job.clients) {
     try {
-      updates.push_back(open_client(client, global ? &*global : nullptr, settings.seed, clients));
+      updates.push_back(open_client(client, base.model(), global ? &*global : nullptr, settings.seed, clients));
     } catch (const Error& e) {
       rejected.push_back({{"client", client.adapter}, {"reason", e.what()}});
     }

@@ -90,12 +90,15 @@ FederationConfig::Client read_client(Reader reader, const train::TuneConfig& sha
     fail(ErrorCode::kInvalidInput, "client {}: name '{}' cannot name a folder", index + 1, client.name);
   reader.require("data", client.data);
   reader.take("test", client.test);
-  if (reader.take("block", client.block) && reader.has("sparsity"))
-    fail(ErrorCode::kInvalidInput, "client {}: give block or sparsity, not both", client.name);
+  if (reader.take("block", client.block) && (reader.has("sparsity") || reader.has("method")))
+    fail(ErrorCode::kInvalidInput, "client {}: give block, or sparsity and method, not both", client.name);
   reader.take("sparsity", client.sparsity);
   if (!(client.sparsity >= 0 && client.sparsity < 1))
     fail(ErrorCode::kInvalidInput, "client {}: sparsity = {}: expected at least 0 and below 1", client.name,
          client.sparsity);
+  if (reader.take("method", client.method)) prune::parse_recipe(client.method);
+  if (!client.method.empty() && client.sparsity == 0)
+    fail(ErrorCode::kInvalidInput, "client {}: method = \"{}\" without a sparsity", client.name, client.method);
   reader.take("limit", client.limit);
   reader.share("participation", client.participation);
   // Here `dropout` is the share of lost uploads; LoRA's is a matter of [tune].

@@ -23,6 +23,7 @@ struct FederationConfig {
   struct Client {
     std::string name;
     std::filesystem::path data, test, block;  // block empty: cut at `sparsity`
+    std::string method;                       // of that; empty: [blocks]'
     double sparsity = 0;
     int64_t limit = 0;  // first N records; 0: all
     double participation = 1, dropout = 0;

@@ -15,6 +15,7 @@
 #include "brick/io/provenance.h"
 #include "brick/io/text_file.h"
 #include "brick/model/load.h"
+#include "brick/model/restrict_adapter.h"
 #include "brick/model/save.h"
 #include "brick/pipeline/artifact_jobs.h"
 #include "brick/pipeline/prune_job.h"
@@ -52,60 +53,80 @@ Simulation::Simulation(FederationConfig config, const std::string& out, bool res
   text_windows_ = data::consecutive_windows(text_ids_, config_.evaluate.length, config_.evaluate.samples);
 }
 
-std::filesystem::path Simulation::block_folder(double sparsity) const {
-  return folder_.path() / "blocks" / sparsity_name(sparsity);
+const std::string& Simulation::method_of(const FederationConfig::Client& client) const {
+  return client.method.empty() ? config_.blocks.prune.method : client.method;
 }
 
-const model::Model& Simulation::block_of(const FederationConfig::Client& client) const {
-  if (!client.block.empty()) return blocks_.at(client.block.string());
-  return client.sparsity == 0 ? bench_.model() : blocks_.at(block_folder(client.sparsity).string());
+std::filesystem::path Simulation::block_folder(const std::string& method, double sparsity) const {
+  const std::string percent = sparsity_name(sparsity);
+  return folder_.path() / "blocks" / (method == config_.blocks.prune.method ? percent : method + "-" + percent);
+}
+
+std::filesystem::path Simulation::block_folder(const FederationConfig::Client& client) const {
+  if (!client.block.empty() || client.sparsity == 0) return client.block;
+  return block_folder(method_of(client), client.sparsity);
+}
+
+void Simulation::cut_blocks(const std::string& method, const std::vector<double>& sparsities) {
+  folder_.once({{"event", "prune"}, {"round", 0}, {"method", method}}, [&] {
+    const Stopwatch watch;
+    PruneJob job;
+    job.calibration = config_.blocks.calibration.string();
+    job.samples = config_.blocks.samples;
+    job.length = config_.blocks.length;
+    job.calibration_seed = config_.blocks.calibration_seed;
+    job.config = config_.blocks.prune;
+    job.config.method = method;
+    job.config.seed = config_.seed;
+    job.config.tool_version = tool_version();
+    const Calibration calibration = load_calibration(job, bench_);
+    const std::vector<model::Model> blocks =
+        prune::prune_family(bench_.model(), calibration.windows, sparsities, job.config, context_, sink_, nullptr);
+    nlohmann::json made = nlohmann::json::array();
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      const std::filesystem::path folder = block_folder(method, sparsities[i]);
+      io::AtomicFolder output(folder, true);
+      model::save_block(blocks[i], output.path().string());
+      output.commit();
+      made.push_back(describe(blocks[i], folder));
+      sink_.note(fmt::format("block {:>3}     {} of {} weights kept", folder.filename().string(), blocks[i].nonzeros(),
+                             bench_.model().parameters()));
+    }
+    return nlohmann::json{{"blocks", made}, {"seconds", watch.seconds()}};
+  });
+}
+
+nlohmann::json Simulation::describe(const model::Model& block, const std::filesystem::path& folder) const {
+  return {{"name", folder.filename().string()}, {"sparsity", block.block.sparsity},
+          {"method", block.block.method},       {"parameters", bench_.model().parameters()},
+          {"nonzeros", block.nonzeros()},       {"bytes", bytes_on_disk(folder / "model.safetensors")}};
+}
+
+void Simulation::load_blocks() {
+  for (const FederationConfig::Client& client : config_.clients) {
+    const std::filesystem::path folder = block_folder(client);
+    if (folder.empty() || blocks_.contains(folder)) continue;
+    const model::Model& block =
+        blocks_.emplace(folder, model::load_model(folder.string(), {.tokenizer = false})).first->second;
+    if (model::fingerprint(block) != model::fingerprint(bench_.model()))
+      fail(ErrorCode::kMismatch, "client {}: block {} was cut from another model than {}", client.name, folder.string(),
+           config_.model.string());
+    const federate::Placement& placement = placements_.try_emplace(&block, block, bench_.model()).first->second;
+    if (const federate::Rule& rule = *federate::find_rule(config_.aggregate.rule);
+        placement.structured() && !rule.takes_structured)
+      fail(ErrorCode::kInvalidInput,
+           "client {}: block {} is structured, and {} averages factors of one shape; use flexlora or a hete rule",
+           client.name, folder.string(), rule.name);
+  }
+  placements_.try_emplace(&bench_.model(), bench_.model(), bench_.model());
 }
 
 void Simulation::make_blocks() {
-  std::set<double> wanted;
+  std::map<std::string, std::set<double>> wanted;  // by method
   for (const FederationConfig::Client& client : config_.clients)
-    if (client.block.empty() && client.sparsity > 0) wanted.insert(client.sparsity);
-  if (!wanted.empty()) {
-    folder_.once({{"event", "prune"}, {"round", 0}}, [&] {
-      const Stopwatch watch;
-      PruneJob job;
-      job.calibration = config_.blocks.calibration.string();
-      job.samples = config_.blocks.samples;
-      job.length = config_.blocks.length;
-      job.calibration_seed = config_.blocks.calibration_seed;
-      job.config = config_.blocks.prune;
-      job.config.seed = config_.seed;
-      job.config.tool_version = tool_version();
-      const Calibration calibration = load_calibration(job, bench_);
-      const std::vector<double> sparsities(wanted.begin(), wanted.end());
-      const std::vector<model::Model> blocks =
-          prune::prune_family(bench_.model(), calibration.windows, sparsities, job.config, context_, sink_, nullptr);
-      nlohmann::json made = nlohmann::json::array();
-      for (size_t i = 0; i < blocks.size(); ++i) {
-        io::AtomicFolder output(block_folder(sparsities[i]), true);
-        model::save_block(blocks[i], output.path().string());
-        output.commit();
-        made.push_back({{"sparsity", sparsities[i]},
-                        {"method", job.config.method},
-                        {"parameters", blocks[i].parameters()},
-                        {"nonzeros", blocks[i].nonzeros()},
-                        {"bytes", bytes_on_disk(block_folder(sparsities[i]) / "model.safetensors")}});
-        sink_.note(fmt::format("block {:>3} %   {} of {} weights kept", sparsity_name(sparsities[i]),
-                               blocks[i].nonzeros(), blocks[i].parameters()));
-      }
-      return nlohmann::json{{"blocks", made}, {"seconds", watch.seconds()}};
-    });
-  }
-  for (double sparsity : wanted)
-    blocks_.emplace(block_folder(sparsity).string(),
-                    model::load_model(block_folder(sparsity).string(), {.tokenizer = false}));
-  for (const FederationConfig::Client& client : config_.clients)
-    if (!client.block.empty() && !blocks_.contains(client.block.string())) {
-      blocks_.emplace(client.block.string(), model::load_model(client.block.string(), {.tokenizer = false}));
-      if (model::fingerprint(blocks_.at(client.block.string())) != model::fingerprint(bench_.model()))
-        fail(ErrorCode::kMismatch, "client {}: block {} was cut from another model than {}", client.name,
-             client.block.string(), config_.model.string());
-    }
+    if (client.block.empty() && client.sparsity > 0) wanted[method_of(client)].insert(client.sparsity);
+  for (const auto& [method, sparsities] : wanted) cut_blocks(method, {sparsities.begin(), sparsities.end()});
+  load_blocks();
   load_clients();
 
   folder_.once({{"event", "begin"}, {"round", 0}}, [&] {
@@ -127,7 +148,10 @@ void Simulation::load_clients() {
   for (const FederationConfig::Client& client_config : config_.clients) {
     Client client;
     client.config = &client_config;
-    client.block = &block_of(client_config);
+    const std::filesystem::path folder = block_folder(client_config);
+    client.block = folder.empty() ? &bench_.model() : &blocks_.at(folder);
+    client.placement = &placements_.at(client.block);
+    client.block_name = folder.empty() ? "0" : folder.filename().string();
     client.rank = client_config.tune.rank;
     const auto encode = [&](const std::filesystem::path& path, int64_t limit) {
       std::vector<data::Record> records = data::load_records(path);
@@ -158,6 +182,10 @@ std::vector<model::Adapter> Simulation::sent_adapters(int64_t round) const {
     sent[i].config.dropout = clients_[i].config->tune.dropout;
   }
   return sent;
+}
+
+model::Adapter Simulation::on_block(size_t index, const model::Adapter& sent) const {
+  return clients_[index].placement->structured() ? model::restricted(sent, *clients_[index].block) : sent.clone();
 }
 
 const nlohmann::json* Simulation::find_event(const nlohmann::json& key) const {

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "brick/eval/language_loss.h"
+#include "brick/federate/placement.h"
 #include "brick/pipeline/federation_config.h"
 #include "brick/pipeline/run_folder.h"
 #include "brick/pipeline/workbench.h"
@@ -26,18 +27,26 @@ class Simulation {
   struct Client {
     const FederationConfig::Client* config = nullptr;
     const model::Model* block = nullptr;  // of blocks_, or the whole model
+    const federate::Placement* placement = nullptr;
+    std::string block_name;  // "0" for the whole model, else its folder's
     data::EncodedRecords train, test;
     int64_t rank = 0, records = 0;
   };
   using Losses = std::vector<eval::RecordScore>;  // of one client's test records
 
-  // Blocks are keyed by their folder; the whole model has no key.
-  const model::Model& block_of(const FederationConfig::Client& client) const;
+  void cut_blocks(const std::string& method, const std::vector<double>& sparsities);
+  // Empty for the whole model.
+  std::filesystem::path block_folder(const FederationConfig::Client& client) const;
+  std::filesystem::path block_folder(const std::string& method, double sparsity) const;
+  const std::string& method_of(const FederationConfig::Client& client) const;
+  void load_blocks();
+  nlohmann::json describe(const model::Model& block, const std::filesystem::path& folder) const;
   void load_clients();
-  std::filesystem::path block_folder(double sparsity) const;
 
   model::Adapter load_global(int64_t round) const;
-  std::vector<model::Adapter> sent_adapters(int64_t round) const;  // what each client is sent after `round`
+  // What each client is sent after `round`, a structured block's before it is cut to its part (on_block).
+  std::vector<model::Adapter> sent_adapters(int64_t round) const;
+  model::Adapter on_block(size_t index, const model::Adapter& sent) const;
   void tune_client(int64_t round, size_t index, const model::Adapter& sent);
   void upload(int64_t round, size_t index);
   void aggregate_round(int64_t round, const std::vector<model::Adapter>& sent);
@@ -67,7 +76,8 @@ class Simulation {
   Workbench bench_;
   kernels::Context context_;
   RunFolder folder_;
-  std::map<std::string, model::Model> blocks_;
+  std::map<std::filesystem::path, model::Model> blocks_;  // by their folders
+  std::map<const model::Model*, federate::Placement> placements_;
   std::vector<Client> clients_;
   std::vector<int32_t> text_ids_;
   std::vector<std::span<const int32_t>> text_windows_;

@@ -30,10 +30,11 @@ void Simulation::evaluate_round(int64_t round) {
       nlohmann::json& own = records[client.config->name];
       const nlohmann::json llm = score(bench_.model(), &global, client, own["llm"]);
       if (llm.is_null()) continue;
+      const model::Adapter part = on_block(i, sent[i]);
       // The dense client's block is the whole model, but with what it is sent: the same where ranks agree.
       const nlohmann::json block = client.block == &bench_.model() && client.rank == global.config.rank
                                        ? (own["block"] = own["llm"], llm)
-                                       : score(*client.block, &sent[i], client, own["block"]);
+                                       : score(*client.block, &part, client, own["block"]);
       out["clients"][client.config->name] = {{"llm", llm["loss"]}, {"block", block["loss"]}};
       sum += llm["sum"].get<double>();
       tokens += llm["tokens"].get<int64_t>();
@@ -44,7 +45,7 @@ void Simulation::evaluate_round(int64_t round) {
       out["perplexity"] = eval::score_windows(bench_.model(), {&global}, text_windows_, context_, sink_).perplexity();
       if (round == 0)
         for (const auto& [path, block] : blocks_)
-          out["blocks"][std::filesystem::path(path).filename().string()] =
+          out["blocks"][path.filename().string()] =
               eval::score_windows(block, {}, text_windows_, context_, sink_).perplexity();
     }
     io::write_json_file(folder_.round(round) / "evaluation.json", records, true);

@@ -1,9 +1,10 @@
 // What a finished simulation says of itself: the data of its page and table.
+#include <algorithm>
+
 #include "brick/base/cpu.h"
 #include "brick/base/parallel.h"
 #include "brick/io/json_file.h"
 #include "brick/pipeline/artifact_jobs.h"
-#include "brick/pipeline/prune_job.h"
 #include "brick/pipeline/simulation.h"
 #include "brick/report/statistics.h"
 
@@ -134,6 +135,7 @@ json Simulation::summary() {
     run["clients"].push_back(
         {{"name", name},
          {"sparsity", client.block->block.sparsity},
+         {"block", client.block_name},
          {"rank", client.rank},
          {"records", client.records},
          {"test_records", client.test.sequences.size()},
@@ -149,7 +151,7 @@ json Simulation::summary() {
           {{"lego_minus_untuned", interval(after.value("block", json()), before.value("block", json()))},
            {"lego_minus_local", interval(after.value("block", json()), local_records)},
            {"llm_lego_minus_untuned", interval(after.value("llm", json()), before.value("llm", json()))}}}});
-    auto& [tokens, tune_seconds] = speed[sparsity_name(client.config->sparsity)];
+    auto& [tokens, tune_seconds] = speed[client.block_name];
     for (int64_t round = 1; round <= config_.rounds; ++round)
       if (const json* e = find_event({{"event", "tune"}, {"round", round}, {"client", name}})) {
         tokens += field(*e, "tokens");
@@ -158,23 +160,27 @@ json Simulation::summary() {
   }
 
   run["blocks"] = json::array();
-  const auto add_block = [&](json block, const std::string& key) {
-    const auto [tokens, tune_seconds] = speed[key];
+  const auto add_block = [&](json block) {
+    const std::string name = block["name"];
+    const auto [tokens, tune_seconds] = speed[name];
     if (tune_seconds > 0) block["tune_tokens_per_second"] = tokens / tune_seconds;
-    if (!evaluations.empty() && (*evaluations.front())["blocks"].contains(key))
-      block["perplexity"] = (*evaluations.front())["blocks"][key];
+    if (!evaluations.empty() && (*evaluations.front())["blocks"].contains(name))
+      block["perplexity"] = (*evaluations.front())["blocks"][name];
     run["blocks"].push_back(block);
   };
   if (speed.contains("0"))
-    add_block({{"sparsity", 0.0},
+    add_block({{"name", "0"},
+               {"sparsity", 0.0},
                {"method", "none"},
                {"bytes", bytes_on_disk(config_.model)},
                {"parameters", bench_.model().parameters()},
                {"nonzeros", bench_.model().nonzeros()},
-               {"perplexity", perplexities.empty() ? json() : perplexities[0]}},
-              "0");
-  if (const json* prune = find_event({{"event", "prune"}, {"round", 0}}))
-    for (const json& block : (*prune)["blocks"]) add_block(block, sparsity_name(block["sparsity"].get<double>()));
+               {"perplexity", perplexities.empty() ? json() : perplexities[0]}});
+  std::vector<json> blocks;
+  for (const auto& [folder, block] : blocks_) blocks.push_back(describe(block, folder));
+  std::stable_sort(blocks.begin(), blocks.end(),
+                   [](const json& a, const json& b) { return a["sparsity"] < b["sparsity"]; });
+  for (const json& block : blocks) add_block(block);
 
   run["arms"] = json::array();
   const auto lego_loss = llm_losses.empty() ? json() : llm_losses.back();

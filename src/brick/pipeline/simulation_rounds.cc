@@ -1,6 +1,5 @@
 // The rounds of a simulation: tune, upload, aggregate.
 #include <list>
-#include <map>
 
 #include "brick/base/error.h"
 #include "brick/base/process.h"
@@ -8,7 +7,6 @@
 #include "brick/io/atomic_output.h"
 #include "brick/pipeline/aggregate_job.h"
 #include "brick/pipeline/artifact_jobs.h"
-#include "brick/pipeline/prune_job.h"
 #include "brick/pipeline/simulation.h"
 
 namespace brick::pipeline {
@@ -48,7 +46,7 @@ nlohmann::json Simulation::tune_unit(const model::Model& model, std::span<const 
   options.checkpoint = out.string() + ".checkpoint";
   options.save_every = kCheckpointSteps;
   options.resume = true;
-  options.run_identity = model::mask_hash(model);
+  options.run_identity = model::mask_hash(model) + model::cut_hash(model);
   const train::TuneResult result = train::tune(model, sequences, config, options, context_, sink_);
   if (!result.stopped.empty()) sink_.warn(result.stopped);
   io::AtomicFolder output(out, true);
@@ -68,13 +66,14 @@ void Simulation::tune_client(int64_t round, size_t index, const model::Adapter& 
   const Client& client = clients_[index];
   const std::string& name = client.config->name;
   const nlohmann::json& event = folder_.once({{"event", "tune"}, {"round", round}, {"client", name}}, [&] {
-    return tune_unit(*client.block, client.train.sequences, client.config->tune, &sent,
+    const model::Adapter part = on_block(index, sent);
+    return tune_unit(*client.block, client.train.sequences, client.config->tune, &part,
                      stream_id({config_.seed, kTraining, static_cast<uint64_t>(round), index}),
                      folder_.round(round) / "clients" / name);
   });
-  sink_.note(fmt::format("round {}  {:<14} block {:>3} %  {} steps, {} tokens  loss {:.3f} -> {:.3f}  {:.0f} tokens/s",
-                         round, name, sparsity_name(client.config->sparsity), event["step"].get<int64_t>(),
-                         event["tokens"].get<int64_t>(), event["loss_first"].get<double>(), event["loss"].get<double>(),
+  sink_.note(fmt::format("round {}  {:<14} block {:>3}  {} steps, {} tokens  loss {:.3f} -> {:.3f}  {:.0f} tokens/s",
+                         round, name, client.block_name, event["step"].get<int64_t>(), event["tokens"].get<int64_t>(),
+                         event["loss_first"].get<double>(), event["loss"].get<double>(),
                          event["tokens"].get<double>() / event["seconds"].get<double>()));
 }
 
@@ -93,7 +92,6 @@ void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter
     const Stopwatch watch;
     const model::Adapter global = load_global(round - 1);
     std::list<model::AdapterFile> files;
-    std::map<const model::Model*, std::vector<federate::LayerMasks>> masks;
     std::vector<federate::ClientUpdate> updates;
     nlohmann::json rejected = nlohmann::json::array();
     for (size_t i = 0; i < clients_.size(); ++i) {
@@ -107,10 +105,7 @@ void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter
         continue;
       }
       update.sent = &sent[i];
-      const auto [shared, added] = masks.try_emplace(clients_[i].block);
-      if (added) shared->second = federate::masks_of(*shared->first);
-      update.masks = shared->second;
-      update.mask_hash = model::mask_hash(*clients_[i].block);
+      clients_[i].placement->describe(update);
       update.base_fingerprint = update.config().base_fingerprint;
       update.records = static_cast<double>(clients_[i].records);
       updates.push_back(std::move(update));

@@ -4,8 +4,24 @@
 #include "brick/data/records.h"
 #include "brick/io/text_file.h"
 #include "brick/model/load.h"
+#include "brick/model/restrict_adapter.h"
 
 namespace brick::pipeline {
+
+namespace {
+
+// Whether an adapter of a structured block's parent was given for the block.
+bool is_of_parent(const model::Adapter& adapter, const model::Model& model) {
+  if (!model.block.cut || !adapter.config.cut_hash.empty()) return false;
+  try {
+    model::check_fits(adapter, model);
+    return false;
+  } catch (const Error&) {
+    return true;
+  }
+}
+
+}  // namespace
 
 std::string tool_version() { return BRICK_VERSION; }
 
@@ -33,6 +49,10 @@ std::optional<model::Adapter> load_fitting_adapter(const std::string& path, cons
                                                    ProgressSink& sink) {
   if (path.empty()) return std::nullopt;
   model::Adapter adapter = model::load_adapter(path);
+  if (is_of_parent(adapter, model)) {
+    adapter = model::restricted(adapter, model);
+    sink.note(fmt::format("adapter {}: of it the part that this structured block has", path));
+  }
   model::check_fits(adapter, model);
   if (!adapter.config.base_fingerprint.empty() && adapter.config.base_fingerprint != model::fingerprint(model))
     sink.warn(fmt::format("adapter {} was made on another model than {}", path, model.source));

@@ -46,7 +46,7 @@ class Workbench {
   std::optional<text::Tokenizer> tokenizer_;
 };
 
-// None for an empty path. Checked against the model.
+// None for an empty path. Checked against the model; of an adapter of a structured block's parent, the block's part.
 std::optional<model::Adapter> load_fitting_adapter(const std::string& path, const model::Model& model,
                                                    ProgressSink& sink);
 

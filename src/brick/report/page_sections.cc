@@ -348,7 +348,7 @@ Html cost_by_block(const json& run, const json& charts) {
     const auto dense = parameters ? std::optional(*parameters * 2) : std::nullopt;
     std::optional<double> up, down;
     for (const json& client : list(run, "clients"))
-      if (sparsity && number(client, "sparsity") == sparsity) {
+      if (text(client, "block") == text(block, "name") && number(client, "sparsity") == sparsity) {
         if (const auto sent = number(client, "bytes_up")) up = up.value_or(0) + *sent;
         if (const auto sent = number(client, "bytes_down")) down = down.value_or(0) + *sent;
       }
