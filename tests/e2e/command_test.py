@@ -122,7 +122,7 @@ class Basics(Case):
         self.assertEqual(json.loads(lowest.stdout)["isa"], cpu["available"][0])
 
     def test_every_command_has_help_with_an_example(self):
-        verbs = ("info tokenize logits prune blocks tune aggregate merge eval generate chat simulate compare export bench cpu "
+        verbs = ("info tokenize logits prune blocks tune recover aggregate merge eval generate chat simulate compare export bench cpu "
                  "completion").split()
         for verb in verbs:
             self.assertIn(f"brick {verb}", brick(verb, "--help").stdout.split("Example:")[1])
@@ -442,6 +442,100 @@ class Training(Case):
         process.wait()
         brick(*arguments("killed"), "--resume")
         self.assertEqual(tree_bytes(self.path("killed")), want)
+
+
+class Recovery(Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.block = cls.folder / "half"
+        brick("prune", cls.model, "--method", "wanda", "--sparsity", .5, "--calibration", cls.text, "--samples", 4, "--length", 64,
+              "--values", "f32", "--out", cls.block)
+
+    def recover(self, out, *more, block=None, teacher=None, length=64):
+        return ("recover", block or self.block, "--teacher", teacher or self.model, "--text", self.text, "--length", length,
+                "--batch-tokens", 256, "--compute", "f32", "--values", "f32", "--out", self.path(out), *more)
+
+    def masks(self, block):
+        data = (Path(block) / "model.safetensors").read_bytes()
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        return {name: data[start + entry["data_offsets"][0]:start + entry["data_offsets"][1]]
+                for name, entry in header.items() if name.endswith(".mask")}
+
+    def test_lowers_the_loss_and_keeps_the_mask(self):
+        before = brick_json("eval", self.block, "--text", self.text, "--length", 64, "--compute", "f32")
+        done = brick_json(*self.recover("r", "--data", self.data, "--steps", 12, "--lr", 1e-2, length=256))
+        for key in "loss_first loss_last seconds steps tokens nonzeros bytes teacher_tokens teacher_seconds".split():
+            self.assertIn(key, done)
+        self.assertLess(done["loss_last"], done["loss_first"])
+        after = brick_json("eval", self.path("r"), "--text", self.text, "--length", 64, "--compute", "f32")
+        self.assertLess(after["perplexity"], before["perplexity"])
+        self.assertEqual(done["nonzeros"], brick_json("info", self.block, "--scan")["nonzeros"])
+        self.assertEqual(self.masks(self.path("r")), self.masks(self.block))
+        self.assertEqual(len(self.masks(self.block)), 14)
+        self.assertFalse(Path(f"{self.path('r')}.teacher").exists())
+        provenance = json.loads(json.loads((self.path("r") / "config.json").read_text())["brick"]["provenance"])
+        self.assertEqual(provenance["config"]["recover"]["steps"], 12)
+        self.assertIn("calibration", provenance["config"]["block"]["config"])
+
+    def test_a_kept_cache_spares_the_teacher(self):
+        cache = ("--cache", self.path("cache"), "--steps", 3)
+        first = brick_json(*self.recover("first", *cache))
+        self.assertGreater(first["teacher_tokens"], 0)
+        again = brick_json(*self.recover("again", *cache))
+        self.assertEqual(again["teacher_tokens"], 0)
+        self.assertEqual(tree_bytes(self.path("again")), tree_bytes(self.path("first")))
+        brick_json(*self.recover("dense", *cache, block=self.model))  # another student of the same teacher
+        other = write_model(self.path("other"), seed=7)
+        refused = brick(*self.recover("x", *cache, teacher=other), check=False)
+        self.assertEqual((refused.returncode, refused.stderr.strip().count("\n")), (1, 0))
+        self.assertIn("another teacher", refused.stderr)
+        self.assertFalse(self.path("x").exists())
+
+    def test_resumes_after_a_kill_with_the_same_bits(self):
+        steps = ("--steps", 60, "--save-every", 3, "--dropout", 0.1)
+        brick(*self.recover("whole", *steps))
+        arguments = self.recover("killed", *steps)
+        process = subprocess.Popen([BRICK, *map(str, arguments)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not Path(f"{self.path('killed')}.checkpoint").exists():
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        brick(*arguments, "--resume")
+        self.assertEqual(tree_bytes(self.path("killed")), tree_bytes(self.path("whole")))
+        self.assertFalse(Path(f"{self.path('killed')}.teacher").exists())
+
+    def test_a_budget_of_time_ends(self):
+        done = brick_json(*self.recover("timed", "--minutes", 0.02))
+        self.assertGreaterEqual(done["steps"], 1)
+
+    def test_without_a_teacher_there_is_cross_entropy(self):
+        done = brick_json("recover", self.block, "--text", self.text, "--length", 64, "--objective", "cross-entropy", "--steps", 2,
+                          "--out", self.path("r"))
+        self.assertEqual(done["teacher_tokens"], 0)
+
+    def test_one_line_for_each_mistake(self):
+        def refused(mention, *arguments):
+            result = brick("recover", self.block, *arguments, "--out", self.path("x"), check=False)
+            self.assertEqual((result.returncode, result.stderr.strip().count("\n")), (1, 0), result.stderr)
+            self.assertIn(mention, result.stderr)
+            self.assertFalse(self.path("x").exists())
+        teacher = ("--teacher", self.model)
+        refused("--text", *teacher)
+        refused("--teacher", "--text", self.text)
+        refused("absent.gguf", "--text", self.text, "--teacher", self.folder / "absent.gguf")
+        refused("absent.txt", "--text", self.folder / "absent.txt", *teacher)
+        refused("distill = 2", "--text", self.text, *teacher, "--distill", 2)
+        refused("top_tokens = 0", "--text", self.text, *teacher, "--top-tokens", 0)
+        refused("minutes = -1", "--text", self.text, *teacher, "--minutes", -1)
+        refused("objective 'l2'", "--text", self.text, *teacher, "--objective", "l2")
+        other = write_model(self.path("other"))
+        tokenizer = json.loads((other / "tokenizer.json").read_text())
+        vocab = tokenizer["model"]["vocab"]
+        vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+        (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+        refused("another tokenizer", "--text", self.text, "--teacher", other)
 
 
 class Simulation(Case):

@@ -116,5 +116,15 @@ TEST(LearningRate, WarmsUpThenFollowsItsSchedule) {
   EXPECT_NEAR(learning_rate("cosine", kLr, 0.1, 13, 40), kLr * (0.5 + std::sqrt(0.125)), kRate);
 }
 
+TEST(ForeseenSteps, FillTheTime) {
+  EXPECT_EQ(foreseen_steps(30, 1, 8), 225);
+  EXPECT_EQ(foreseen_steps(30, 100, 900), 200);
+  EXPECT_EQ(foreseen_steps(30, 100, 2000), 100);
+  // At an even pace a run stops before the step that would not end in time.
+  int64_t steps = 1;
+  while (steps < foreseen_steps(1, steps, 7.0 * static_cast<double>(steps))) ++steps;
+  EXPECT_EQ(steps, 8);
+}
+
 }  // namespace
 }  // namespace brick::train

@@ -9,15 +9,11 @@ void add_tune(CLI::App& app, Globals& globals) {
                                   "brick tune block-50 --data clinic.jsonl --masked --epochs 2 --out clinic-adapter");
   command->add_option("model", job->model, "GGUF file, Hugging Face folder or block")->required();
   command->add_option("--data", job->data, "records to train on")->required();
-  command->add_option("--out", job->out, "folder of the adapter")->required();
+  command->add_option("--out", job->files.out, "folder of the adapter")->required();
   command->add_option("--validation", job->validation, "records to score at the end");
   command->add_option("--init", job->init, "adapter to continue from");
   add_fields(command, job->config);
-  command->add_option("--save-every", job->save_every, "steps between checkpoints (0: none)")->capture_default_str();
-  command->add_flag("--resume", job->resume, "continue from the checkpoint beside --out");
-  command->add_option("--log", job->log, "JSONL file with a line a step");
-  command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
-  add_force(command, globals);
+  add_training_files(command, globals, job->files);
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
       const auto sink = make_terminal_sink(globals.json);

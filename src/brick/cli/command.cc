@@ -7,6 +7,7 @@
 
 #include "brick/base/process.h"
 #include "brick/io/json_file.h"
+#include "brick/pipeline/training.h"
 
 namespace brick::cli {
 namespace {
@@ -98,6 +99,14 @@ CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, 
 
 void add_force(CLI::App* command, Globals& globals) {
   command->add_flag("--force", globals.settings.force, "replace an existing output");
+}
+
+void add_training_files(CLI::App* command, Globals& globals, pipeline::TrainingFiles& files) {
+  command->add_option("--save-every", files.save_every, "steps between checkpoints (0: none)")->capture_default_str();
+  command->add_flag("--resume", files.resume, "continue from the checkpoint beside --out");
+  command->add_option("--log", files.log, "JSONL file with a line a step");
+  command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
+  add_force(command, globals);
 }
 
 std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet) { return std::make_unique<TerminalSink>(quiet); }

@@ -12,6 +12,10 @@
 #include "brick/base/log.h"
 #include "brick/pipeline/workbench.h"
 
+namespace brick::pipeline {
+struct TrainingFiles;
+}
+
 namespace brick::cli {
 
 struct Globals {
@@ -27,6 +31,9 @@ CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, 
 
 // --force, for commands that write.
 void add_force(CLI::App* command, Globals& globals);
+
+// What commands that train have beside their configuration: checkpoints, log, tokenizer, --force.
+void add_training_files(CLI::App* command, Globals& globals, pipeline::TrainingFiles& files);
 
 // Flags of a configuration from its fields(): names with dashes, "--no-x" for those that are on by default.
 template <class Config>
@@ -65,6 +72,7 @@ void add_logits(CLI::App&, Globals&);
 void add_prune(CLI::App&, Globals&);
 void add_blocks(CLI::App&, Globals&);
 void add_tune(CLI::App&, Globals&);
+void add_recover(CLI::App&, Globals&);
 void add_aggregate(CLI::App&, Globals&);
 void add_merge(CLI::App&, Globals&);
 void add_eval(CLI::App&, Globals&);

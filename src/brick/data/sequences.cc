@@ -44,6 +44,12 @@ std::vector<int64_t> lengths_of(std::span<const TokenSequence> sequences) {
   return lengths;
 }
 
+TokenSequence text_sequence(std::span<const int32_t> window) {
+  TokenSequence sequence{{window.begin(), window.end()}, std::vector<uint8_t>(window.size(), 1)};
+  if (!window.empty()) sequence.supervised[0] = 0;
+  return sequence;
+}
+
 EncodedRecords encode_records(std::span<const Record> records, const text::Tokenizer& tokenizer,
                               const text::ChatTemplate& style, int64_t max_length, LossOn loss_on) {
   if (max_length < 2)

@@ -35,6 +35,9 @@ int64_t count_supervised(std::span<const TokenSequence> sequences);
 // Tokens of each, as plan_epoch() takes them.
 std::vector<int64_t> lengths_of(std::span<const TokenSequence> sequences);
 
+// A window of a text's ids (windows.h): each but the first is a target.
+TokenSequence text_sequence(std::span<const int32_t> window);
+
 // Renders and encodes each record, cut on the right to max_length tokens.
 // Errors: kInvalidInput for max_length below 2 and where no record has a target; as text::render() and
 // text::encode_chat(), naming the record (counted from 1).

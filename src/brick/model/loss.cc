@@ -41,52 +41,65 @@ std::vector<int64_t> first_read_rows(std::span<const ScoredToken> scored, std::s
   return first;
 }
 
-void token_losses(kernels::Context& context, const Model& model, ConstMatView hidden,
-                  std::span<const ScoredToken> scored, std::span<float> losses, float weight, MatView d_hidden) {
-  const int64_t width = model.config.hidden, vocab = model.config.vocab;
-  const int64_t piece =
-      std::clamp<int64_t>(kLogitFloats / vocab, 1, std::max<int64_t>(1, static_cast<int64_t>(scored.size())));
+void for_each_logits(kernels::Context& context, const Model& model, ConstMatView hidden,
+                     std::span<const ScoredToken> scored, const LogitsFunction& piece, MatView d_hidden) {
+  const int64_t width = model.config.hidden, vocab = model.config.vocab, total = static_cast<int64_t>(scored.size());
+  const int64_t most = std::clamp<int64_t>(kLogitFloats / vocab, 1, std::max<int64_t>(1, total));
   const bool backward = d_hidden.data != nullptr;
   if (backward)
     for (int64_t t = 0; t < d_hidden.rows; ++t) std::fill_n(d_hidden.row(t), width, 0.0f);
 
   const int64_t stride = logit_stride(vocab);
-  float* memory = context.scratch(kernels::Context::kHead, piece * (stride + 4 * width + 1));
-  std::vector<int32_t> targets(static_cast<size_t>(piece));
-  const std::vector<float> weights(static_cast<size_t>(piece), weight);
-  for (size_t begin = 0; begin < scored.size(); begin += static_cast<size_t>(piece)) {
-    const int64_t count = std::min(piece, static_cast<int64_t>(scored.size() - begin));
+  float* memory = context.scratch(kernels::Context::kHead, most * (stride + 4 * width + 1));
+  for (int64_t begin = 0; begin < total; begin += most) {
+    const int64_t count = std::min(most, total - begin);
     float* next = memory;
     const auto take = [&](int64_t cols) {
       const MatView view(next, count, cols);
-      next += piece * cols;
+      next += most * cols;
       return view;
     };
     const MatView z(take(stride).data, count, vocab, stride), x = take(width), normed = take(width),
                                                               d_normed = take(width), dx = take(width);
     float* rms = next;
     for (int64_t i = 0; i < count; ++i) {
-      const ScoredToken& token = scored[begin + static_cast<size_t>(i)];
+      const ScoredToken& token = scored[static_cast<size_t>(begin + i)];
       if (token.target < 0 || token.target >= vocab)
         fail(ErrorCode::kInvalidInput, "token id {}: the vocabulary has {}", token.target, vocab);
-      targets[static_cast<size_t>(i)] = token.target;
       std::memcpy(x.row(i), hidden.row(token.row), static_cast<size_t>(width) * sizeof(float));
     }
     kernels::rms_norm(x, model.final_norm.data(), model.config.norm_eps, normed, rms);
     kernels::linear(context, model.head(), normed, 0.0f, z);
-    float* piece_losses = losses.data() + begin;
-    if (!backward) {
-      kernels::cross_entropy(z, targets.data(), piece_losses);
-      continue;
-    }
-    kernels::cross_entropy_backward(z, targets.data(), weights.data(), piece_losses);
+    piece(begin, z);
+    if (!backward) continue;
     kernels::linear_backward(context, model.head(), z, 0.0f, d_normed);
     std::fill_n(dx.data, count * width, 0.0f);
     kernels::rms_norm_backward(x, model.final_norm.data(), rms, d_normed, dx);
     for (int64_t i = 0; i < count; ++i)
-      std::memcpy(d_hidden.row(scored[begin + static_cast<size_t>(i)].row), dx.row(i),
+      std::memcpy(d_hidden.row(scored[static_cast<size_t>(begin + i)].row), dx.row(i),
                   static_cast<size_t>(width) * sizeof(float));
   }
+}
+
+std::vector<int32_t> targets_of(std::span<const ScoredToken> scored) {
+  std::vector<int32_t> targets;
+  for (const ScoredToken& token : scored) targets.push_back(token.target);
+  return targets;
+}
+
+void token_losses(kernels::Context& context, const Model& model, ConstMatView hidden,
+                  std::span<const ScoredToken> scored, std::span<float> losses, float weight, MatView d_hidden) {
+  const std::vector<int32_t> targets = targets_of(scored);
+  const std::vector<float> weights(scored.size(), weight);
+  for_each_logits(
+      context, model, hidden, scored,
+      [&](int64_t begin, MatView z) {
+        if (d_hidden.data == nullptr)
+          kernels::cross_entropy(z, targets.data() + begin, losses.data() + begin);
+        else
+          kernels::cross_entropy_backward(z, targets.data() + begin, weights.data() + begin, losses.data() + begin);
+      },
+      d_hidden);
 }
 
 void logits(kernels::Context& context, const Model& model, ConstMatView hidden, MatView out) {

@@ -2,6 +2,7 @@
 // [T, V] logits never exist as a whole; tokens that are not scored cost nothing.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -20,11 +21,21 @@ struct ScoredToken {
 std::vector<ScoredToken> scored_tokens(std::span<const int32_t> ids, std::span<const uint8_t> supervised,
                                        std::span<const int64_t> offsets);
 
+std::vector<int32_t> targets_of(std::span<const ScoredToken> scored);
+
 // Of each sequence the first row that is scored, its end where none is: TokenBatch::first_read.
 std::vector<int64_t> first_read_rows(std::span<const ScoredToken> scored, std::span<const int64_t> offsets);
 
-// losses[i] = -log p(target of scored[i]); hidden [T, D] is the residual stream after the last layer.
-// With d_hidden ([T, D], overwritten): dL/dhidden of L = weight * sum of the losses.
+// Sees the logits [n, V] of scored[begin], ..., scored[begin + n - 1] and may overwrite them; valid during the call.
+using LogitsFunction = std::function<void(int64_t begin, tensor::MatView logits)>;
+
+// Calls `piece` on all of `scored`, in order; hidden [T, D] is the residual stream after the last layer. With d_hidden
+// ([T, D], overwritten) each piece leaves dL/dlogits in its logits' place, which become dL/dhidden.
+void for_each_logits(kernels::Context& context, const Model& model, tensor::ConstMatView hidden,
+                     std::span<const ScoredToken> scored, const LogitsFunction& piece, tensor::MatView d_hidden = {});
+
+// losses[i] = -log p(target of scored[i]). With d_hidden ([T, D], overwritten): dL/dhidden of L = weight * sum of the
+// losses.
 void token_losses(kernels::Context& context, const Model& model, tensor::ConstMatView hidden,
                   std::span<const ScoredToken> scored, std::span<float> losses, float weight = 0.0f,
                   tensor::MatView d_hidden = {});

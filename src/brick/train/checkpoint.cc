@@ -53,6 +53,7 @@ void save_checkpoint(const std::filesystem::path& folder, const Progress& progre
                                                   {"supervised_tokens", progress.supervised_tokens},
                                                   {"loss_first_bits", std::bit_cast<uint64_t>(progress.loss_first)},
                                                   {"loss_last_bits", std::bit_cast<uint64_t>(progress.loss_last)},
+                                                  {"seconds", progress.seconds},
                                                   {"run_hash", progress.run_hash}});
   output.commit();
 }
@@ -69,6 +70,7 @@ std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, con
     progress.supervised_tokens = json.at("supervised_tokens");
     progress.loss_first = std::bit_cast<double>(json.at("loss_first_bits").get<uint64_t>());
     progress.loss_last = std::bit_cast<double>(json.at("loss_last_bits").get<uint64_t>());
+    progress.seconds = json.at("seconds");
     progress.run_hash = json.at("run_hash");
   } catch (const nlohmann::json::exception& e) {
     fail(ErrorCode::kCorrupt, "checkpoint {}: {}", folder.string(), e.what());

@@ -14,6 +14,7 @@ struct Progress {
   int64_t step = 0;  // optimizer steps done
   int64_t tokens = 0, supervised_tokens = 0;
   double loss_first = 0, loss_last = 0;
+  double seconds = 0;    // of all sessions
   std::string run_hash;  // of model, data, configuration and seed: another run's checkpoint is refused
 };
 

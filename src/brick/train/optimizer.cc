@@ -83,4 +83,8 @@ double learning_rate(const std::string& schedule, double lr, double warmup, int6
   return lr * 0.5 * (1 + std::cos(std::numbers::pi * progress));
 }
 
+int64_t foreseen_steps(double minutes, int64_t steps, double seconds) {
+  return std::max(steps, static_cast<int64_t>(static_cast<double>(steps) * 60 * minutes / seconds));
+}
+
 }  // namespace brick::train

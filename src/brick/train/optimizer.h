@@ -42,4 +42,7 @@ void copy_values(const model::Adapter& from, model::Adapter& to);
 // down to 0.
 double learning_rate(const std::string& schedule, double lr, double warmup, int64_t step, int64_t total);
 
+// How many steps `minutes` hold where the first `steps` (1 or more) took `seconds`: at least those.
+int64_t foreseen_steps(double minutes, int64_t steps, double seconds);
+
 }  // namespace brick::train

@@ -92,12 +92,14 @@ int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64
   return 4 * (tokens * (kept * layers_kept + inputs + work) + 5 * adapter + kScratchFloats);
 }
 
-std::string run_hash(std::span<const data::TokenSequence> sequences, TuneConfig config, const TuneOptions& options) {
+std::string run_hash(std::span<const data::TokenSequence> sequences, TuneConfig config, const TuneOptions& options,
+                     const Objective& objective) {
   Sha256 hash;
   config.fields([&](std::string_view name, const auto& value, std::string_view) {
     hash.update(fmt::format("{}={};", name, value));
   });
-  hash.update(fmt::format("seed={};{};", options.seed, options.run_identity));
+  hash.update(fmt::format("seed={};minutes={};{};", options.seed, options.minutes, options.run_identity));
+  hash.update(objective.identity());
   for (const data::TokenSequence& s : sequences) {
     hash.update(std::as_bytes(std::span(s.ids)));
     hash.update(std::as_bytes(std::span(s.supervised)));
@@ -117,7 +119,7 @@ struct StepResult {
 
 // Loss and accumulated gradients of a step's batches; the mean is over all their supervised tokens. Each part of them
 // has dropout of its own.
-StepResult run_step(model::Transformer& transformer, model::AdapterUse use,
+StepResult run_step(model::Transformer& transformer, Objective& objective, model::AdapterUse use,
                     std::span<const data::TokenSequence> sequences, std::span<const std::vector<int64_t>> batches,
                     int64_t part_tokens, tensor::Tensor& d_hidden, Adapter& gradients) {
   StepResult result;
@@ -138,7 +140,7 @@ StepResult run_step(model::Transformer& transformer, model::AdapterUse use,
     losses.assign(scored.size(), 0.0f);
     const tensor::MatView hidden = transformer.forward(tokens, use);
     const tensor::MatView d(d_hidden.f32(), hidden.rows, hidden.cols);
-    model::token_losses(transformer.context(), transformer.model(), hidden, scored, losses, weight, d);
+    objective.backward(transformer.context(), transformer.model(), {part, scored, hidden}, weight, losses, d);
     transformer.backward(tokens, use, d, gradients);
     for (float loss : losses) sum += loss;
     ++use.part;
@@ -205,15 +207,17 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   Adapter gradients = zeros_like(adapter);
   AdamW optimizer(adapter, {.weight_decay = config.weight_decay});
 
+  const std::unique_ptr<Objective> cross_entropy = make_objective("cross-entropy");
+  Objective& objective = options.objective != nullptr ? *options.objective : *cross_entropy;
   Progress progress;
-  progress.run_hash = run_hash(sequences, config, options);
+  progress.run_hash = run_hash(sequences, config, options, objective);
   if (options.resume && !options.checkpoint.empty())
     if (const auto saved = load_checkpoint(options.checkpoint, progress.run_hash, adapter, optimizer))
       progress = *saved;
   Adapter last_good = adapter.clone();  // its memory serves the whole run
 
   Steps steps(sequences, config, options.seed);
-  const int64_t total = total_steps(steps, config);
+  int64_t total = options.minutes > 0 ? std::numeric_limits<int64_t>::max() : total_steps(steps, config);
   TuneConfig with_rank = config;
   with_rank.rank = adapter.config.rank;
   const MemoryPlan plan = plan_memory(model, with_rank, sequences);
@@ -224,13 +228,14 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   for (int64_t skip = progress.step; skip > 0; --skip)
     if (++index == steps.in_epoch(epoch)) ++epoch, index = 0;
 
+  const double earlier_seconds = progress.seconds;
   int64_t session_tokens = 0;
   while (progress.step < total) {
     const Stopwatch step_watch;
     zero(gradients);
     const model::AdapterUse use{&adapter, true, options.seed, static_cast<uint64_t>(progress.step)};
-    const StepResult step =
-        run_step(transformer, use, sequences, steps.batches(epoch, index), plan.part_tokens, d_hidden, gradients);
+    const StepResult step = run_step(transformer, objective, use, sequences, steps.batches(epoch, index),
+                                     plan.part_tokens, d_hidden, gradients);
     const double norm = gradient_norm(gradients);
     if (!std::isfinite(step.loss) || !std::isfinite(norm)) {
       result.stopped =
@@ -240,6 +245,8 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
       if (progress.step > 0) --progress.step;  // the update that led here is undone
       break;
     }
+    progress.seconds = earlier_seconds + watch.seconds();
+    if (options.minutes > 0) total = foreseen_steps(options.minutes, progress.step + 1, progress.seconds);
     copy_values(adapter, last_good);
     const double lr = learning_rate(config.schedule, config.lr, config.warmup, progress.step, total);
     optimizer.step(adapter, gradients, config.clip > 0 && norm > config.clip ? config.clip / (norm + 1e-6) : 1.0, lr);
@@ -264,7 +271,7 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   result.supervised_tokens = progress.supervised_tokens;
   result.loss_first = progress.loss_first;
   result.loss_last = progress.loss_last;
-  result.seconds = watch.seconds();
+  result.seconds = earlier_seconds + watch.seconds();
   if (!options.checkpoint.empty() && result.stopped.empty()) std::filesystem::remove_all(options.checkpoint);
   return result;
 }

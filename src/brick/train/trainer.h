@@ -11,6 +11,7 @@
 #include "brick/data/sequences.h"
 #include "brick/model/transformer.h"
 #include "brick/train/config.h"
+#include "brick/train/objective.h"
 
 namespace brick::train {
 
@@ -28,12 +29,17 @@ struct TuneOptions {
   bool resume = false;                             // continue from the checkpoint where there is one
   std::function<void(const StepRecord&)> on_step;  // after each step
   std::string run_identity;                        // what a checkpoint must agree on besides configuration and data
+  Objective* objective = nullptr;                  // none: cross-entropy
+  // Above 0: instead of epochs and steps, as many steps as this time holds, over all sessions of a resumed run. Their
+  // number is foreseen anew from the mean step so far, and the schedule with it, so that it ends when the time does.
+  double minutes = 0;
 };
 
 struct TuneResult {
   model::Adapter adapter;
   int64_t steps = 0, tokens = 0, supervised_tokens = 0;
-  double loss_first = 0, loss_last = 0, seconds = 0;
+  double loss_first = 0, loss_last = 0;
+  double seconds = 0;   // of all sessions
   std::string stopped;  // why training ended early (a loss that is no number); the adapter is the last good one
 };
 

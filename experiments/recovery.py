@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Perplexity of pruned blocks after `brick recover`, beside the dense model trained likewise: SparseGPT at 50 and 75 %, calibrated
+on the first 32 windows of 512 of WikiText-2's validation text, trained on that text, merged, the mask kept; perplexity on the first
+32 windows of 512 of the test text, which nothing was trained on. Writes experiments/results/recovery.json.
+
+    experiments/recovery.py model.gguf --brick build/brick --steps 120
+
+--blocks FOLDER takes blocks that are there already (any method), one folder each, and keeps the teacher's logits beside them.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def brick(args: argparse.Namespace, *command: object) -> dict:
+    done = subprocess.run([args.brick, *map(str, command), "--json"], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"failed: {' '.join(map(str, command))}")
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--brick", default="build/brick")
+    parser.add_argument("--data", default=os.environ.get("BRICK_DATA", "../shared/data"))
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--blocks", type=pathlib.Path)
+    parser.add_argument("--compute", default="f32")
+    parser.add_argument("--flags", default="", help="more flags of `brick recover`, in one argument")
+    parser.add_argument("--only", default="50,75,dense", help="which of the blocks' folders, and dense")
+    parser.add_argument("--out", default=HERE / "results" / "recovery.json")
+    args = parser.parse_args()
+    text = pathlib.Path(args.data) / "wikitext2"
+    temporary = tempfile.TemporaryDirectory()
+    work = args.blocks or pathlib.Path(temporary.name) / "blocks"
+
+    def perplexity(model: object) -> float:
+        return brick(args, "eval", model, "--text", text / "wiki.test.tokens.txt", "--length", 512, "--samples", 32,
+                     "--compute", args.compute)["perplexity"]
+
+    if not work.exists():
+        brick(args, "blocks", args.model, "--method", "sparsegpt", "--sparsities", "0.5,0.75", "--calibration",
+              text / "wiki.valid.tokens.txt", "--samples", 32, "--length", 512, "--compute", args.compute, "--out", work)
+    machine = brick(args, "cpu")
+    results = {"cpu": machine["model"], "isa": machine["isa"], "threads": machine.get("threads"), "compute": args.compute,
+               "steps": args.steps, "flags": args.flags, "recovered": []}
+    for name in args.only.split(","):
+        block = args.model if name == "dense" else work / name
+        before = perplexity(block)
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder) / "recovered"
+            done = brick(args, "recover", block, "--teacher", args.model, "--text", text / "wiki.valid.tokens.txt", "--steps",
+                         args.steps, "--cache", pathlib.Path(f"{work}.teacher"), "--compute", args.compute, "--out", out,
+                         *args.flags.split())
+            after = perplexity(out)
+        results["recovered"].append({"block": name, "before": before, "after": after, **done})
+        print(f"{name:6} {before:8.3f} -> {after:7.3f}  {done['tokens']} tokens, {done['seconds']:.0f} s, of them "
+              f"{done['teacher_seconds']:.0f} s the teacher's", flush=True)
+    pathlib.Path(args.out).write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+#include "brick/pipeline/training.h"
+
+#include <fstream>
+
+#include "brick/base/error.h"
+
+namespace brick::pipeline {
+namespace {
+
+nlohmann::json step_json(const train::StepRecord& step) {
+  return {{"step", step.step}, {"loss", step.loss},           {"tokens", step.tokens},
+          {"lr", step.lr},     {"grad_norm", step.grad_norm}, {"seconds", step.seconds}};
+}
+
+void announce(const model::Model& model, const data::EncodedRecords& records, train::TuneConfig config,
+              const model::Adapter* init, ProgressSink& sink) {
+  if (init != nullptr) config.rank = init->config.rank;
+  const train::MemoryPlan plan = train::plan_memory(model, config, records.sequences);
+  sink.note(fmt::format(
+      "{} records, {} tokens, {} of them trained on; about {} MB beside the model: {} tokens at a time, activations {}",
+      records.sequences.size(), data::count_tokens(records.sequences), data::count_supervised(records.sequences),
+      plan.bytes >> 20, plan.part_tokens, plan.activations == model::Activations::kKeep ? "kept" : "recomputed"));
+  if (records.cut > 0) sink.note(fmt::format("{} records longer than {} tokens were cut", records.cut, config.length));
+  if (records.without_target > 0)
+    sink.warn(fmt::format("{} records have no answer within {} tokens and were left out", records.without_target,
+                          config.length));
+  if (config.masked && model::mask_hash(model).empty())
+    sink.note("masked: this model has no mask, so the adapter is a plain one");
+}
+
+}  // namespace
+
+train::TuneResult run_training(const model::Model& model, const data::EncodedRecords& records,
+                               const train::TuneConfig& config, const TrainingFiles& files, train::TuneOptions options,
+                               const RunSettings& settings, kernels::Context& context, ProgressSink& sink) {
+  announce(model, records, config, options.init, sink);
+  options.seed = settings.seed;
+  options.checkpoint = files.out + ".checkpoint";
+  options.save_every = files.save_every;
+  options.resume = files.resume;
+  options.run_identity = model::fingerprint(model) + model::mask_hash(model) + settings.compute;
+  if (!files.resume && std::filesystem::exists(options.checkpoint)) {
+    if (!settings.force)
+      fail(ErrorCode::kExists, "{} is left of an unfinished run: continue it with --resume or discard it with --force",
+           options.checkpoint.string());
+    std::filesystem::remove_all(options.checkpoint);
+  }
+  std::ofstream log;
+  if (!files.log.empty()) {
+    log.open(files.log, files.resume ? std::ios::app : std::ios::trunc);
+    if (!log) fail(ErrorCode::kIo, "{}: cannot be written", files.log);
+    options.on_step = [&](const train::StepRecord& step) { log << step_json(step).dump() << std::endl; };
+  }
+  return train::tune(model, records.sequences, config, options, context, sink);
+}
+
+nlohmann::json training_json(const train::TuneResult& result, const kernels::Context& context) {
+  return {{"loss_first", result.loss_first},
+          {"loss_last", result.loss_last},
+          {"steps", result.steps},
+          {"tokens", result.tokens},
+          {"supervised_tokens", result.supervised_tokens},
+          {"tokens_per_second", static_cast<double>(result.tokens) / result.seconds},
+          {"seconds", result.seconds},
+          {"compute", kernels::name(context.compute())},
+          {"parameters", result.adapter.parameters()},
+          {"masked", result.adapter.config.masked}};
+}
+
+}  // namespace brick::pipeline

@@ -1,0 +1,27 @@
+// What `brick tune` and `brick recover` share: a training run's files, words and figures.
+#pragma once
+
+#include "brick/pipeline/workbench.h"
+#include "brick/train/trainer.h"
+
+namespace brick::pipeline {
+
+struct TrainingFiles {
+  std::string out;  // what the run makes; its checkpoint is <out>.checkpoint
+  std::string log;  // JSONL, a line a step; empty for none
+  int64_t save_every = 0;
+  bool resume = false;
+};
+
+// Trains with checkpoint and log as `files` say; seed, checkpoint, identity and on_step of `options` are set here. Says
+// what is trained on and how much memory it takes. Error(kExists) for a checkpoint that neither resume nor force
+// allows.
+train::TuneResult run_training(const model::Model& model, const data::EncodedRecords& records,
+                               const train::TuneConfig& config, const TrainingFiles& files, train::TuneOptions options,
+                               const RunSettings& settings, kernels::Context& context, ProgressSink& sink);
+
+// {"loss_first", "loss_last", "steps", "tokens", "supervised_tokens", "tokens_per_second", "seconds", "compute",
+// "parameters", "masked"}
+nlohmann::json training_json(const train::TuneResult& result, const kernels::Context& context);
+
+}  // namespace brick::pipeline

@@ -1,0 +1,196 @@
+#include "brick/train/teacher.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "brick/base/error.h"
+#include "brick/base/process.h"
+#include "brick/base/sha256.h"
+#include "brick/io/atomic_output.h"
+#include "brick/io/json_file.h"
+#include "brick/kernels/forward_kl.h"
+#include "brick/tensor/pack.h"
+
+namespace brick::train {
+namespace {
+
+using tensor::DType;
+using tensor::Tensor;
+using tensor::TensorView;
+
+constexpr const char* kProvenance = "teacher.json";
+constexpr const char* kExtension = ".safetensors";
+constexpr const char* kIds = ".ids";
+constexpr const char* kLogProbabilities = ".log_probabilities";
+constexpr int64_t kUnsavedTokens = 8192;  // about a megabyte
+constexpr int64_t kShortIds = int64_t{1} << 16;
+constexpr double kRounding = 0.02;  // float16 logarithms down to -16 are within 2^-7
+
+io::Provenance provenance_of(const model::Model& model, const TeacherOptions& options, kernels::Compute compute) {
+  const nlohmann::json config = {
+      {"top", options.top}, {"vocab", model.config.vocab}, {"compute", kernels::name(compute)}};
+  return {options.tool_version, options.model_hash, io::compact_json(config), 0};
+}
+
+std::string key_of(std::span<const int32_t> ids, std::span<const uint8_t> supervised) {
+  return Sha256().update(std::as_bytes(ids)).update(std::as_bytes(supervised)).hex();
+}
+
+// Two bytes an id where these suffice.
+Tensor encode_ids(std::span<const int32_t> ids, int64_t k, int64_t vocab) {
+  const int64_t tokens = static_cast<int64_t>(ids.size()) / k;
+  if (vocab > kShortIds) {
+    Tensor out(DType::kI32, {tokens, k});
+    std::memcpy(out.bytes().data(), ids.data(), ids.size_bytes());
+    return out;
+  }
+  Tensor out(DType::kU8, {tokens, 2 * k});
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const auto id = static_cast<uint16_t>(ids[i]);
+    std::memcpy(out.bytes().data() + 2 * i, &id, sizeof id);
+  }
+  return out;
+}
+
+int32_t decode_id(const TensorView& ids, int64_t i) {
+  if (ids.dtype == DType::kI32) {
+    int32_t id = 0;
+    std::memcpy(&id, ids.bytes.data() + 4 * i, sizeof id);
+    return id;
+  }
+  uint16_t id = 0;
+  std::memcpy(&id, ids.bytes.data() + 2 * i, sizeof id);
+  return id;
+}
+
+// Sorted; a hidden name is an unfinished write.
+std::vector<std::filesystem::path> visible_entries(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().filename().string().front() != '.') paths.push_back(entry.path());
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+}  // namespace
+
+Teacher::Teacher(const model::Model& model, const TeacherOptions& options, kernels::Context& context)
+    : model_(model),
+      context_(context),
+      options_(options),
+      provenance_(provenance_of(model, options, context.compute())) {
+  const int64_t most = std::min(kernels::kMostTopTokens, model.config.vocab);
+  if (options.top < 1 || options.top > most)
+    fail(ErrorCode::kInvalidInput, "top_tokens = {}: expected 1 to {}", options.top, most);
+  const std::filesystem::path& folder = options.folder;
+  std::filesystem::create_directories(folder);
+  const std::vector<std::filesystem::path> paths = visible_entries(folder);
+  if (paths.empty()) io::write_json_file(folder / kProvenance, provenance_);
+  if (!std::filesystem::exists(folder / kProvenance))
+    fail(ErrorCode::kExists, "{} exists and is no folder of a teacher's logits (it has no {})", folder.string(),
+         kProvenance);
+  const auto stored = io::read_json_file(folder / kProvenance).get<io::Provenance>();
+  if (stored.parent_hash != provenance_.parent_hash)
+    fail(ErrorCode::kMismatch, "{} holds the logits of another teacher; choose another folder or remove it",
+         folder.string());
+  if (stored.config != provenance_.config)
+    fail(ErrorCode::kMismatch, "{} holds logits made with {}, not {}; choose another folder or remove it",
+         folder.string(), stored.config, provenance_.config);
+  for (const std::filesystem::path& path : paths)
+    if (path.extension() == kExtension) add_file(path);
+}
+
+void Teacher::add_file(const std::filesystem::path& path) {
+  files_.push_back(io::SafetensorsFile::open(path));
+  for (const io::SafetensorInfo& info : files_.back().tensors())
+    if (info.name.ends_with(kIds))
+      file_of_.emplace(info.name.substr(0, info.name.size() - std::strlen(kIds)), files_.size() - 1);
+}
+
+std::string Teacher::identity() const { return provenance_.parent_hash + " " + provenance_.config; }
+
+Teacher::Record Teacher::compute(std::span<const int32_t> ids, std::span<const model::ScoredToken> scored,
+                                 std::span<const int64_t> offsets) {
+  const Stopwatch watch;
+  if (!transformer_ || transformer_->max_tokens() < offsets.back())
+    transformer_.emplace(model_, context_, offsets.back());
+  const std::vector<int64_t> first_read = model::first_read_rows(scored, offsets);
+  const auto tokens = static_cast<int64_t>(scored.size());
+  const int64_t k = top();
+  std::vector<int32_t> likeliest(static_cast<size_t>(tokens * k));
+  Tensor log_probabilities = tensor::matrix(tokens, k + 1);
+  model::for_each_logits(context_, model_, transformer_->forward({ids, offsets, first_read}), scored,
+                         [&](int64_t begin, tensor::MatView logits) {
+                           kernels::top_tokens(logits, k, likeliest.data() + begin * k,
+                                               log_probabilities.mat().row(begin));
+                         });
+  computed_tokens_ += offsets.back();
+  seconds_ += watch.seconds();
+  for (int64_t t = 0; t < tokens; ++t)
+    if (!std::isfinite(log_probabilities.mat()(t, 0)))
+      fail(ErrorCode::kNumeric, "the teacher {} gives logits that are no numbers", model_.source);
+  return {encode_ids(likeliest, k, model_.config.vocab), tensor::convert(log_probabilities.view(), DType::kF16)};
+}
+
+void Teacher::append(std::span<const int32_t> ids, std::span<const uint8_t> supervised, TopProbabilities& out) {
+  const std::array<int64_t, 2> offsets{0, static_cast<int64_t>(ids.size())};
+  const std::vector<model::ScoredToken> scored = model::scored_tokens(ids, supervised, offsets);
+  const auto tokens = static_cast<int64_t>(scored.size());
+  const std::string key = key_of(ids, supervised);
+  if (const auto at = file_of_.find(key); at != file_of_.end()) {
+    const io::SafetensorsFile& file = files_[at->second];
+    return decode(tokens, file.tensor(key + kIds), file.tensor(key + kLogProbabilities), out);
+  }
+  auto at = unsaved_.find(key);
+  if (at == unsaved_.end()) {
+    at = unsaved_.emplace(key, compute(ids, scored, offsets)).first;
+    unsaved_tokens_ += tokens;
+  }
+  decode(tokens, at->second.ids.view(), at->second.log_probabilities.view(), out);
+  if (unsaved_tokens_ >= kUnsavedTokens) save();
+}
+
+void Teacher::decode(int64_t tokens, const TensorView& ids, const TensorView& log_probabilities,
+                     TopProbabilities& out) const {
+  const int64_t k = top();
+  const bool is_short = model_.config.vocab <= kShortIds;
+  const auto damaged = [&] {
+    fail(ErrorCode::kCorrupt, "{} is damaged: a sequence's tokens or probabilities make no sense; remove the folder",
+         options_.folder.string());
+  };
+  if (ids.dtype != (is_short ? DType::kU8 : DType::kI32) || ids.shape != tensor::Shape{tokens, is_short ? 2 * k : k} ||
+      log_probabilities.dtype != DType::kF16 || log_probabilities.shape != tensor::Shape{tokens, k + 1})
+    damaged();
+  for (int64_t i = 0; i < tokens * k; ++i) {
+    const int32_t id = decode_id(ids, i);
+    if (id < 0 || id >= model_.config.vocab) damaged();
+    out.ids.push_back(id);
+  }
+  const Tensor logs = tensor::to_f32(log_probabilities);
+  for (int64_t t = 0; t < tokens; ++t) {
+    double sum = 0;
+    for (int64_t i = 0; i <= k; ++i) sum += std::exp(double{logs.mat()(t, i)});
+    if (!(std::abs(sum - 1) < kRounding)) damaged();
+    for (int64_t i = 0; i <= k; ++i)
+      out.probabilities.push_back(static_cast<float>(std::exp(double{logs.mat()(t, i)}) / sum));
+  }
+}
+
+void Teacher::save() {
+  if (unsaved_.empty()) return;
+  const std::filesystem::path path = options_.folder / (unsaved_.begin()->first.substr(0, 16) + kExtension);
+  io::SafetensorsWriter writer;
+  for (const auto& [key, record] : unsaved_) {
+    writer.add_tensor(key + kIds, record.ids.view());
+    writer.add_tensor(key + kLogProbabilities, record.log_probabilities.view());
+  }
+  writer.write(path, true);
+  add_file(path);
+  unsaved_.clear();
+  unsaved_tokens_ = 0;
+}
+
+}  // namespace brick::train

@@ -1,0 +1,240 @@
+// A teacher's logits on disk, and training by them.
+#include "brick/train/teacher.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <stdexcept>
+
+#include "brick/io/provenance.h"
+#include "brick/train/trainer.h"
+#include "model/expect_error.h"
+#include "model/tiny_model.h"
+#include "train/gradients.h"
+
+namespace brick::train {
+namespace {
+
+using model::expect_error;
+
+constexpr double kHalf = 2e-3;  // of probabilities whose logarithms, down to -8, are kept in float16
+
+struct Fixture {
+  model::Model model = model::tiny_model();
+  std::vector<data::TokenSequence> sequences = random_sequences(7, model.config.vocab, 1);
+  model::TempFolder folder;
+  kernels::Context context;
+
+  TeacherOptions options(const std::string& hash = "a", int64_t top = 8) const {
+    return {top, folder.file("cache"), hash, "test"};
+  }
+  Teacher teacher(const std::string& hash = "a", int64_t top = 8) { return {model, options(hash, top), context}; }
+  TopProbabilities of_all(Teacher& teacher) {
+    TopProbabilities out;
+    for (const data::TokenSequence& s : sequences) teacher.append(s.ids, s.supervised, out);
+    return out;
+  }
+};
+
+TEST(Teacher, GivesTheModelsLikeliestTokens) {
+  Fixture f;
+  Teacher teacher = f.teacher();
+  const data::TokenSequence& sequence = f.sequences[2];
+  TopProbabilities got;
+  teacher.append(sequence.ids, sequence.supervised, got);
+  const std::vector<int64_t> offsets{0, static_cast<int64_t>(sequence.ids.size())};
+  const auto scored = model::scored_tokens(sequence.ids, sequence.supervised, offsets);
+  ASSERT_EQ(got.ids.size(), scored.size() * 8);
+  ASSERT_EQ(got.probabilities.size(), scored.size() * 9);
+  model::Transformer transformer(f.model, f.context, offsets[1]);
+  const tensor::MatView hidden = transformer.forward({sequence.ids, offsets});
+  tensor::Tensor logits = tensor::matrix(hidden.rows, f.model.config.vocab);
+  model::logits(f.context, f.model, hidden, logits.mat());
+  for (size_t t = 0; t < scored.size(); ++t) {
+    const float* row = logits.mat().row(scored[t].row);
+    double sum = 0, total = 0;
+    for (int64_t v = 0; v < f.model.config.vocab; ++v) sum += std::exp(double{row[v]});
+    for (size_t i = 0; i < 8; ++i)
+      EXPECT_NEAR(got.probabilities[9 * t + i], std::exp(double{row[got.ids[8 * t + i]]}) / sum, kHalf);
+    for (size_t i = 0; i < 9; ++i) total += got.probabilities[9 * t + i];
+    EXPECT_NEAR(total, 1, 1e-6);
+  }
+}
+
+TEST(Teacher, IsAskedOnce) {
+  Fixture f;
+  TopProbabilities first;
+  {
+    Teacher teacher = f.teacher();
+    first = f.of_all(teacher);
+    EXPECT_EQ(teacher.computed_tokens(), data::count_tokens(f.sequences));
+    f.of_all(teacher);  // not saved yet: from memory
+    EXPECT_EQ(teacher.computed_tokens(), data::count_tokens(f.sequences));
+    teacher.save();
+  }
+  std::reverse(f.sequences.begin(), f.sequences.end());
+  Teacher again = f.teacher();
+  f.of_all(again);
+  std::reverse(f.sequences.begin(), f.sequences.end());
+  const TopProbabilities second = f.of_all(again);
+  EXPECT_EQ(again.computed_tokens(), 0);
+  EXPECT_EQ(first.ids, second.ids);
+  EXPECT_EQ(first.probabilities, second.probabilities);
+  f.sequences[0].ids.back() ^= 1;  // another text
+  f.of_all(again);
+  EXPECT_EQ(again.computed_tokens(), static_cast<int64_t>(f.sequences[0].ids.size()));
+}
+
+TEST(Teacher, NumbersDoNotDependOnWhatElseIsAsked) {
+  Fixture f;
+  Teacher teacher = f.teacher();
+  const TopProbabilities all = f.of_all(teacher);
+  std::filesystem::remove_all(f.folder.file("cache"));
+  Teacher other = f.teacher();
+  f.sequences.erase(f.sequences.begin(), f.sequences.end() - 1);
+  const TopProbabilities last = f.of_all(other);
+  EXPECT_TRUE(std::equal(last.probabilities.rbegin(), last.probabilities.rend(), all.probabilities.rbegin()));
+}
+
+TEST(Teacher, RefusesWhatIsNotItsOwn) {
+  Fixture f;
+  Teacher teacher = f.teacher();
+  f.of_all(teacher);
+  teacher.save();
+  expect_error(ErrorCode::kMismatch, "another teacher", [&] { f.teacher("b"); });
+  expect_error(ErrorCode::kMismatch, "\"top\":8", [&] { f.teacher("a", 9); });
+  kernels::Context bf16(kernels::Compute::kBf16);
+  expect_error(ErrorCode::kMismatch, "bf16", [&] { Teacher(f.model, f.options(), bf16); });
+  expect_error(ErrorCode::kInvalidInput, "top_tokens = 0", [&] { f.teacher("a", 0); });
+  expect_error(ErrorCode::kInvalidInput, "top_tokens = 97", [&] { f.teacher("a", 97); });
+  std::filesystem::remove(f.folder.path() / "cache" / "teacher.json");
+  expect_error(ErrorCode::kExists, "teacher.json", [&] { f.teacher(); });
+}
+
+TEST(Teacher, RefusesDamage) {
+  Fixture f;
+  {
+    Teacher teacher = f.teacher();
+    f.of_all(teacher);
+    teacher.save();
+  }
+  std::filesystem::path file;
+  for (const auto& entry : std::filesystem::directory_iterator(f.folder.file("cache")))
+    if (entry.path().extension() == ".safetensors") file = entry.path();
+  const auto size = std::filesystem::file_size(file);
+  {
+    std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
+    bytes.seekp(static_cast<std::streamoff>(size) - 1);  // the high byte of an id
+    bytes.put('\x7f');
+  }
+  Teacher damaged = f.teacher();
+  expect_error(ErrorCode::kCorrupt, "damaged", [&] { f.of_all(damaged); });
+  std::filesystem::resize_file(file, size - 1);
+  expect_error(ErrorCode::kCorrupt, file.filename().string(), [&] { f.teacher(); });
+}
+
+TEST(Teacher, RefusesLogitsThatAreNoNumbers) {
+  Fixture f;
+  f.model.final_norm[3] = NAN;
+  Teacher teacher = f.teacher();
+  expect_error(ErrorCode::kNumeric, "no numbers", [&] { f.of_all(teacher); });
+}
+
+TEST(Objective, NamesAreKnown) {
+  expect_error(ErrorCode::kInvalidInput, "cross-entropy, forward-kl", [] { make_objective("reverse-kl"); });
+  expect_error(ErrorCode::kInvalidInput, "needs a teacher", [] { make_objective("forward-kl"); });
+  Fixture f;
+  Teacher teacher = f.teacher();
+  expect_error(ErrorCode::kInvalidInput, "distill = 1.5", [&] { make_objective("forward-kl", {&teacher, 1.5}); });
+  EXPECT_NE(make_objective("forward-kl", {&teacher, 0.5})->identity(),
+            make_objective("forward-kl", {&teacher, 0.25})->identity());
+}
+
+// A block learns to agree with the model that it was cut from.
+struct Distillation : Fixture {
+  model::Model block = model::tiny_block(model, 0.5);
+  TuneConfig config;
+  TuneOptions options;
+  std::vector<StepRecord> steps;
+
+  Distillation() {
+    config.rank = 4;
+    config.lr = 2e-2;
+    config.batch_tokens = 48;
+    config.masked = true;
+    config.steps = 40;
+  }
+  TuneResult run(double share, const std::string& memory = "auto") {
+    config.memory = memory;
+    Teacher teacher(model, Fixture::options(), context);
+    const auto objective = make_objective("forward-kl", {&teacher, share});
+    options.objective = objective.get();
+    TuneResult result = tune(block, sequences, config, options, context, silent_sink());
+    teacher.save();
+    return result;
+  }
+};
+
+TEST(Distillation, LowersTheDivergenceFromTheTeacher) {
+  Distillation d;
+  const TuneResult result = d.run(1.0);
+  EXPECT_LT(result.loss_last, 0.5 * result.loss_first);
+  EXPECT_GT(result.loss_last, 0);
+  EXPECT_TRUE(result.adapter.config.masked);
+}
+
+TEST(Distillation, OfTheTeacherItselfHasNothingToLearn) {
+  Distillation d;
+  d.block = d.model;
+  d.config.masked = false;
+  d.config.steps = 1;
+  EXPECT_NEAR(d.run(1.0).loss_first, 0, 1e-5);  // float16 of the teacher's logarithms, squared
+}
+
+TEST(Distillation, SameBitsInEveryMemoryModeThatKeepsTheParts) {
+  Distillation d;
+  d.config.steps = 5;
+  const TuneResult first = d.run(0.5);
+  EXPECT_TRUE(same_bits(first.adapter, d.run(0.5).adapter));  // from the cache
+  EXPECT_TRUE(same_bits(first.adapter, d.run(0.5, "low").adapter));
+  EXPECT_TRUE(same_bits(first.adapter, d.run(0.5, "fast").adapter));
+  EXPECT_FALSE(same_bits(first.adapter, d.run(0.25).adapter));
+}
+
+TEST(Distillation, ResumedIsUnbroken) {
+  Distillation d;
+  d.config.steps = 9;
+  const TuneResult unbroken = d.run(0.5);
+  d.options.checkpoint = d.folder.file("checkpoint");
+  d.options.save_every = 2;
+  d.options.on_step = [](const StepRecord& step) {
+    if (step.step == 5) throw std::runtime_error("interrupted");
+  };
+  std::filesystem::remove_all(d.folder.file("cache"));  // what was computed after the last save is lost too
+  EXPECT_THROW(d.run(0.5), std::runtime_error);
+  d.options.on_step = nullptr;
+  d.options.resume = true;
+  EXPECT_TRUE(same_bits(d.run(0.5).adapter, unbroken.adapter));
+}
+
+TEST(Distillation, RefusesACheckpointOfAnotherObjective) {
+  Distillation d;
+  d.options.checkpoint = d.folder.file("checkpoint");
+  d.options.save_every = 1;
+  d.options.on_step = [](const StepRecord& step) {
+    if (step.step == 2) throw std::runtime_error("interrupted");
+  };
+  EXPECT_THROW(d.run(0.5), std::runtime_error);
+  d.options.resume = true;
+  expect_error(ErrorCode::kMismatch, "belongs to another run", [&] { d.run(0.25); });
+}
+
+TEST(Distillation, ATimeTooShortIsOneStep) {
+  Distillation d;
+  d.options.minutes = 1e-9;
+  EXPECT_EQ(d.run(0.5).steps, 1);
+}
+
+}  // namespace
+}  // namespace brick::train
