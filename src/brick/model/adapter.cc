@@ -150,6 +150,9 @@ Adapter zeros_like(const Adapter& adapter) {
 }
 
 void check_fits(const Adapter& adapter, const Model& model) {
+  if (!adapter.config.cut_hash.empty() && adapter.config.cut_hash != cut_hash(model))
+    fail(ErrorCode::kMismatch, "the adapter belongs to the structured block with cut {}, but this model's is {}",
+         adapter.config.cut_hash.substr(0, 12), model.block.cut ? cut_hash(model).substr(0, 12) : "none");
   if (adapter.layers.size() != model.layers.size())
     fail(ErrorCode::kMismatch, "the adapter has {} layers, but the model has {}", adapter.layers.size(),
          model.layers.size());
@@ -160,9 +163,6 @@ void check_fits(const Adapter& adapter, const Model& model) {
       fail(ErrorCode::kMismatch, "{} is {} x {}, which an adapter of rank {} with A {} and B {} does not fit",
            weight_name(layer, proj), weight.rows(), weight.cols(), rank, shape_text(pair.a), shape_text(pair.b));
   });
-  if (!adapter.config.cut_hash.empty() && adapter.config.cut_hash != cut_hash(model))
-    fail(ErrorCode::kMismatch, "the adapter belongs to the structured block with cut {}, but this model's is {}",
-         adapter.config.cut_hash.substr(0, 12), model.block.cut ? cut_hash(model).substr(0, 12) : "none");
   if (!adapter.config.masked) return;
   const std::string own = mask_hash(model);
   if (own == adapter.config.mask_hash && !own.empty()) return;
