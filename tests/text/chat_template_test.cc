@@ -83,6 +83,13 @@ TEST(ChatTemplate, Llama2NestsTheSystemMessage) {
     expect_error(ErrorCode::kInvalidInput, {"llama2", "system", "user"}, [&] { rendered(style, messages); });
 }
 
+TEST(ChatTemplate, Llamas2And3StripContents) {
+  EXPECT_EQ(rendered(chat_template("llama2"), {{"user", " hi\n"}, {"assistant", "\nhello "}}),
+            "[BOS][INST] hi [/INST] hello [EOS]");
+  EXPECT_EQ(rendered(chat_template("llama3"), {{"user", "\n \n"}}),
+            "[BOS]<|start_header_id|>user<|end_header_id|>\n\n<|eot_id|>");
+}
+
 TEST(ChatTemplate, Mistral) {
   const ChatTemplate& style = chat_template("mistral");
   EXPECT_EQ(rendered(style, {{"user", "hi"}, {"assistant", "hello"}, {"user", "more"}}, true),

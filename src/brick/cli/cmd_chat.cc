@@ -17,7 +17,8 @@ void chat(const GenerationOptions& o, const Globals& globals) {
   model::Decoder decoder(bench.model(), context, {adapter ? &*adapter : nullptr}, o.context);
   sink->note("End with Ctrl-D; /new begins a new conversation.");
   std::vector<text::Message> messages;
-  GenerationOptions turn = o;
+  GenerationOptions turn = for_chat(bench, o);
+  const text::TurnStyle style = bench.style(o.chat_template).assistant;
   fmt::print(stderr, "> ");
   for (std::string line; std::getline(std::cin, line); fmt::print(stderr, "> ")) {
     if (line.empty()) continue;
@@ -38,7 +39,11 @@ void chat(const GenerationOptions& o, const Globals& globals) {
     });
     fmt::print("\n");
     ++turn.sampling.seed;
-    messages.push_back({"assistant", made.text});
+    // The template puts lead and trail around it again.
+    std::string_view reply = made.text;
+    if (reply.starts_with(style.lead)) reply.remove_prefix(style.lead.size());
+    if (reply.ends_with(style.trail)) reply.remove_suffix(style.trail.size());
+    messages.push_back({"assistant", std::string(reply)});
   }
   fmt::print(stderr, "\n");
 }

@@ -15,8 +15,12 @@ std::vector<Verb> verbs_of(CLI::App& app) {
   std::vector<Verb> verbs;
   for (const CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) {
     Verb verb{command->get_name(), command->get_description(), {}};
-    for (const CLI::Option* option : command->get_options())
-      for (const std::string& flag : option->get_lnames()) verb.flags.push_back("--" + flag);
+    std::vector<const CLI::App*> groups =
+        command->get_subcommands([](const CLI::App* a) { return a->get_name().empty(); });
+    groups.insert(groups.begin(), command);
+    for (const CLI::App* group : groups)
+      for (const CLI::Option* option : group->get_options())
+        for (const std::string& flag : option->get_lnames()) verb.flags.push_back("--" + flag);
     verbs.push_back(std::move(verb));
   }
   return verbs;

@@ -47,7 +47,7 @@ Generation continue_text(const pipeline::Workbench& bench, model::Decoder& decod
     printed = std::max(printed, until);
   };
   const auto on_token = [&](int32_t id) {
-    if (eos && id == *eos) return ended = true;
+    if (id == eos || id == options.end_of_turn) return ended = true;
     out.text += stream.push(id);
     for (const std::string& stop : options.stop)
       if (const size_t at = out.text.find(stop); !stop.empty() && at != std::string::npos) {
@@ -62,6 +62,13 @@ Generation continue_text(const pipeline::Workbench& bench, model::Decoder& decod
   if (!ended) out.text += stream.flush();
   show(out.text.size());
   return out;
+}
+
+GenerationOptions for_chat(const pipeline::Workbench& bench, GenerationOptions options) {
+  const std::string marker = bench.style(options.chat_template).assistant.end_marker;
+  if (!marker.empty()) options.end_of_turn = bench.tokenizer().find(marker);
+  if (!marker.empty() && !options.end_of_turn) options.stop.push_back(marker);
+  return options;
 }
 
 std::vector<int32_t> chat_prompt(const pipeline::Workbench& bench, const std::vector<text::Message>& messages,

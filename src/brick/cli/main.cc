@@ -1,4 +1,4 @@
-// brick: one command, a verb for each job (docs/commands.md). Exit status 0 on success, 1 on an error of input or
+// brick: one command, a verb for each job (docs/tour.md). Exit status 0 on success, 1 on an error of input or
 // environment, 2 on wrong usage.
 #include <fmt/format.h>
 #include <unistd.h>

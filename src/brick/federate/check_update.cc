@@ -219,10 +219,10 @@ Targets targets_of(const ClientUpdate& update) {
   return targets;
 }
 
-Targets commonest_targets(std::span<const ClientUpdate> updates) {
+Targets commonest_targets(std::span<const ClientUpdate> updates, size_t layers) {
   std::vector<std::pair<Targets, int>> counts;
   for (const ClientUpdate& update : updates) {
-    if (!update.returned()) continue;
+    if (!update.returned() || update.layers() != static_cast<int64_t>(layers)) continue;
     Targets targets = targets_of(update);
     const auto found = std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return c.first == targets; });
     if (found != counts.end())
@@ -282,7 +282,7 @@ double update_norm(const ClientUpdate& update) {
 
 Review review(std::span<const ClientUpdate> updates, const Reference& reference, const UpdateLimits& limits) {
   Reference common = reference;
-  if (common.targets.empty()) common.targets = commonest_targets(updates);
+  if (common.targets.empty()) common.targets = commonest_targets(updates, common.weights.size());
   if (common.targets.size() != common.weights.size()) common.targets.clear();
   Review result;
   result.reasons.resize(updates.size());

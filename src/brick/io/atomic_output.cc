@@ -178,6 +178,12 @@ void check_output(const fs::path& path, bool force) {
     fail(ErrorCode::kInvalidInput, "{}: holds the working or home folder and will not be replaced", path.string());
 }
 
+fs::path beside(const fs::path& path, std::string_view suffix) {
+  fs::path out = tidy(path);
+  out += suffix;
+  return out;
+}
+
 AtomicFile::AtomicFile(const fs::path& path, bool force) : path_(tidy(path)), force_(force) {
   prepare(path_, force);
   temporary_ = temporary_for(path_);

@@ -14,6 +14,9 @@ namespace brick::io {
 // Error(kInvalidInput) if it is a folder that holds the working or home folder: that is no output of ours.
 void check_output(const std::filesystem::path& path, bool force);
 
+// `path`, without a slash at its end, with `suffix`: where what belongs to an output lies until that is whole.
+std::filesystem::path beside(const std::filesystem::path& path, std::string_view suffix);
+
 // A file. Parent folders are created. Errors of writing are Error(kIo) naming the path (a full disk too).
 class AtomicFile {
  public:

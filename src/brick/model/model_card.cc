@@ -89,8 +89,8 @@ std::string what(const Model& model, const Facts& facts) {
   const BlockSpec& block = model.block;
   std::string out = code(facts.parent);
   if (block.is_block() && block.sparsity > 0)
-    out += fmt::format(" with {} of its layers' linear weights removed by {}", percent(block.sparsity),
-                       code(block.method));
+    out += fmt::format(" with {}{} of its layers' linear weights removed by {}", block.cut ? "about " : "",
+                       percent(block.sparsity), code(block.method));
   if (block.cut) out += fmt::format(", {} of {} layers left", block.cut->layers.size(), block.cut->parent_layers);
   if (facts.merged) out += ", and an adapter merged into it";
   return out + ".";
@@ -127,12 +127,13 @@ bool is_even(const Model& model) {
   });
 }
 
-std::string usage(const Model& model, CardFor use) {
+std::string usage(const Model& model, CardFor use, bool has_zeros) {
   if (use == CardFor::kTransformers)
     return "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
            "model = AutoModelForCausalLM.from_pretrained(\"FOLDER\")\n"
            "tokenizer = AutoTokenizer.from_pretrained(\"FOLDER\")\n```\n\n"
-           "FOLDER is this one. Weights are dense: what was pruned is written out as zeros.\n\n";
+           "FOLDER is this one." +
+           std::string(has_zeros ? " Weights are dense: masked ones are written out as zeros.\n\n" : "\n\n");
   std::string out =
       "## Use\n\n```sh\n"
       "brick generate FOLDER --prompt \"Once upon a time\"\n"
@@ -150,7 +151,7 @@ std::string model_card(const Model& model, CardFor use, int64_t weight_bytes, co
   const Facts facts(model);
   std::string out = head(model, use, facts, license);
   out += fmt::format("# {}\n\n{}\n\n", code(facts.parent), what(model, facts));
-  out += measures(model, facts, weight_bytes) + settings(facts) + usage(model, use);
+  out += measures(model, facts, weight_bytes) + settings(facts) + usage(model, use, facts.zeros > 0);
   if (license.empty()) out += "The files that it was made from name no licence; that of the original holds.\n\n";
   return out +
          "This card is written from what the files record. It has no figures of quality: whoever uses the model should "

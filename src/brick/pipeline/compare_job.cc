@@ -81,7 +81,7 @@ class Measurement {
     if (!block.pattern.empty()) row["pattern"] = block.pattern;
     if (!block.provenance.empty()) row["provenance"] = block.provenance;
     const std::string hash = cache_.is_on() ? io::hash_path(path) : "";
-    if (!job_.text.empty()) row.update(perplexity(path, hash));
+    if (!job_.text.empty()) row.update(perplexity(path, hash, summary.vocab));
     if (job_.speed) row.update(speed(path, hash));
     return row;
   }
@@ -91,7 +91,7 @@ class Measurement {
     return {{"event", what}, {"model", hash}, {"compute", compute_}, {"tool_version", tool_version()}};
   }
 
-  json perplexity(const std::string& path, const std::string& hash) {
+  json perplexity(const std::string& path, const std::string& hash, int64_t vocab) {
     json unit = key("perplexity", hash);
     unit.update(
         {{"text", text_hash_}, {"length", job_.length}, {"samples", job_.samples}, {"tokenizer", tokenizer_hash_}});
@@ -105,8 +105,8 @@ class Measurement {
     });
     return {{"perplexity", found.at("perplexity")},
             {"tokens", found.at("tokens")},
-            {"text", fmt::format("{}, {} tokens in windows of {}", fs::path(job_.text).filename().string(),
-                                 found.at("tokens").get<int64_t>(), job_.length)}};
+            {"text", fmt::format("{}, {} tokens of {} in windows of {}", fs::path(job_.text).filename().string(),
+                                 found.at("tokens").get<int64_t>(), vocab, job_.length)}};
   }
 
   json speed(const std::string& path, const std::string& hash) {

@@ -38,7 +38,8 @@ class Reader {
     } else if constexpr (std::is_same_v<T, std::filesystem::path>) {
       if (!node->is_string() || node->as_string()->get().empty()) complain(key, *node, "a path");
       const std::filesystem::path path = node->as_string()->get();
-      value = path.is_absolute() ? path : folder_ / path;
+      value = (path.is_absolute() ? path : folder_ / path).lexically_normal();
+      if (!value.has_filename()) value = value.parent_path();  // "folder/"
     } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
       if (!node->is_array()) complain(key, *node, "a list of names");
       value.clear();
@@ -149,6 +150,14 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   blocks.take("method", config.blocks.prune.method);
   blocks.take("pattern", config.blocks.prune.pattern);
   blocks.take("values", config.blocks.prune.values);
+  blocks.take("width_multiple", config.blocks.prune.width_multiple);
+  blocks.take("importance", config.blocks.prune.importance);
+  blocks.take("mode", config.blocks.prune.mode);
+  blocks.take("folding", config.blocks.prune.folding);
+  blocks.take("global_ranking", config.blocks.prune.global_ranking);
+  blocks.take("protect_first", config.blocks.prune.protect_first);
+  blocks.take("protect_last", config.blocks.prune.protect_last);
+  blocks.take("iterative_steps", config.blocks.prune.iterative_steps);
   blocks.take("calibration", config.blocks.calibration);
   blocks.take("samples", config.blocks.samples);
   blocks.take("length", config.blocks.length);

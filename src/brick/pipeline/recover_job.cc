@@ -37,7 +37,7 @@ model::Model load_teacher(const RecoverJob& job, const model::Model& block, cons
 }
 
 // What the merged block says about where it comes from: the block's own words are in it.
-std::string provenance(const RecoverJob& job, const model::Model& block, const std::string& teacher_hash,
+std::string provenance(const RecoverJob& job, const nlohmann::json& parent, const std::string& teacher_hash,
                        const train::TuneResult& result, uint64_t seed) {
   nlohmann::json config;
   const auto add = [&](std::string_view name, const auto& value, std::string_view) {
@@ -51,8 +51,7 @@ std::string provenance(const RecoverJob& job, const model::Model& block, const s
   for (const auto& [name, path] : {std::pair("text", job.text), std::pair("data", job.data)})
     if (!path.empty()) config[name] = io::hash_file(path);
   nlohmann::json all = {{"recover", std::move(config)}};
-  if (!block.block.provenance.empty())
-    all["block"] = io::parse_json(block.block.provenance, job.block + ": provenance");
+  if (!parent.is_null()) all["block"] = parent;
   return nlohmann::json(io::Provenance{tool_version(), io::hash_path(job.block), all.dump(), seed}).dump();
 }
 
@@ -80,10 +79,14 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   const std::string& path = job.files.out;
   io::check_output(path, settings.force);
   const Workbench bench(job.block, settings);
+  nlohmann::json parent;  // what the block's provenance says
+  if (const std::string& said = bench.model().block.provenance; !said.empty())
+    parent = io::parse_json(said, job.block + ": provenance");
   const data::EncodedRecords records = training_data(job, bench);
 
   kernels::Context context(kernels::choose_compute(settings.compute));
-  const std::filesystem::path cache = job.cache.empty() ? path + ".teacher" : job.cache;
+  const std::filesystem::path cache =
+      job.cache.empty() ? io::beside(path, ".teacher") : std::filesystem::path(job.cache);
   std::optional<model::Model> teacher_model;
   std::optional<train::Teacher> teacher;
   std::string teacher_hash;
@@ -104,8 +107,7 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   if (!result.stopped.empty()) fail(ErrorCode::kNumeric, "{}: {}", path, result.stopped);
 
   model::Model merged = model::merge(bench.model(), result.adapter, job.values);
-  if (merged.block.is_block())
-    merged.block.provenance = provenance(job, bench.model(), teacher_hash, result, settings.seed);
+  merged.block.provenance = provenance(job, parent, teacher_hash, result, settings.seed);
   io::AtomicFolder output(path, settings.force);
   model::save_block(merged, output.path().string());
   output.commit();

@@ -106,6 +106,11 @@ void Simulation::load_blocks() {
   for (const FederationConfig::Client& client : config_.clients) {
     const std::filesystem::path folder = block_folder(client);
     if (folder.empty() || blocks_.contains(folder)) continue;
+    for (const auto& [other, _] : blocks_)
+      if (other.filename() == folder.filename())
+        fail(ErrorCode::kInvalidInput,
+             "client {}: block {} has the name of {}, and the report tells blocks by it: rename one", client.name,
+             folder.string(), other.string());
     const model::Model& block =
         blocks_.emplace(folder, model::load_model(folder.string(), {.tokenizer = false})).first->second;
     if (model::fingerprint(block) != model::fingerprint(bench_.model()))

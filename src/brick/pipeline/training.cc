@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "brick/base/error.h"
+#include "brick/io/atomic_output.h"
 
 namespace brick::pipeline {
 namespace {
@@ -35,7 +36,7 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
                                const RunSettings& settings, kernels::Context& context, ProgressSink& sink) {
   announce(model, records, config, options.init, sink);
   options.seed = settings.seed;
-  options.checkpoint = files.out + ".checkpoint";
+  options.checkpoint = io::beside(files.out, ".checkpoint");
   options.save_every = files.save_every;
   options.resume = files.resume;
   options.run_identity = model::fingerprint(model) + model::mask_hash(model) + settings.compute;

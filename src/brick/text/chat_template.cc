@@ -30,7 +30,8 @@ ChatTemplate llama3() {
           .user = turn("user"),
           .assistant = turn("assistant"),
           .default_system = "",
-          .begins_with_bos = true};
+          .begins_with_bos = true,
+          .strips_content = true};
 }
 
 ChatTemplate llama2() {
@@ -47,6 +48,7 @@ ChatTemplate llama2() {
           .default_system = "",
           .begins_with_bos = true,
           .users_begin_with_bos = true,
+          .strips_content = true,
           .system_within_user = true};
 }
 
@@ -110,6 +112,16 @@ const ChatTemplate& chat_template(std::string_view name) {
   fail(ErrorCode::kUnsupported, "chat template {} is not supported; supported: {}", printable(name), names);
 }
 
+namespace {
+
+std::string stripped(const std::string& text) {
+  constexpr const char* kSpace = " \t\r\n\f\v";
+  const size_t begin = text.find_first_not_of(kSpace);
+  return begin == std::string::npos ? std::string() : text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
+}
+
+}  // namespace
+
 std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> messages, bool add_generation_prompt) {
   std::vector<Segment> segments;
   const auto add = [&](std::string text, bool special, bool supervised) {
@@ -135,7 +147,7 @@ std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> 
   const auto add_system = [&] {
     if (!system) return;
     open(style.system);
-    close(style.system, *system, false);
+    close(style.system, style.strips_content ? stripped(*system) : *system, false);
     system.reset();
   };
   if (style.begins_with_bos) segments.push_back({"", true, false, Segment::Slot::kBos});
@@ -152,7 +164,8 @@ std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> 
     }
     open(turn);
     add_system();
-    close(turn, messages[i].content, i + 1 == messages.size());
+    const std::string& content = messages[i].content;
+    close(turn, style.strips_content ? stripped(content) : content, i + 1 == messages.size());
   }
   if (system)
     fail(ErrorCode::kInvalidInput,

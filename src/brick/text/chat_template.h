@@ -44,6 +44,7 @@ struct ChatTemplate {
   std::string default_system;         // put first where the conversation has no system message; may be empty
   bool begins_with_bos = false;       // see Segment::Slot::kBos
   bool users_begin_with_bos = false;  // the later ones too
+  bool strips_content = false;        // of white space around it
   bool system_within_user = false;    // its whole turn stands between the first user's header and content
 };
 
