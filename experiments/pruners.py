@@ -11,20 +11,13 @@ import argparse
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
+
+from brick_command import brick
 
 HERE = pathlib.Path(__file__).resolve().parent
 METHODS = ["wanda", "ria", "dsnot", "owl+wanda", "wanda+reconstruct", "sparsegpt", "owl+sparsegpt", "sparsegpt+reconstruct",
            "alps", "alps+reconstruct", "owl+alps+reconstruct"]
-
-
-def brick(args: argparse.Namespace, *command: object) -> dict:
-    done = subprocess.run([args.brick, *map(str, command), "--json"], stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        sys.exit(f"failed: {' '.join(map(str, command))}")
-    return json.loads(done.stdout)
 
 
 def main() -> None:

@@ -1,0 +1,14 @@
+"""The command as the experiments run it."""
+
+import argparse
+import json
+import subprocess
+import sys
+
+
+def brick(args: argparse.Namespace, *command: object) -> dict:
+    """What `args.brick` with the command prints as JSON; ends the experiment where it fails."""
+    done = subprocess.run([args.brick, *map(str, command), "--json"], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"failed: {' '.join(map(str, command))}")
+    return json.loads(done.stdout)
