@@ -4,18 +4,12 @@
 
 #include "brick/base/parallel.h"
 #include "brick/kernels/simd_targets.h"
+#include "brick/kernels/thin_product.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "brick/kernels/masked_lora.cc"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-
-#ifndef BRICK_MASKED_LORA_ONCE
-#define BRICK_MASKED_LORA_ONCE
-namespace brick::kernels {
-inline constexpr int64_t kRankMultiple = 8;  // ranks are padded to it with zeros
-}
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace brick::kernels {
@@ -87,10 +81,10 @@ void MaskedRowBackward(const uint64_t* mask, float scale, const float* b, ConstM
 }
 
 // One list: da += g b, db += g a, for a and da [rank] of its output, b and db [inputs, rank], rank a multiple of
-// kRankMultiple.
+// kThinColumns.
 void ListGradient(const KeptWeight* weights, int64_t count, const float* g, int64_t rank, const float* a,
                   const float* b, float* da, float* db) {
-  const hn::CappedTag<float, kRankMultiple> d;
+  const hn::CappedTag<float, kThinColumns> d;
   for (int64_t r = 0; r < rank; r += static_cast<int64_t>(hn::Lanes(d))) {
     const auto factor = hn::LoadU(d, a + r);
     auto sum = hn::LoadU(d, da + r);
@@ -128,18 +122,16 @@ namespace {
 
 constexpr int64_t kColumnGrain = 16;
 
-int64_t padded_rank(int64_t rank) { return (rank + kRankMultiple - 1) / kRankMultiple * kRankMultiple; }
-
 }  // namespace
 
 // b, and of each thread db and a column of a and da.
 int64_t masked_gradient_floats(int64_t rank, int64_t inputs) {
-  return padded_rank(rank) * (inputs + threads() * (inputs + 2));
+  return thin_width(rank) * (inputs + threads() * (inputs + 2));
 }
 
 void masked_gradient(const KeptLists& lists, const float* g, float scale, tensor::ConstMatView b,
                      tensor::ConstMatView a, tensor::MatView db, tensor::MatView da, float* memory) {
-  const int64_t rank = padded_rank(a.rows), own_floats = rank * (b.rows + 2);
+  const int64_t rank = thin_width(a.rows), own_floats = rank * (b.rows + 2);
   float *wide_b = memory, *own_memory = memory + rank * b.rows;
   std::fill_n(memory, masked_gradient_floats(a.rows, b.rows), 0.0f);
   for (int64_t i = 0; i < b.rows; ++i) std::copy_n(b.row(i), b.cols, wide_b + i * rank);

@@ -84,6 +84,12 @@ ChatTemplate alpaca() {
           .begins_with_bos = true};
 }
 
+std::string stripped(const std::string& text) {
+  constexpr const char* kSpace = " \t\r\n\f\v";
+  const size_t begin = text.find_first_not_of(kSpace);
+  return begin == std::string::npos ? std::string() : text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
+}
+
 const TurnStyle& turn_style(const ChatTemplate& style, const Message& message, size_t index) {
   if (message.role == "user") return style.user;
   if (message.role == "assistant") return style.assistant;
@@ -112,16 +118,6 @@ const ChatTemplate& chat_template(std::string_view name) {
   fail(ErrorCode::kUnsupported, "chat template {} is not supported; supported: {}", printable(name), names);
 }
 
-namespace {
-
-std::string stripped(const std::string& text) {
-  constexpr const char* kSpace = " \t\r\n\f\v";
-  const size_t begin = text.find_first_not_of(kSpace);
-  return begin == std::string::npos ? std::string() : text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
-}
-
-}  // namespace
-
 std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> messages, bool add_generation_prompt) {
   std::vector<Segment> segments;
   const auto add = [&](std::string text, bool special, bool supervised) {
@@ -133,7 +129,7 @@ std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> 
   };
   const auto close = [&](const TurnStyle& turn, const std::string& content, bool is_last) {
     const bool is_assistant = &turn == &style.assistant;
-    add(turn.lead + content + turn.trail, false, is_assistant);
+    add(turn.lead + (style.strips_content ? stripped(content) : content) + turn.trail, false, is_assistant);
     add(turn.end_marker, true, is_assistant);
     if (turn.ends_with_eos) segments.push_back({"", true, is_assistant, Segment::Slot::kEos});
     if (!turn.ends_with_eos || !is_last || add_generation_prompt) add(turn.footer, false, false);
@@ -147,7 +143,7 @@ std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> 
   const auto add_system = [&] {
     if (!system) return;
     open(style.system);
-    close(style.system, style.strips_content ? stripped(*system) : *system, false);
+    close(style.system, *system, false);
     system.reset();
   };
   if (style.begins_with_bos) segments.push_back({"", true, false, Segment::Slot::kBos});
@@ -164,8 +160,7 @@ std::vector<Segment> render(const ChatTemplate& style, std::span<const Message> 
     }
     open(turn);
     add_system();
-    const std::string& content = messages[i].content;
-    close(turn, style.strips_content ? stripped(content) : content, i + 1 == messages.size());
+    close(turn, messages[i].content, i + 1 == messages.size());
   }
   if (system)
     fail(ErrorCode::kInvalidInput,
