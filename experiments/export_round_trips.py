@@ -7,9 +7,10 @@ experiments/results/export_round_trips.json.
 This Python needs numpy; --llama bench/peers/requirements-llama.txt, --peers bench/peers/requirements.txt. Of each model:
 
 - gguf: F16 in llama.cpp: 64 tokens after a prompt, chosen greedily, and the largest difference of the logits over prompt and
-  continuation;
+  continuation. llama.cpp rounds activations to F16, too, which moves its logits by more than the bar; so the same is done in
+  F32, and how far llama.cpp's logits in F16 are from its own in F32 stands beside it;
 - hf: a float32 folder in transformers, without remote code: the same difference, the texts of --cases whose ids its
-  tokenizer gets wrong, the chat as its template renders it;
+  tokenizer gets wrong, the chat as its template renders it. What brick refuses to export so, with its reason;
 - lora: --adapter as a GGUF of its own beside the model's, in F32, against brick with the adapter (the first model alone).
 
 Ends with status 1 where a bar is missed.
@@ -29,11 +30,15 @@ PROMPT = "The old mill by the river had been silent for years. One morning in sp
 MESSAGES = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4."},
             {"role": "user", "content": "And 3 + 3?"}]
 TOKENS = 64
-BARS = {"gguf": 2e-2, "hf": 1e-4, "lora": 2e-2}  # largest difference of a logit
+BARS = {"gguf f16": 2e-2, "gguf f32": 2e-2, "hf": 1e-4, "lora": 2e-2}  # largest difference of a logit
+
+
+def start(*command: object) -> subprocess.CompletedProcess:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
 
 
 def run(*command: object) -> dict:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    done = start(*command)
     if done.returncode != 0:
         sys.exit(f"failed: {' '.join(map(str, command))}\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -45,6 +50,10 @@ class Brick:
 
     def __call__(self, verb: str, *arguments: object) -> dict:
         return run(self.command, verb, self.model, *arguments, "--json")
+
+    def export_or_reason(self, *arguments: object) -> dict:
+        done = start(self.command, "export", self.model, *arguments, "--json")
+        return json.loads(done.stdout) if done.returncode == 0 else {"refused": done.stderr.strip().splitlines()[-1]}
 
     def logits(self, ids: list[int], *arguments: object) -> np.ndarray:
         self("logits", "--ids", ",".join(map(str, ids)), "--compute", "f32", "--out", self.folder / "own.npy", "--force",
@@ -68,26 +77,36 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def check_gguf(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> dict:
-    file = folder / "f16.gguf"
-    exported = brick("export", "--format", "gguf", "--dtype", "f16", "--out", file)
+    """By dtype, F16 and F32."""
     ids = brick.ids(PROMPT)
     own = brick("generate", "--prompt", PROMPT, "--max-tokens", TOKENS, "--temperature", 0, "--compute", "f32")
-    peer, _ = peer_logits(args, folder, ids, "llama", "--model", file, "--generate", TOKENS)
-    whole = ids + peer["ids"]
-    _, logits = peer_logits(args, folder, whole, "llama", "--model", file)
-    return {"bytes": exported["bytes"], "tokens": len(peer["ids"]), "text_equal": own["text"] == peer["text"],
-            "text": own["text"], "llama_cpp": peer["version"], "logits": distance(brick.logits(whole), logits)}
+    found, logits = {}, {}
+    for dtype in ("f16", "f32"):
+        file = folder / f"{dtype}.gguf"
+        exported = brick("export", "--format", "gguf", "--dtype", dtype, "--out", file)
+        peer, _ = peer_logits(args, folder, ids, "llama", "--model", file, "--generate", TOKENS)
+        whole = ids + peer["ids"]
+        _, logits[dtype] = peer_logits(args, folder, whole, "llama", "--model", file)
+        found[f"gguf {dtype}"] = {"bytes": exported["bytes"], "tokens": len(peer["ids"]),
+                                  "text_equal": own["text"] == peer["text"], "text": own["text"],
+                                  "llama_cpp": peer["version"], "logits": distance(brick.logits(whole), logits[dtype])}
+    if logits["f16"].shape == logits["f32"].shape:
+        found["gguf f16"]["llama_cpp_from_its_f32"] = distance(logits["f16"], logits["f32"])
+    return found
 
 
 def check_hf(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> dict:
     target = folder / "hf"
-    exported = brick("export", "--format", "hf", "--dtype", "f32", "--out", target)
+    exported = brick.export_or_reason("--format", "hf", "--dtype", "f32", "--out", target)
+    if "refused" in exported:
+        return {"hf": exported}
     ids = brick.ids(PROMPT)
     (folder / "messages.json").write_text(json.dumps(MESSAGES))
     peer, logits = peer_logits(args, folder, ids, "hf", "--model", target, "--cases", args.cases, "--messages",
                                folder / "messages.json")
-    return {"bytes": exported["bytes"], "class": peer["class"], "transformers": peer["version"], "cases": peer["cases"],
-            "cases_differing": peer["differing"], "chat": peer["chat"], "logits": distance(brick.logits(ids), logits)}
+    return {"hf": {"bytes": exported["bytes"], "class": peer["class"], "transformers": peer["version"],
+                   "cases": peer["cases"], "cases_differing": peer["differing"], "chat": peer["chat"],
+                   "logits": distance(brick.logits(ids), logits)}}
 
 
 def check_lora(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> dict:
@@ -98,7 +117,17 @@ def check_lora(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> 
     ids = brick.ids(PROMPT)
     plain, tuned = brick.logits(ids), brick.logits(ids, "--adapter", args.adapter)
     _, logits = peer_logits(args, folder, ids, "llama", "--model", base, "--lora", lora)
-    return {"bytes": exported["bytes"], "logits": distance(tuned, logits), "logits_moved": distance(tuned, plain)}
+    return {"lora": {"bytes": exported["bytes"], "logits": distance(tuned, logits), "logits_moved": distance(tuned, plain)}}
+
+
+def remark(entry: dict) -> str:
+    if "cases" in entry:
+        return f"{entry['cases'] - len(entry['cases_differing'])} of {entry['cases']} texts have its ids"
+    if "logits_moved" in entry:
+        return f"the adapter moves them by {entry['logits_moved']:.2f}"
+    text = f"text of {entry['tokens']} tokens {'equal' if entry['text_equal'] else 'differs'}"
+    own = entry.get("llama_cpp_from_its_f32")
+    return text if own is None else f"{text}; llama.cpp's F16 is {own:.1e} from its F32"
 
 
 def main() -> None:
@@ -114,22 +143,22 @@ def main() -> None:
     results: dict[str, dict] = {}
     for i, model in enumerate(args.models):
         found = results[pathlib.Path(model).name] = {}
-        checks = {"gguf": check_gguf} | ({"hf": check_hf} if args.peers else {}) | \
-            ({"lora": check_lora} if args.adapter and i == 0 else {})
-        for name, check in checks.items():
+        checks = [check_gguf] + ([check_hf] if args.peers else []) + ([check_lora] if args.adapter and i == 0 else [])
+        for check in checks:
             with tempfile.TemporaryDirectory() as temp:
-                found[name] = check(args, Brick(args.brick, model, pathlib.Path(temp)), pathlib.Path(temp))
-            print(f"{model} {name}: {found[name]}", file=sys.stderr)
+                entries = check(args, Brick(args.brick, model, pathlib.Path(temp)), pathlib.Path(temp))
+            found.update(entries)
+            print(f"{model}: {entries}", file=sys.stderr)
     rows = [["model", "export", "largest difference of a logit", "bar", "and"]]
     missed = False
     for model, found in results.items():
         for name, entry in found.items():
-            good = entry["logits"] <= BARS[name] and entry.get("text_equal", True) and not entry.get("cases_differing")
-            missed = missed or not good
-            more = {"gguf": lambda e: f"text of {e['tokens']} tokens {'equal' if e['text_equal'] else 'differs'}",
-                    "hf": lambda e: f"{e['cases'] - len(e['cases_differing'])} of {e['cases']} texts have its ids",
-                    "lora": lambda e: f"the adapter moves them by {e['logits_moved']:.2f}"}[name](entry)
-            rows.append([model, name, f"{entry['logits']:.1e}", f"{BARS[name]:.0e}", more])
+            if "refused" in entry:
+                rows.append([model, name, "–", "–", entry["refused"]])
+                continue
+            missed = missed or entry["logits"] > BARS[name] or not entry.get("text_equal", True) or \
+                bool(entry.get("cases_differing"))
+            rows.append([model, name, f"{entry['logits']:.1e}", f"{BARS[name]:.0e}", remark(entry)])
     rows.insert(1, ["---"] * len(rows[0]))
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
     pathlib.Path(args.out).write_text(json.dumps({"prompt": PROMPT, "bars": BARS, "results": results}, indent=2) + "\n")

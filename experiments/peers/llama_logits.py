@@ -31,7 +31,8 @@ def decode(context, ids: list[int], first: int, vocab: int) -> numpy.ndarray:
 
 def piece(vocabulary, token: int) -> bytes:
     buffer = ctypes.create_string_buffer(256)
-    return buffer.raw[:llama.llama_token_to_piece(vocabulary, token, buffer, len(buffer), 0, False)]
+    length = llama.llama_token_to_piece(vocabulary, token, buffer, len(buffer), 0, False)
+    return buffer.raw[:length]
 
 
 def main() -> None:
