@@ -320,6 +320,45 @@ class Blocks(Case):
             self.assertAlmostEqual(block["linear_sparsity"], share, delta=.06)
             brick_json("eval", block["path"], "--text", self.text, "--length", 64, "--samples", 2)
 
+    def test_a_narrower_stream_goes_through_every_command(self):
+        calibration = ("--samples", 4, "--length", 64, "--values", "f32", "--calibration", self.text)
+        sliced = self.path("sliced")
+        made = brick_json("prune", self.model, "--method", "slicegpt", "--sparsity", .2, *calibration, "--width-multiple", 2, "--out", sliced)
+        info = brick_json("info", sliced)
+        self.assertEqual((info["hidden"], info["heads"], info["ffn"]), (52, 4, 96))
+        self.assertAlmostEqual(made["linear_sparsity"], 1 - 52 / 64)
+        want = self.logits(sliced)
+        for form in ("hf", "gguf"):
+            brick("export", sliced, "--format", form, "--dtype", "f32", "--out", self.path(form))
+            self.assert_close(self.logits(self.path(form)), want, 1e-5)
+        config = json.loads((self.path("hf") / "config.json").read_text())
+        self.assertEqual((config["model_type"], config["tie_word_embeddings"]), ("llama", False))
+        self.assertGreater(brick_json("eval", sliced, "--text", self.text, "--length", 64, "--samples", 2)["perplexity"], 1)
+        self.assertTrue(brick_json("generate", sliced, "--prompt", "the", "--max-tokens", 4)["tokens"])
+        adapter = self.path("adapter")
+        brick("tune", sliced, "--data", self.data, "--steps", 2, "--out", adapter)
+        brick("merge", sliced, adapter, "--values", "f32", "--out", self.path("merged"))
+        self.assert_close(self.logits(self.path("merged")), self.logits(sliced, adapter=adapter), 1e-4)
+        brick("recover", sliced, "--teacher", self.model, "--text", self.text, "--length", 64, "--steps", 2, "--out", self.path("recovered"))
+        masked = self.path("masked")
+        both = brick_json("prune", sliced, "--method", "wanda", "--sparsity", .5, *calibration, "--out", masked)
+        self.assertEqual((both["method"], both["sparsity"]), ("slicegpt+wanda", .5))
+        family = brick_json("blocks", self.model, "--method", "slicegpt", "--sparsities", "0,.25,.5", *calibration, "--width-multiple", 16,
+                            "--out", self.path("family"))
+        self.assertEqual([brick_json("info", block["path"])["hidden"] for block in family["blocks"]], [64, 48, 32])
+        # It has no place in a federation of its parent, and one of its own.
+        refused = brick("aggregate", "--base", self.model, "--client", f"{adapter},{sliced},24", "--rule", "flexlora", "--out",
+                        self.path("g"), check=False)
+        self.assertEqual((refused.returncode, "rotated" in refused.stderr), (1, True))
+        config = self.path("federation.toml")
+        config.write_text(f'model = "{self.model}"\n[blocks]\nmethod = "slicegpt"\n[[client]]\nname = "a"\ndata = "{self.data}"\n')
+        refused = brick("simulate", config, "--out", self.path("run"), check=False)
+        self.assertEqual((refused.returncode, "rotated" in refused.stderr), (1, True))
+        brick("tune", masked, "--data", self.data, "--steps", 2, "--masked", "--out", self.path("own"))
+        result = brick_json("aggregate", "--base", sliced, "--client", f"{self.path('own')},{masked},24", "--client",
+                            f"{adapter},{sliced},24", "--rule", "hete-h2", "--out", self.path("global"))
+        self.assertEqual((result["clients"], result["rejected"]), (2, []))
+
     def test_exports_agree(self):
         brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--values", "f32", "--out", self.path("block"))
         want = self.logits(self.path("block"))

@@ -90,6 +90,7 @@ TEST(Placement, RefusesBlocksOfOtherModels) {
   const model::Model block = model::slice(model::tiny_model({.layers = 3}), model::tiny_cut(), "f32");
   EXPECT_THROW(Placement(block, model::tiny_model({.layers = 2})), Error);
   EXPECT_THROW(Placement(block, model::tiny_model({.layers = 3, .ffn = 32})), Error);
+  EXPECT_THROW(Placement(model::tiny_model({.layers = 3, .hidden = 24}), model::tiny_model({.layers = 3})), Error);
   const Placement own(block, block);  // a federation of that block
   EXPECT_FALSE(own.structured());
   EXPECT_THROW(Placement(model::tiny_model({.layers = 3}), block), Error);

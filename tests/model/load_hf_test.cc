@@ -133,6 +133,21 @@ TEST(HfFolder, EveryFloatTypeComesBack) {
   }
 }
 
+TEST(HfFolder, WidthsThatAreNoMultipleOfTheHeadsAreMistrals) {
+  const TempFolder folder;
+  const Model model = tiny_model({.hidden = 30});
+  export_hf(model, DType::kF32, folder.folder("m"));
+  json config = io::read_json_file(folder.file("m/config.json"));
+  EXPECT_EQ(config["model_type"], "mistral");
+  EXPECT_EQ(config["architectures"], json({"MistralForCausalLM"}));
+  ASSERT_TRUE(config.contains("sliding_window") && config["sliding_window"].is_null());
+  expect_same_model(model, load_model(folder.file("m"), kNoTokenizer), 0.0f);
+  config["sliding_window"] = 4096;
+  expect_error(ErrorCode::kUnsupported, "sliding window", [&] { read(config); });
+  config.erase("sliding_window");
+  expect_error(ErrorCode::kUnsupported, "sliding window", [&] { read(config); });
+}
+
 // Exports a model, edits its files and loads them.
 struct Files {
   json config;

@@ -30,7 +30,9 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
       ->capture_default_str();
   command->add_option("--owl-spread", o.job.config.owl_spread, "owl+: layers' sparsities differ by up to twice this")
       ->capture_default_str();
-  command->add_option("--refit-steps", o.job.config.refit_steps, "+reconstruct: least-squares steps a matrix")
+  command
+      ->add_option("--refit-steps", o.job.config.refit_steps,
+                   "+reconstruct: least-squares steps a matrix; slicegpt: 0 leaves its refit out")
       ->capture_default_str();
   command
       ->add_option("--descent-epochs", o.job.config.descent_epochs, "+reconstruct: passes of gradient descent a layer")
@@ -39,7 +41,9 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
       ->capture_default_str();
   command->add_option("--descent-batch", o.job.config.descent_batch, "+reconstruct: tokens a step of gradient descent")
       ->capture_default_str();
-  command->add_option("--width-multiple", o.job.config.width_multiple, "structured: of the neurons that a layer keeps")
+  command
+      ->add_option("--width-multiple", o.job.config.width_multiple,
+                   "structured: of the neurons that a layer keeps; of slicegpt's width")
       ->capture_default_str();
   command
       ->add_option("--importance", o.job.config.importance,

@@ -5,16 +5,22 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "brick/federate/update.h"
 
 namespace brick::federate {
 
+// Why a block of SliceGPT has no placement in its parent; for messages.
+inline constexpr std::string_view kRotated =
+    "its residual stream is rotated: its adapters have no place in the model's coordinates";
+
 class Placement {
  public:
-  // Error(kMismatch) naming the layer where the block was cut from a model of other widths than the parent's. Looks at
-  // the masks of a block that nothing was cut out of, and copies a structured one's.
+  // Error(kMismatch) where the residual streams are not the same, or, naming the layer, where the block was cut from a
+  // model of other widths than the parent's. Looks at the masks of a block that nothing was cut out of, and copies a
+  // structured one's.
   Placement(const model::Model& block, const model::Model& parent);
   // Updates and masks look at it.
   Placement(const Placement&) = delete;

@@ -59,6 +59,13 @@ void export_hf(const Model& model, DType dtype, const std::string& folder) {
   const std::filesystem::path path(folder);
   nlohmann::json config = config_to_hf(common_config(model));
   config["architectures"] = {"LlamaForCausalLM"};
+  // transformers refuses a Llama whose width is no multiple of its heads, as SliceGPT may leave it; its Mistral without
+  // a window is the same model and has no such rule.
+  if (model.config.hidden % config["num_attention_heads"].get<int64_t>() != 0) {
+    config["model_type"] = "mistral";
+    config["architectures"] = {"MistralForCausalLM"};
+    config["sliding_window"] = nullptr;
+  }
   config["torch_dtype"] = torch_name(dtype);
   if (model.tokenizer && model.tokenizer->pad) config["pad_token_id"] = *model.tokenizer->pad;
 

@@ -11,15 +11,22 @@ namespace {
 
 using nlohmann::json;
 
-void check_supported(const JsonFields& fields, std::string_view what) {
+// A Mistral without a sliding window computes what a Llama does.
+void check_supported(const json& object, const JsonFields& fields, std::string_view what) {
   const std::string type = fields.text_or("model_type", "");
+  const bool mistral = type == "mistral";
   if (const json* names = fields.find("architectures")) {
-    if (!names->is_array() || names->size() != 1 || (*names)[0] != "LlamaForCausalLM")
-      fields.refuse("architectures", "[\"LlamaForCausalLM\"] is");
+    const char* expected = mistral ? "MistralForCausalLM" : "LlamaForCausalLM";
+    if (!names->is_array() || names->size() != 1 || (*names)[0] != expected)
+      fields.refuse("architectures", fmt::format("[\"{}\"] is", expected));
   } else if (type.empty()) {
     fail(ErrorCode::kInvalidInput, "{}: neither model_type nor architectures says what the model is", what);
   }
-  if (!type.empty() && type != "llama") fields.refuse("model_type", "\"llama\" is");
+  if (!type.empty() && type != "llama" && !mistral) fields.refuse("model_type", "\"llama\" is");
+  // Not said is 4096 to transformers.
+  if (mistral && (!object.contains("sliding_window") || fields.find("sliding_window") != nullptr))
+    fail(ErrorCode::kUnsupported,
+         "{}: a mistral with a sliding window is not supported; with sliding_window null it is", what);
   for (const char* key : {"attention_bias", "mlp_bias"})
     if (fields.flag_or(key, false)) fields.refuse(key, "models without biases are");
   if (fields.text_or("hidden_act", "silu") != "silu") fields.refuse("hidden_act", "\"silu\" is");
@@ -56,7 +63,7 @@ json json_number(float value) { return json::parse(fmt::format("{}", value)).get
 ModelConfig config_from_hf(const json& object, std::string_view what) {
   if (!object.is_object()) fail(ErrorCode::kInvalidInput, "{}: expected a JSON object", what);
   const JsonFields fields(object, what);
-  check_supported(fields, what);
+  check_supported(object, fields, what);
   ModelConfig config;
   config.layers = fields.integer("num_hidden_layers");
   config.hidden = fields.integer("hidden_size");

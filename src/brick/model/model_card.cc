@@ -80,7 +80,7 @@ std::string head(const Model& model, CardFor use, const Facts& facts, const std:
   if (!license.empty()) out += fmt::format("license: {}\n", license);
   out += fmt::format("library_name: {}\npipeline_tag: text-generation\ntags:\n- brickwork\n",
                      use == CardFor::kBrick ? "brickwork" : "transformers");
-  if (facts.zeros > 0 || model.block.cut) out += "- pruned\n";
+  if (facts.zeros > 0 || model.block.cut || model.block.pattern == "structured") out += "- pruned\n";
   if (facts.zeros > 0) out += "- sparse\n";
   return out + "---\n\n";
 }
@@ -89,8 +89,9 @@ std::string what(const Model& model, const Facts& facts) {
   const BlockSpec& block = model.block;
   std::string out = code(facts.parent);
   if (block.is_block() && block.sparsity > 0)
-    out += fmt::format(" with {}{} of its layers' linear weights removed by {}", block.cut ? "about " : "",
-                       percent(block.sparsity), code(block.method));
+    out += fmt::format(" with {}{} of its layers' linear weights removed by {}",
+                       block.cut || block.pattern == "structured" ? "about " : "", percent(block.sparsity),
+                       code(block.method));
   if (block.cut) out += fmt::format(", {} of {} layers left", block.cut->layers.size(), block.cut->parent_layers);
   if (facts.merged) out += ", and an adapter merged into it";
   return out + ".";

@@ -5,8 +5,10 @@
 #include <set>
 
 #include "brick/base/error.h"
+#include "brick/federate/placement.h"
 #include "brick/io/text_file.h"
 #include "brick/prune/registry.h"
+#include "brick/prune/structured.h"
 
 namespace brick::pipeline {
 namespace {
@@ -82,6 +84,13 @@ class Reader {
   std::set<std::string> taken_;
 };
 
+// An unknown method, or one whose blocks no round could use, is an Error here, not after an hour.
+void check_method(const std::string& method) {
+  const prune::Recipe recipe = prune::parse_recipe(method);
+  if (recipe.structured != nullptr && recipe.structured->rotates)
+    fail(ErrorCode::kUnsupported, "a block of {} has no use in a federation: {}", method, federate::kRotated);
+}
+
 FederationConfig::Client read_client(Reader reader, const train::TuneConfig& shared, size_t index) {
   FederationConfig::Client client;
   client.tune = shared;
@@ -97,7 +106,7 @@ FederationConfig::Client read_client(Reader reader, const train::TuneConfig& sha
   if (!(client.sparsity >= 0 && client.sparsity < 1))
     fail(ErrorCode::kInvalidInput, "client {}: sparsity = {}: expected at least 0 and below 1", client.name,
          client.sparsity);
-  if (reader.take("method", client.method)) prune::parse_recipe(client.method);
+  if (reader.take("method", client.method)) check_method(client.method);
   if (!client.method.empty() && client.sparsity == 0)
     fail(ErrorCode::kInvalidInput, "client {}: method = \"{}\" without a sparsity", client.name, client.method);
   reader.take("limit", client.limit);
@@ -163,7 +172,7 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   blocks.take("length", config.blocks.length);
   if (uint64_t seed = 0; blocks.take("calibration_seed", seed)) config.blocks.calibration_seed = seed;
   blocks.finish();
-  prune::parse_recipe(config.blocks.prune.method);  // an unknown one is an Error here, not after an hour
+  check_method(config.blocks.prune.method);
 
   Reader tune = section("tune");
   tune.take_fields(config.tune);

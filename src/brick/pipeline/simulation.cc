@@ -114,8 +114,8 @@ void Simulation::load_blocks() {
     const model::Model& block =
         blocks_.emplace(folder, model::load_model(folder.string(), {.tokenizer = false})).first->second;
     if (model::fingerprint(block) != model::fingerprint(bench_.model()))
-      fail(ErrorCode::kMismatch, "client {}: block {} was cut from another model than {}", client.name, folder.string(),
-           config_.model.string());
+      fail(ErrorCode::kMismatch, "client {}: block {} was cut from another model than {}, or {}", client.name,
+           folder.string(), config_.model.string(), federate::kRotated);
     const federate::Placement& placement = placements_.try_emplace(&block, block, bench_.model()).first->second;
     if (const federate::Rule& rule = *federate::find_rule(config_.aggregate.rule);
         placement.structured() && !rule.takes_structured)

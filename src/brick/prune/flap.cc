@@ -125,7 +125,7 @@ std::vector<float> lost_mean(const tensor::Matrix& weight, const std::vector<dou
 
 StructureNeeds flap_needs(const PruneConfig&) { return {}; }
 
-std::vector<StructureOutcome> prune_flap(const StructureProblem& problem) {
+std::vector<model::Model> prune_flap(const StructureProblem& problem) {
   const model::Model& parent = problem.parent;
   DenseWalk walk(parent, problem.calibration, problem.context);
   std::vector<LayerScores> scores;
@@ -154,7 +154,7 @@ std::vector<StructureOutcome> prune_flap(const StructureProblem& problem) {
                                 lost_mean(parent.layers[layer][Proj::kDown], means[layer].down, cut.neurons)});
     }
   }
-  return outcomes;
+  return cut_out(problem, outcomes);
 }
 
 }  // namespace brick::prune

@@ -222,10 +222,11 @@ model::Cut choose_in_steps(const StructureProblem& problem, const Settings& sett
 
 StructureNeeds llm_pruner_needs(const PruneConfig& config) {
   const Settings settings = parse(config);
-  return {.text = !settings.layers && needs_gradients(settings.importance), .whole_layers = settings.layers};
+  if (settings.layers) return {.text = false, .whole_layers = true, .unit = "layers"};
+  return {.text = needs_gradients(settings.importance)};
 }
 
-std::vector<StructureOutcome> prune_llm_pruner(const StructureProblem& problem) {
+std::vector<model::Model> prune_llm_pruner(const StructureProblem& problem) {
   const Settings settings = parse(problem.config);
   std::vector<LayerScores> scores;
   std::vector<StructureOutcome> outcomes;
@@ -240,7 +241,7 @@ std::vector<StructureOutcome> prune_llm_pruner(const StructureProblem& problem) 
       outcome.cut = choose(problem.parent, problem.parent, scores, sparsity, problem.config);
     }
   }
-  return outcomes;
+  return cut_out(problem, outcomes);
 }
 
 }  // namespace brick::prune

@@ -108,6 +108,8 @@ nlohmann::json masking_settings(const Recipe& recipe, const PruneConfig& config,
 
 nlohmann::json structured_settings(const PruneConfig& config) {
   return {{"piece_tokens", config.piece_tokens},
+          {"damping", config.damping},
+          {"refit_steps", config.refit_steps},
           {"width_multiple", config.width_multiple},
           {"importance", config.importance},
           {"mode", config.mode},
@@ -118,10 +120,14 @@ nlohmann::json structured_settings(const PruneConfig& config) {
           {"iterative_steps", config.iterative_steps}};
 }
 
-// "flap+wanda" of a block where structures were cut out before or now.
+// "flap+wanda" of a block that a structured method made before or makes now.
 std::string whole_method(const model::Model& parent, const PruneConfig& config, const Recipe& recipe) {
-  const bool mixed = !parent.block.method.empty() && (parent.block.cut || recipe.structured != nullptr);
-  return mixed ? parent.block.method + "+" + config.method : config.method;
+  const std::string& before = parent.block.method;
+  const bool cut_before = parent.block.cut || std::ranges::any_of(structured_methods(), [&](const auto& method) {
+                            return before.find(method.name) != std::string::npos;
+                          });
+  const bool mixed = !before.empty() && (cut_before || recipe.structured != nullptr);
+  return mixed ? before + "+" + config.method : config.method;
 }
 
 model::BlockSpec describe(const model::Model& parent, const PruneConfig& config, const Recipe& recipe,
@@ -160,20 +166,24 @@ std::vector<Level> cut_levels(const StructureProblem& problem, const StructuredM
   check_structures(needs, problem.parent, problem.config);
   const Stopwatch watch;
   std::vector<Level> levels;
-  const std::vector<StructureOutcome> outcomes = method.prune(problem);
-  for (size_t i = 0; i < outcomes.size(); ++i) {
-    Level& level = levels.emplace_back(Level{cut_out(problem.parent, outcomes[i], problem.config.values), {}});
+  std::vector<model::Model> blocks = method.prune(problem);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    Level& level = levels.emplace_back(Level{std::move(blocks[i]), {}});
     PruneReport& report = level.report;
     report.calibration_tokens = problem.calibration.tokens();
     report.sparsity = 1 - static_cast<double>(level.block.linear_parameters()) /
                               static_cast<double>(problem.parent.linear_parameters());
     report.seconds = watch.seconds();
-    if (std::fabs(report.sparsity - problem.sparsities[i]) <= kNear) continue;
-    report.notes.push_back(
-        fmt::format("{} removed {:.1f} % of the linear weights instead of {:.1f} %: it takes whole {}", method.name,
-                    100 * report.sparsity, 100 * problem.sparsities[i],
-                    needs.whole_layers ? "layers" : "heads, and neurons by width_multiple"));
-    problem.sink.warn(report.notes.back());
+    if (std::fabs(report.sparsity - problem.sparsities[i]) > kNear)
+      report.notes.push_back(
+          fmt::format("{} removed {:.1f} % of the linear weights instead of {:.1f} %: it takes whole {}", method.name,
+                      100 * report.sparsity, 100 * problem.sparsities[i], needs.unit));
+    if (level.block.parameters() > problem.parent.parameters())
+      report.notes.push_back(fmt::format(
+          "{} made a block of {} parameters, more than the model's {}: its head no longer is the embedding; "
+          "ask for a higher sparsity",
+          method.name, level.block.parameters(), problem.parent.parameters()));
+    for (const std::string& note : report.notes) problem.sink.warn(note);
   }
   return levels;
 }

@@ -26,19 +26,20 @@ struct PruneConfig {
   double sparsity = 0.5;                 // share removed of the layers' linear weights, [0, 1)
   std::string pattern = "unstructured";  // or "n:m": n of every m inputs are dropped, and sparsity is n / m
   std::string values = "bf16";           // how kept weights are stored: f32, bf16, q4, keep (stored_values.h)
-  double damping = 0.01;                 // SparseGPT: share of the mean diagonal added to H
+  double damping = 0.01;                 // SparseGPT, SliceGPT's refit: share of the mean diagonal added to H
   int64_t block_columns = 128;           // SparseGPT: columns whose mask is chosen at once
   int64_t piece_tokens = 4096;           // calibration tokens that go through a layer at a time
   double owl_outlier = 5;                // OWL (owl.h): an outlier is so many times the layer's mean score
   double owl_spread = 0.08;              //   layers' sparsities differ by up to twice this
-  int64_t refit_steps = 15;              // reconstruction (reconstruct.h): conjugate gradient steps a matrix
+  int64_t refit_steps = 15;              // reconstruction (reconstruct.h): conjugate gradient steps a matrix;
+                                         //   SliceGPT, which solves at once: 0 leaves its refit out
   int64_t descent_epochs = 2;            //   passes of gradient descent a layer
   int64_t descent_batch = 512;           //   tokens a step, in whole windows
   double descent_rate = 1e-3;            //   of Adam
   uint64_t seed = 0;                     // of the order of windows in the descent, of random importance
   std::string tool_version;              // recorded in the provenance; no setting
 
-  int64_t width_multiple = 64;             // structured: of the neurons that a layer keeps
+  int64_t width_multiple = 64;             // structured: of the neurons, or the stream's directions, that are kept
   std::string importance = "param_first";  // LLM-Pruner (llm_pruner.cc): l1, l2, random, vectorize, param_first, ...
   std::string mode = "block";              //   block: heads and neurons; layer: the last layers
   std::string folding = "right";           //   which query heads count for a key/value head: right, reference
@@ -52,16 +53,16 @@ struct PruneConfig {
     visit("sparsity", sparsity, "share of the layers' linear weights to remove");
     visit("pattern", pattern, "unstructured, or n:m to drop n of every m inputs");
     visit("values", values, "how kept weights are stored: f32, bf16, q4 or keep");
-    visit("damping", damping, "SparseGPT: share of the mean diagonal that is added to the Hessian");
+    visit("damping", damping, "SparseGPT, SliceGPT's refit: share of the mean diagonal that is added to the Hessian");
     visit("block_columns", block_columns, "SparseGPT: columns whose mask is chosen at once");
     visit("piece_tokens", piece_tokens, "calibration tokens that go through a layer at a time");
     visit("owl_outlier", owl_outlier, "OWL: an outlier is so many times the layer's mean score");
     visit("owl_spread", owl_spread, "OWL: layers' sparsities differ by up to twice this");
-    visit("refit_steps", refit_steps, "reconstruction: least-squares steps a matrix");
+    visit("refit_steps", refit_steps, "reconstruction: least-squares steps a matrix; SliceGPT: 0 for none");
     visit("descent_epochs", descent_epochs, "reconstruction: passes of gradient descent a layer");
     visit("descent_batch", descent_batch, "reconstruction: tokens a step of gradient descent");
     visit("descent_rate", descent_rate, "reconstruction: learning rate of gradient descent");
-    visit("width_multiple", width_multiple, "structured: of the neurons that a layer keeps");
+    visit("width_multiple", width_multiple, "structured: of the neurons that a layer keeps; of SliceGPT's width");
     visit("importance", importance, "LLM-Pruner: l1, l2, random, vectorize, param_first, param_second or param_mix");
     visit("mode", mode, "LLM-Pruner: block (heads and neurons) or layer (the last layers)");
     visit("folding", folding, "LLM-Pruner: query heads that count for a key/value head: right or reference");

@@ -30,6 +30,8 @@ constexpr std::array kStructuredMethods{
     StructuredMethod{"flap", "heads and neurons whose inputs fluctuate least; biases make up for their mean",
                      flap_needs, prune_flap},
     StructuredMethod{"shortgpt", "layers that turn the residual stream least", shortgpt_needs, prune_shortgpt},
+    StructuredMethod{"slicegpt", "directions of the residual stream with the least energy", slicegpt_needs,
+                     prune_slicegpt, true},
 };
 
 template <class Methods>

@@ -41,9 +41,9 @@ std::vector<double> block_influences(const StructureProblem& problem) {
 
 }  // namespace
 
-StructureNeeds shortgpt_needs(const PruneConfig&) { return {.whole_layers = true}; }
+StructureNeeds shortgpt_needs(const PruneConfig&) { return {.whole_layers = true, .unit = "layers"}; }
 
-std::vector<StructureOutcome> prune_shortgpt(const StructureProblem& problem) {
+std::vector<model::Model> prune_shortgpt(const StructureProblem& problem) {
   const std::vector<double> influences = block_influences(problem);
   std::vector<size_t> order(influences.size());
   std::iota(order.begin(), order.end(), size_t{0});
@@ -64,7 +64,7 @@ std::vector<StructureOutcome> prune_shortgpt(const StructureProblem& problem) {
     outcome.cut = model::whole_cut(problem.parent);
     std::erase_if(outcome.cut.layers, [&](const model::LayerCut& cut) { return gone[static_cast<size_t>(cut.layer)]; });
   }
-  return outcomes;
+  return cut_out(problem, outcomes);
 }
 
 }  // namespace brick::prune

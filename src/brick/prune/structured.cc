@@ -45,13 +45,16 @@ void check_structures(const StructureNeeds& needs, const model::Model& parent, c
   }
 }
 
-model::Model cut_out(const model::Model& parent, const StructureOutcome& outcome, const std::string& values) {
-  model::Model block = model::slice(parent, outcome.cut, values);
-  for (size_t i = 0; i < outcome.biases.size(); ++i) {
-    add(outcome.biases[i].o, block.layers[i].o_bias);
-    add(outcome.biases[i].down, block.layers[i].down_bias);
+std::vector<model::Model> cut_out(const StructureProblem& problem, std::span<const StructureOutcome> outcomes) {
+  std::vector<model::Model> blocks;
+  for (const StructureOutcome& outcome : outcomes) {
+    model::Model& block = blocks.emplace_back(model::slice(problem.parent, outcome.cut, problem.config.values));
+    for (size_t i = 0; i < outcome.biases.size(); ++i) {
+      add(outcome.biases[i].o, block.layers[i].o_bias);
+      add(outcome.biases[i].down, block.layers[i].down_bias);
+    }
   }
-  return block;
+  return blocks;
 }
 
 }  // namespace brick::prune

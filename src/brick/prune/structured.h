@@ -1,5 +1,6 @@
-// Methods that cut whole structures out of a model, so that its matrices become smaller: key/value heads with their
-// query heads, feed-forward neurons, layers. A new one is one file and one line in registry.cc.
+// Methods that make a model's matrices smaller. Most cut whole structures out of it: key/value heads with their query
+// heads, feed-forward neurons, layers. SliceGPT narrows the residual stream. A new one is one file and one line in
+// registry.cc.
 #pragma once
 
 #include <span>
@@ -21,6 +22,7 @@ struct StructureProblem {
   ProgressSink& sink;
 };
 
+// What one of the methods that cut makes of the model.
 struct StructureOutcome {
   // [D] each, what the biases of o and down gain; empty: nothing.
   struct Biases {
@@ -33,32 +35,39 @@ struct StructureOutcome {
 struct StructureNeeds {
   bool text = true;           // calibration
   bool whole_layers = false;  // go, and nothing within one
+  // Of what as many go as come nearest to the share asked for; for messages.
+  std::string_view unit = "heads, and neurons by width_multiple";
 };
 
 struct StructuredMethod {
   std::string_view name, description;
   // Error(kInvalidInput) for settings that make no sense.
   StructureNeeds (*needs)(const PruneConfig& config) = nullptr;
-  // One outcome a sparsity.
-  std::vector<StructureOutcome> (*prune)(const StructureProblem& problem) = nullptr;
+  // One block a sparsity; its BlockSpec has the cut, if there is one, and nothing else.
+  std::vector<model::Model> (*prune)(const StructureProblem& problem) = nullptr;
+  bool rotates = false;  // its blocks' residual stream has a basis of its own, which no federation can use
 };
 
 // LLM-Pruner (Ma et al. 2023).
 StructureNeeds llm_pruner_needs(const PruneConfig& config);
-std::vector<StructureOutcome> prune_llm_pruner(const StructureProblem& problem);
+std::vector<model::Model> prune_llm_pruner(const StructureProblem& problem);
 
 // FLAP (An et al. 2024, "Fluctuation-based adaptive structured pruning").
 StructureNeeds flap_needs(const PruneConfig& config);
-std::vector<StructureOutcome> prune_flap(const StructureProblem& problem);
+std::vector<model::Model> prune_flap(const StructureProblem& problem);
 
 // ShortGPT (Men et al. 2024): whole layers of the least block influence.
 StructureNeeds shortgpt_needs(const PruneConfig& config);
-std::vector<StructureOutcome> prune_shortgpt(const StructureProblem& problem);
+std::vector<model::Model> prune_shortgpt(const StructureProblem& problem);
+
+// SliceGPT (Ashkboos et al. 2024), with one rotation for the whole residual stream.
+StructureNeeds slicegpt_needs(const PruneConfig& config);
+std::vector<model::Model> prune_slicegpt(const StructureProblem& problem);
 
 // Error for values that the blocks cannot have and for widths, before the work.
 void check_structures(const StructureNeeds& needs, const model::Model& parent, const PruneConfig& config);
 
-// The block of one outcome; its BlockSpec has the cut and nothing else.
-model::Model cut_out(const model::Model& parent, const StructureOutcome& outcome, const std::string& values);
+// The blocks of a method that cuts.
+std::vector<model::Model> cut_out(const StructureProblem& problem, std::span<const StructureOutcome> outcomes);
 
 }  // namespace brick::prune
