@@ -327,6 +327,7 @@ class Blocks(Case):
         info = brick_json("info", sliced)
         self.assertEqual((info["hidden"], info["heads"], info["ffn"]), (52, 4, 96))
         self.assertAlmostEqual(made["linear_sparsity"], 1 - 52 / 64)
+        self.assertIn("\n- pruned\n---", (sliced / "README.md").read_text())
         want = self.logits(sliced)
         for form in ("hf", "gguf"):
             brick("export", sliced, "--format", form, "--dtype", "f32", "--out", self.path(form))

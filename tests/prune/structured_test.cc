@@ -49,7 +49,9 @@ TEST(Structured, EveryMethodGivesASmallerBlockThatCanBeSaved) {
     EXPECT_EQ(block.block.parent, model::fingerprint(parent));
     EXPECT_TRUE(block.block.mask_hash.empty());
     ASSERT_EQ(block.block.cut.has_value(), !method.rotates);
-    if (!method.rotates) EXPECT_EQ(block.block.cut->parent_layers, 4);
+    if (!method.rotates) {
+      EXPECT_EQ(block.block.cut->parent_layers, 4);
+    }
     EXPECT_EQ(model::fingerprint(block) == block.block.parent, !method.rotates);
     for (const float x : outputs(block)) ASSERT_TRUE(std::isfinite(x));
     EXPECT_NE(outputs(block), outputs(parent));
