@@ -1,6 +1,9 @@
 #include "brick/kernels/few_rows.h"
 
 #include <algorithm>
+#include <mutex>
+#include <shared_mutex>
+#include <unordered_map>
 
 #include "brick/base/parallel.h"
 #include "brick/kernels/integer_dot.h"
@@ -26,10 +29,36 @@ enum class Path : uint8_t {
   kEncoded,         // decoded in registers
   kSparseBf16,      // kept values in bfloat16
   kSparseIntegers,  // kept values in blocks of Q4_1, activations in int16
+  kSparseLanes,     // the same, laid out for it, activations in 14 bits
   kSparseBothBf16,  // kept values and activations rounded to bfloat16
   kRows,            // one row after the other as float32
 };
-constexpr int kPaths = 6;
+constexpr int kPaths = 7;
+
+// The layouts of all PreparedWeights, by the weight.
+class Layouts {
+ public:
+  std::shared_ptr<const SparseLanes> find(const Matrix& weight) const {
+    if (!weight.is_sparse()) return nullptr;
+    const std::shared_lock lock(mutex_);
+    const auto found = lanes_.find(&weight.sparse_matrix());
+    return found != lanes_.end() ? found->second.lock() : nullptr;
+  }
+  void add(const Matrix& weight, const std::shared_ptr<const SparseLanes>& lanes) {
+    const std::unique_lock lock(mutex_);
+    std::erase_if(lanes_, [](const auto& entry) { return entry.second.expired(); });
+    lanes_[&weight.sparse_matrix()] = lanes;
+  }
+
+ private:
+  mutable std::shared_mutex mutex_;
+  std::unordered_map<const tensor::SparseMatrix*, std::weak_ptr<const SparseLanes>> lanes_;
+};
+
+Layouts& layouts() {
+  static Layouts all;
+  return all;
+}
 
 // The kept values are read where they lie, and kernels read on to kPackedSlack values behind them.
 bool has_slack(const tensor::SparseView& view, int64_t r, size_t bytes) {
@@ -45,7 +74,8 @@ Path path_of(const Context& context, const Matrix& weight) {
   if (!is_packed(view)) return Path::kRows;
   if (context.compute() == Compute::kBf16 && has_sparse_dot_bf16()) return Path::kSparseBothBf16;
   if (view.dtype == DType::kBF16) return Path::kSparseBf16;
-  if (view.dtype == DType::kQ4_1 && context.rounds_activations() && has_sparse_dot_q4_1()) return Path::kSparseIntegers;
+  if (view.dtype == DType::kQ4_1 && context.rounds_activations() && has_sparse_dot_q4_1())
+    return layouts().find(weight) ? Path::kSparseLanes : Path::kSparseIntegers;
   return Path::kRows;
 }
 
@@ -56,9 +86,12 @@ struct Input {
   const uint16_t* bf16 = nullptr;
   QuantisedRow int8{};
   Int16Row int16{};
+  SplitRow split{};
 };
 
-int64_t input_floats(int64_t cols) { return cols / kQuantBlock + quantised_floats(cols) + 2 * ((cols + 1) / 2); }
+int64_t input_floats(int64_t cols) {
+  return cols / kQuantBlock + quantised_floats(cols) + 2 * ((cols + 1) / 2) + split_floats(cols);
+}
 
 Input prepare(const float* x, int64_t cols, const bool (&wanted)[kPaths], float* memory) {
   const auto wants = [&](Path path) { return wanted[static_cast<size_t>(path)]; };
@@ -82,6 +115,7 @@ Input prepare(const float* x, int64_t cols, const bool (&wanted)[kPaths], float*
   }
   if (wants(Path::kIntegers)) input.int8 = quantise_row(x, cols, take(quantised_floats(cols)));
   if (wants(Path::kSparseIntegers)) input.int16 = round_to_int16(x, cols, take((cols + 1) / 2));
+  if (wants(Path::kSparseLanes)) input.split = split_row(x, cols, take(split_floats(cols)));
   return input;
 }
 
@@ -181,28 +215,51 @@ class RowRange {
 
 int64_t own_floats(int64_t cols) { return 2 * (cols + kPackedSlack); }
 
+// The products with weights that are laid out: each thread takes its share of every one's panels. `own` are `each`
+// floats of each thread.
+void multiply_lanes(std::span<const Product> products, std::span<const Input> inputs, float* own, int64_t each) {
+  SplitRow x[kFewRows];
+  for (size_t t = 0; t < inputs.size(); ++t) x[t] = inputs[t].split;
+  const int64_t team = threads();
+  parallel_ranges(team, 1, [&](int64_t begin, int64_t end) {
+    for (const Product& product : products)
+      if (const auto lanes = layouts().find(*product.weight))
+        for (int64_t p = lanes->panels() * begin / team; p < lanes->panels() * end / team; ++p)
+          lanes->product(p, {x, inputs.size()}, product.beta, product.y, own + omp_get_thread_num() * each);
+  });
+}
+
 }  // namespace
 
 void linear_few_rows(Context& context, std::span<const Product> products, ConstMatView x) {
   const int64_t cols = x.cols, each = input_floats(cols);
-  int64_t rows = 0;
+  int64_t rows = 0, own_each = own_floats(cols);
   bool wanted[kPaths] = {};
   for (const Product& product : products) {
-    rows += product.weight->rows();
-    wanted[static_cast<size_t>(path_of(context, *product.weight))] = true;
+    const Path path = path_of(context, *product.weight);
+    wanted[static_cast<size_t>(path)] = true;
+    if (path != Path::kSparseLanes)
+      rows += product.weight->rows();
+    else if (const auto lanes = layouts().find(*product.weight))
+      own_each = std::max(own_each, lanes->product_floats());
   }
   float* memory = context.scratch(Context::kInput, x.rows * each);
   Input inputs[kFewRows];
   for (int64_t t = 0; t < x.rows; ++t) inputs[t] = prepare(x.row(t), cols, wanted, memory + t * each);
-  float* own = context.scratch(Context::kWeights, threads() * own_floats(cols));
+  float* own = context.scratch(Context::kWeights, threads() * own_each);
+  if (wanted[static_cast<size_t>(Path::kSparseLanes)])
+    multiply_lanes(products, {inputs, static_cast<size_t>(x.rows)}, own, own_each);
+  if (rows == 0) return;
 
   // The rows of all weights, one behind the other, are shared out.
   parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
     for (const Product& product : products) {
+      const Path path = path_of(context, *product.weight);
+      if (path == Path::kSparseLanes) continue;
       const int64_t count = product.weight->rows();
       const int64_t first = std::max<int64_t>(begin, 0), last = std::min(end, count);
       if (first < last)
-        RowRange(path_of(context, *product.weight), *product.weight, own + omp_get_thread_num() * own_floats(cols))
+        RowRange(path, *product.weight, own + omp_get_thread_num() * own_each)
             .run(first, last, {inputs, static_cast<size_t>(x.rows)}, [&](int64_t r, int64_t t, float value) {
               product.y(t, r) = value + (product.beta != 0.0f ? product.y(t, r) : 0.0f);
             });
@@ -221,6 +278,25 @@ void linear_few_rows(Context& context, const RowSource& weight, ConstMatView x, 
       for (int64_t t = 0; t < x.rows; ++t) y(t, r) = dot(row, x.row(t), x.cols) + (beta != 0.0f ? y(t, r) : 0.0f);
     }
   });
+}
+
+PreparedWeights::PreparedWeights(const Context& context, std::span<const Matrix* const> weights) {
+  if (!context.rounds_activations()) return;
+  for (const Matrix* weight : weights) {
+    if (!weight->is_sparse() || !SparseLanes::fits(weight->sparse_view())) continue;
+    std::shared_ptr<const SparseLanes> lanes = layouts().find(*weight);
+    if (!lanes) {
+      lanes = std::make_shared<const SparseLanes>(weight->sparse_view());
+      layouts().add(*weight, lanes);
+    }
+    held_.push_back({*weight, std::move(lanes)});
+  }
+}
+
+int64_t PreparedWeights::extra_bytes() const {
+  int64_t total = 0;
+  for (const Held& held : held_) total += held.lanes->bytes() - held.weight.bytes();
+  return total;
 }
 
 }  // namespace brick::kernels

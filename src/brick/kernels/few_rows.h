@@ -2,9 +2,12 @@
 // registers, each row of them meeting every row of x while it is in cache.
 #pragma once
 
+#include <memory>
 #include <span>
+#include <vector>
 
 #include "brick/kernels/linear.h"
+#include "brick/kernels/sparse_lanes.h"
 
 namespace brick::kernels {
 
@@ -13,5 +16,23 @@ constexpr int64_t kFewRows = 4;  // up to here one pass over the weights beats t
 // y = x W^T + beta y for each product, as linear().
 void linear_few_rows(Context& context, std::span<const Product> products, tensor::ConstMatView x);
 void linear_few_rows(Context& context, const RowSource& weight, tensor::ConstMatView x, float beta, tensor::MatView y);
+
+// Weights laid out anew where linear_few_rows() multiplies another form faster than the stored one (sparse_lanes.h) and
+// may round activations. While one of these lives, all such products in the process with these weights use that form.
+class PreparedWeights {
+ public:
+  PreparedWeights() = default;
+  PreparedWeights(const Context& context, std::span<const tensor::Matrix* const> weights);
+
+  bool empty() const { return held_.empty(); }
+  int64_t extra_bytes() const;  // in memory, less those of the stored forms, which these products don't touch
+
+ private:
+  struct Held {
+    tensor::Matrix weight;  // so that no other one takes its address
+    std::shared_ptr<const SparseLanes> lanes;
+  };
+  std::vector<Held> held_;
+};
 
 }  // namespace brick::kernels

@@ -26,6 +26,13 @@ void penalise_repeats(std::span<float> logits, std::span<const int32_t> recent, 
   }
 }
 
+kernels::PreparedWeights prepare_weights(const Model& model, const kernels::Context& context) {
+  std::vector<const tensor::Matrix*> weights;
+  for (const Layer& layer : model.layers)
+    for (const tensor::Matrix& weight : layer.projections) weights.push_back(&weight);
+  return {context, weights};
+}
+
 }  // namespace
 
 int32_t Sampler::pick(std::span<float> logits, std::span<const int32_t> recent) {
@@ -63,9 +70,12 @@ int32_t Sampler::pick(std::span<float> logits, std::span<const int32_t> recent) 
 Decoder::Decoder(const Model& model, kernels::Context& context, AdapterUse use, int64_t capacity)
     : transformer_(model, context, std::min(capacity, kPrefillPiece),
                    use.adapter != nullptr ? use.adapter->config.rank : 0),
+      prepared_(prepare_weights(model, context)),
       use_(use),
       cache_(model, capacity),
-      logits_(static_cast<size_t>(model.config.vocab)) {}
+      logits_(static_cast<size_t>(model.config.vocab)) {
+  if (!prepared_.empty()) model.drop_pages();
+}
 
 std::span<float> Decoder::feed(std::span<const int32_t> ids) {
   if (ids.empty()) fail(ErrorCode::kInvalidInput, "nothing to continue from: the prompt has no tokens");
@@ -73,6 +83,8 @@ std::span<float> Decoder::feed(std::span<const int32_t> ids) {
     const size_t count = std::min(ids.size() - begin, static_cast<size_t>(transformer_.max_tokens()));
     const auto piece = ids.subspan(begin, count);
     const tensor::MatView hidden = transformer_.extend(piece, use_, cache_);
+    // Only longer pieces read the stored form of prepared weights.
+    if (!prepared_.empty() && static_cast<int64_t>(count) > kernels::kFewRows) model().drop_pages();
     tokens_.insert(tokens_.end(), piece.begin(), piece.end());
     if (begin + count == ids.size())
       logits(transformer_.context(), transformer_.model(), hidden.row_range(hidden.rows - 1, hidden.rows),

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "brick/base/rng.h"
+#include "brick/kernels/few_rows.h"
 #include "brick/model/transformer.h"
 
 namespace brick::model {
@@ -32,7 +33,8 @@ class Sampler {
 
 class Decoder {
  public:
-  // `capacity`: most tokens, prompt included.
+  // `capacity`: most tokens, prompt included. Lays out 4-bit sparse weights for it (PreparedWeights), which takes a few
+  // tenths of a second a hundred million weights; other Decoders of the model share that while this one lives.
   Decoder(const Model& model, kernels::Context& context, AdapterUse use, int64_t capacity);
 
   // Feeds ids and returns the logits [V] after the last one; valid until the next call.
@@ -49,9 +51,11 @@ class Decoder {
   const Model& model() const { return transformer_.model(); }
   int64_t length() const { return cache_.length; }
   int64_t capacity() const { return cache_.capacity; }
+  int64_t weight_bytes() const { return model().weight_bytes() + prepared_.extra_bytes(); }  // as decoding holds them
 
  private:
   Transformer transformer_;
+  kernels::PreparedWeights prepared_;
   AdapterUse use_;
   KvCache cache_;
   std::vector<int32_t> tokens_;  // those behind cache_

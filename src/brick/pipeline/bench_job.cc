@@ -65,9 +65,15 @@ void bench_decoding(const model::Model& model, const BenchJob& job, bool prefill
   constexpr int64_t kPrefill = 512;
   const std::vector<int32_t> prompt = random_ids(prefill ? kPrefill : 16, model.config.vocab, rng);
   std::vector<double> seconds;
+  Stopwatch watch;
+  const model::Decoder first(model, context, {}, 1);  // weights laid out for it serve the others
+  if (!prefill) {
+    out["decode_prepare_seconds"] = watch.seconds();
+    out["decode_weights_mb"] = static_cast<double>(first.weight_bytes()) / (1 << 20);
+  }
   for (int64_t r = 0; r <= job.repeats; ++r) {
     model::Decoder decoder(model, context, {}, kPrefill + job.decode_tokens);
-    Stopwatch watch;
+    watch = Stopwatch();
     decoder.feed(prompt);
     if (!prefill) {
       watch = Stopwatch();

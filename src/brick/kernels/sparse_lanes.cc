@@ -1,0 +1,247 @@
+#include "brick/kernels/sparse_lanes.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "brick/base/cpu.h"
+#include "brick/base/parallel.h"
+#include "brick/kernels/sparse_lanes_impl.h"
+#include "brick/tensor/pack.h"
+
+namespace brick::kernels {
+namespace {
+
+using tensor::kQuantBlock;
+using tensor::SparseView;
+
+constexpr int kWindow = 15;  // columns; places are counted from 1 in four bits
+constexpr int kLargestMove = 15;
+constexpr int64_t kMostRows = std::numeric_limits<uint16_t>::max();  // of a panel
+constexpr int64_t kBlockBytes = 20;                                  // of Q4_1: scale, minimum, 16 pairs of values
+constexpr int kSplit = 128;
+constexpr int kLargestSplit = 63 * kSplit + 63;
+
+struct Head {
+  uint16_t scales[kTileGroups], minima[kTileGroups], rows[kTileGroups], first_column;
+};
+static_assert(sizeof(Head) == kMovesAt);
+
+// The kept values of a panel: columns and 4-bit values of all groups, one behind the other.
+struct Group {
+  uint32_t first, count;  // of the columns and values
+  uint16_t scale, minimum, row;
+};
+struct Groups {
+  std::vector<uint16_t> columns;
+  std::vector<uint8_t> values;
+  std::vector<Group> groups;
+};
+
+Groups groups_of(const SparseView& view, int64_t begin, int64_t end) {
+  Groups out;
+  int64_t kept = 0;
+  for (int64_t r = begin; r < end; ++r) kept += view.mask.count_row(r);
+  out.columns.reserve(static_cast<size_t>(kept));
+  out.values.resize(static_cast<size_t>(kept + kQuantBlock));
+  out.groups.reserve(static_cast<size_t>(kept / kQuantBlock + end - begin));
+  for (int64_t r = begin; r < end; ++r) {
+    size_t first = out.columns.size();
+    view.mask.for_each_kept(r, [&](int64_t c) { out.columns.push_back(static_cast<uint16_t>(c)); });
+    const std::byte* block = view.values + view.row_offset[r];
+    for (; first < out.columns.size(); first += kQuantBlock, block += kBlockBytes) {
+      const size_t count = std::min<size_t>(kQuantBlock, out.columns.size() - first);
+      Group group{static_cast<uint32_t>(first), static_cast<uint32_t>(count), 0, 0, static_cast<uint16_t>(r - begin)};
+      std::memcpy(&group.scale, block, 2);
+      std::memcpy(&group.minimum, block + 2, 2);
+      out.groups.push_back(group);
+      for (size_t i = 0; i < 16; ++i) {
+        const auto pair = static_cast<uint8_t>(block[4 + i]);
+        out.values[first + i] = pair & 15;
+        out.values[first + 16 + i] = pair >> 4;
+      }
+    }
+  }
+  return out;
+}
+
+// The groups in an order where those that need about as many steps and cover about the same columns are neighbours.
+std::vector<uint32_t> alike(const Groups& all) {
+  constexpr unsigned kFullPairs = kQuantBlock / 2, kFirstNear = 24, kLastNear = 8;  // columns
+  std::vector<std::pair<uint64_t, uint32_t>> keys;
+  keys.reserve(all.groups.size());
+  for (const Group& group : all.groups) {
+    const uint16_t* columns = all.columns.data() + group.first;
+    const uint64_t missing = kFullPairs - (group.count + 1) / 2, first = columns[0] / kFirstNear,
+                   last = columns[group.count - 1] / kLastNear, middle = columns[group.count / 2];
+    keys.emplace_back(missing << 48 | first << 32 | last << 16 | middle, static_cast<uint32_t>(keys.size()));
+  }
+  std::sort(keys.begin(), keys.end());
+  std::vector<uint32_t> order;
+  order.reserve(keys.size());
+  for (const auto& key : keys) order.push_back(key.second);
+  return order;
+}
+
+// The tile of up to kTileGroups groups, appended to heads and steps; returns its pairs of steps.
+int64_t append_tile(const Groups& all, std::span<const uint32_t> members, std::vector<std::byte>& heads,
+                    std::vector<SparseLanes::StepPair>& steps) {
+  constexpr int kNone = std::numeric_limits<int>::max();
+  Head head{};
+  std::array<const uint16_t*, kTileGroups> next{}, end{};
+  int column = kNone;  // where the window begins
+  for (size_t g = 0; g < members.size(); ++g) {
+    const Group& group = all.groups[members[g]];
+    head.scales[g] = group.scale;
+    head.minima[g] = group.minimum;
+    head.rows[g] = group.row;
+    next[g] = all.columns.data() + group.first;
+    end[g] = next[g] + group.count;
+    column = std::min<int>(column, *next[g]);
+  }
+  head.first_column = static_cast<uint16_t>(column);
+  const auto* bytes = reinterpret_cast<const std::byte*>(&head);
+  heads.insert(heads.end(), bytes, bytes + kMovesAt);
+
+  int64_t step_pairs = 0;
+  for (bool second = false; column != kNone || second; second = !second) {
+    if (!second) {
+      heads.push_back({});
+      steps.push_back({});
+      ++step_pairs;
+    }
+    std::byte* entries = steps.back().entries + (second ? kStepBytes : 0);
+    int following = kNone;
+    for (size_t g = 0; g < members.size(); ++g) {
+      for (size_t slot = 0; slot < 2 && next[g] != end[g] && *next[g] < column + kWindow; ++slot, ++next[g]) {
+        const uint8_t value = all.values[static_cast<size_t>(next[g] - all.columns.data())];
+        entries[2 * g + slot] = static_cast<std::byte>(value << 4 | (*next[g] - column + 1));
+      }
+      if (next[g] != end[g]) following = std::min<int>(following, *next[g]);
+    }
+    // What is farther away than a move reaches takes steps without values.
+    const int move = following == kNone ? 0 : std::min(following - column, kLargestMove);
+    heads.back() |= static_cast<std::byte>(second ? move << 4 : move);
+    column = following == kNone ? kNone : column + move;
+  }
+  return step_pairs;
+}
+
+SparseLanes::Panel panel_of(const SparseView& view, int64_t begin, int64_t end) {
+  const Groups all = groups_of(view, begin, end);
+  const std::vector<uint32_t> order = alike(all);
+  struct Tile {
+    int64_t step_pairs, head, steps;
+  };
+  std::vector<Tile> tiles;
+  std::vector<std::byte> heads;
+  std::vector<SparseLanes::StepPair> steps;
+  for (size_t g = 0; g < order.size(); g += kTileGroups) {
+    const std::span<const uint32_t> members(order.data() + g, std::min<size_t>(kTileGroups, order.size() - g));
+    const int64_t head = std::ssize(heads), first = std::ssize(steps);
+    tiles.push_back({append_tile(all, members, heads, steps), head, first});
+  }
+
+  // Those of as many steps together: the loop over steps ends where the processor expects it.
+  std::stable_sort(tiles.begin(), tiles.end(),
+                   [](const Tile& a, const Tile& b) { return a.step_pairs < b.step_pairs; });
+  SparseLanes::Panel panel{begin, end, {}, {}, {}};
+  panel.heads.reserve(heads.size());
+  panel.steps.reserve(steps.size());
+  for (const Tile& tile : tiles) {
+    if (panel.runs.empty() || panel.runs.back().step_pairs != tile.step_pairs)
+      panel.runs.push_back({tile.step_pairs, 0});
+    ++panel.runs.back().tiles;
+    const std::byte* head = heads.data() + tile.head;
+    const SparseLanes::StepPair* first = steps.data() + tile.steps;
+    panel.heads.insert(panel.heads.end(), head, head + kMovesAt + tile.step_pairs);
+    panel.steps.insert(panel.steps.end(), first, first + tile.step_pairs);
+  }
+  return panel;
+}
+
+void add_tiles_scalar(const SparseLanes::Panel& panel, SplitRow x, float* out) noexcept {
+  const std::byte* at = panel.heads.data();
+  const SparseLanes::StepPair* steps = panel.steps.data();
+  for (const auto [step_pairs, tiles] : panel.runs)
+    for (int64_t i = 0; i < tiles; ++i, at += kMovesAt + step_pairs, steps += step_pairs) {
+      Head head;
+      std::memcpy(&head, at, sizeof(head));
+      int32_t products[kTileGroups] = {}, sums[kTileGroups] = {};
+      int64_t column = head.first_column;
+      for (int64_t s = 0; s < 2 * step_pairs; ++s) {
+        for (int64_t b = 0; b < kStepBytes; ++b) {
+          const int entry = static_cast<uint8_t>(steps[s / 2].entries[s % 2 * kStepBytes + b]);
+          if (entry == 0) continue;
+          const int64_t c = column + (entry & 15) - 1;
+          const int32_t q = kSplit * x.high[c] + x.low[c];
+          products[b / 2] += (entry >> 4) * q;
+          sums[b / 2] += q;
+        }
+        column += static_cast<uint8_t>(at[kMovesAt + s / 2]) >> (s % 2 * 4) & 15;
+      }
+      for (int64_t g = 0; g < kTileGroups; ++g)
+        out[head.rows[g]] += tensor::f16_to_f32(head.scales[g]) * static_cast<float>(products[g]) +
+                             tensor::f16_to_f32(head.minima[g]) * static_cast<float>(sums[g]);
+    }
+}
+
+}  // namespace
+
+const AddTiles kAddTilesScalar = add_tiles_scalar;
+
+SplitRow split_row(const float* x, int64_t n, float* memory) noexcept {
+  auto* high = reinterpret_cast<int8_t*>(memory);
+  int8_t* low = high + n + kSplitSlack;
+  float largest = 0;
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  const float inverse = largest > 0 ? static_cast<float>(kLargestSplit) / largest : 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    // Half away from zero: the conversion cuts.
+    const auto q = static_cast<int32_t>(x[i] * inverse + std::copysign(0.5f, x[i]));
+    const int32_t rest = ((q + kSplit / 2) & (kSplit - 1)) - kSplit / 2;
+    high[i] = static_cast<int8_t>((q - rest) / kSplit);
+    low[i] = static_cast<int8_t>(rest);
+  }
+  std::memset(high + n, 0, kSplitSlack);
+  std::memset(low + n, 0, kSplitSlack);
+  return {high, low, largest / static_cast<float>(kLargestSplit)};
+}
+
+bool SparseLanes::fits(const SparseView& view) noexcept {
+  static const bool fast = active_isa() >= Isa::kAvx2;
+  return fast && view.coding == tensor::SparseCoding::kQ4 && view.cols() <= std::numeric_limits<uint16_t>::max();
+}
+
+SparseLanes::SparseLanes(const SparseView& view) {
+  const int64_t rows = view.rows();
+  const int64_t count = std::max<int64_t>(threads(), (rows + kMostRows - 1) / kMostRows);
+  panels_.resize(static_cast<size_t>(count));
+  parallel_for(count, [&](int64_t p) {
+    panels_[static_cast<size_t>(p)] = panel_of(view, rows * p / count, rows * (p + 1) / count);
+  });
+  for (const Panel& panel : panels_) most_rows_ = std::max(most_rows_, panel.end - panel.begin);
+}
+
+int64_t SparseLanes::bytes() const {
+  int64_t total = 0;
+  for (const Panel& panel : panels_)
+    total += std::ssize(panel.heads) + std::ssize(panel.steps) * static_cast<int64_t>(sizeof(StepPair));
+  return total;
+}
+
+void SparseLanes::product(int64_t panel, std::span<const SplitRow> x, float beta, tensor::MatView y,
+                          float* memory) const noexcept {
+  const Panel& part = panels_[static_cast<size_t>(panel)];
+  const int64_t rows = part.end - part.begin;
+  for (size_t t = 0; t < x.size(); ++t) {
+    std::fill_n(memory, rows, 0.0f);
+    (active_isa() >= Isa::kAvx2 ? kAddTilesAvx2 : kAddTilesScalar)(part, x[t], memory);
+    float* out = y.row(static_cast<int64_t>(t)) + part.begin;
+    for (int64_t r = 0; r < rows; ++r) out[r] = x[t].scale * memory[r] + (beta != 0.0f ? out[r] : 0.0f);
+  }
+}
+
+}  // namespace brick::kernels
