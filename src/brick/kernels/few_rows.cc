@@ -1,6 +1,7 @@
 #include "brick/kernels/few_rows.h"
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
@@ -39,7 +40,6 @@ constexpr int kPaths = 7;
 class Layouts {
  public:
   std::shared_ptr<const SparseLanes> find(const Matrix& weight) const {
-    if (!weight.is_sparse()) return nullptr;
     const std::shared_lock lock(mutex_);
     const auto found = lanes_.find(&weight.sparse_matrix());
     return found != lanes_.end() ? found->second.lock() : nullptr;
@@ -74,8 +74,7 @@ Path path_of(const Context& context, const Matrix& weight) {
   if (!is_packed(view)) return Path::kRows;
   if (context.compute() == Compute::kBf16 && has_sparse_dot_bf16()) return Path::kSparseBothBf16;
   if (view.dtype == DType::kBF16) return Path::kSparseBf16;
-  if (view.dtype == DType::kQ4_1 && context.rounds_activations() && has_sparse_dot_q4_1())
-    return layouts().find(weight) ? Path::kSparseLanes : Path::kSparseIntegers;
+  if (view.dtype == DType::kQ4_1 && context.rounds_activations() && has_sparse_dot_q4_1()) return Path::kSparseIntegers;
   return Path::kRows;
 }
 
@@ -215,51 +214,62 @@ class RowRange {
 
 int64_t own_floats(int64_t cols) { return 2 * (cols + kPackedSlack); }
 
-// The products with weights that are laid out: each thread takes its share of every one's panels. `own` are `each`
+// Products with at most so many weights at a time.
+constexpr size_t kMostProducts = 4;
+using LanesOf = std::array<std::shared_ptr<const SparseLanes>, kMostProducts>;
+
+// Those of the products whose weights are laid out: each thread takes its share of every one's panels. `own` are `each`
 // floats of each thread.
-void multiply_lanes(std::span<const Product> products, std::span<const Input> inputs, float* own, int64_t each) {
+void multiply_lanes(std::span<const Product> products, const LanesOf& lanes, std::span<const Input> inputs, float* own,
+                    int64_t each) {
   SplitRow x[kFewRows];
   for (size_t t = 0; t < inputs.size(); ++t) x[t] = inputs[t].split;
   const int64_t team = threads();
   parallel_ranges(team, 1, [&](int64_t begin, int64_t end) {
-    for (const Product& product : products)
-      if (const auto lanes = layouts().find(*product.weight))
-        for (int64_t p = lanes->panels() * begin / team; p < lanes->panels() * end / team; ++p)
-          lanes->product(p, {x, inputs.size()}, product.beta, product.y, own + omp_get_thread_num() * each);
+    for (size_t i = 0; i < products.size(); ++i) {
+      const int64_t panels = lanes[i] ? lanes[i]->panels() : 0;
+      for (int64_t p = panels * begin / team; p < panels * end / team; ++p)
+        lanes[i]->product(p, {x, inputs.size()}, products[i].beta, products[i].y, own + omp_get_thread_num() * each);
+    }
   });
 }
 
 }  // namespace
 
 void linear_few_rows(Context& context, std::span<const Product> products, ConstMatView x) {
+  for (; products.size() > kMostProducts; products = products.subspan(kMostProducts))
+    linear_few_rows(context, products.first(kMostProducts), x);
   const int64_t cols = x.cols, each = input_floats(cols);
   int64_t rows = 0, own_each = own_floats(cols);
   bool wanted[kPaths] = {};
-  for (const Product& product : products) {
-    const Path path = path_of(context, *product.weight);
+  LanesOf lanes;
+  for (size_t i = 0; i < products.size(); ++i) {
+    Path path = path_of(context, *products[i].weight);
+    if (path == Path::kSparseIntegers && (lanes[i] = layouts().find(*products[i].weight))) {
+      path = Path::kSparseLanes;
+      own_each = std::max(own_each, lanes[i]->product_floats());
+    } else {
+      rows += products[i].weight->rows();
+    }
     wanted[static_cast<size_t>(path)] = true;
-    if (path != Path::kSparseLanes)
-      rows += product.weight->rows();
-    else if (const auto lanes = layouts().find(*product.weight))
-      own_each = std::max(own_each, lanes->product_floats());
   }
   float* memory = context.scratch(Context::kInput, x.rows * each);
   Input inputs[kFewRows];
   for (int64_t t = 0; t < x.rows; ++t) inputs[t] = prepare(x.row(t), cols, wanted, memory + t * each);
   float* own = context.scratch(Context::kWeights, threads() * own_each);
   if (wanted[static_cast<size_t>(Path::kSparseLanes)])
-    multiply_lanes(products, {inputs, static_cast<size_t>(x.rows)}, own, own_each);
+    multiply_lanes(products, lanes, {inputs, static_cast<size_t>(x.rows)}, own, own_each);
   if (rows == 0) return;
 
-  // The rows of all weights, one behind the other, are shared out.
+  // The rows of all other weights, one behind the other, are shared out.
   parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
-    for (const Product& product : products) {
-      const Path path = path_of(context, *product.weight);
-      if (path == Path::kSparseLanes) continue;
+    for (size_t i = 0; i < products.size(); ++i) {
+      if (lanes[i]) continue;
+      const Product& product = products[i];
       const int64_t count = product.weight->rows();
       const int64_t first = std::max<int64_t>(begin, 0), last = std::min(end, count);
       if (first < last)
-        RowRange(path, *product.weight, own + omp_get_thread_num() * own_each)
+        RowRange(path_of(context, *product.weight), *product.weight, own + omp_get_thread_num() * own_each)
             .run(first, last, {inputs, static_cast<size_t>(x.rows)}, [&](int64_t r, int64_t t, float value) {
               product.y(t, r) = value + (product.beta != 0.0f ? product.y(t, r) : 0.0f);
             });

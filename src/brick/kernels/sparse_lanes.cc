@@ -67,8 +67,8 @@ Groups groups_of(const SparseView& view, int64_t begin, int64_t end) {
   return out;
 }
 
-// The groups in an order where those that need about as many steps and cover about the same columns are neighbours.
-std::vector<uint32_t> alike(const Groups& all) {
+// Roughly by the steps they need and the columns they cover, so that those which could share a tile are near.
+std::vector<uint32_t> sorted_groups(const Groups& all) {
   constexpr unsigned kFullPairs = kQuantBlock / 2, kFirstNear = 24, kLastNear = 8;  // columns
   std::vector<std::pair<uint64_t, uint32_t>> keys;
   keys.reserve(all.groups.size());
@@ -82,6 +82,52 @@ std::vector<uint32_t> alike(const Groups& all) {
   std::vector<uint32_t> order;
   order.reserve(keys.size());
   for (const auto& key : keys) order.push_back(key.second);
+  return order;
+}
+
+// Some columns of a group, evenly spread over its values.
+using Path = std::array<uint16_t, 8>;
+
+Path path_of(const Groups& all, const Group& group) {
+  constexpr uint32_t kEvery = kQuantBlock / std::tuple_size_v<Path>;
+  Path path;
+  for (uint32_t i = 0; i < path.size(); ++i)
+    path[i] = all.columns[group.first + std::min(i * kEvery + kEvery - 1, group.count - 1)];
+  return path;
+}
+
+uint32_t distance(const Path& a, const Path& b) {
+  uint32_t total = 0;
+  for (size_t i = 0; i < a.size(); ++i) total += static_cast<uint32_t>(std::abs(a[i] - b[i]));
+  return total;
+}
+
+// The groups, those of a tile one behind the other: the first that is left and, of the next ones, the nearest to it.
+std::vector<uint32_t> tile_order(const Groups& all) {
+  constexpr uint32_t kCandidates = 64, kTaken = std::numeric_limits<uint32_t>::max();
+  const std::vector<uint32_t> sorted = sorted_groups(all);
+  std::vector<uint32_t> order;
+  order.reserve(sorted.size());
+  std::vector<std::pair<uint32_t, Path>> candidates;
+  std::array<uint32_t, kCandidates> keys;  // distance and place
+  for (size_t next = 0; order.size() < sorted.size();) {
+    for (; candidates.size() < kCandidates && next < sorted.size(); ++next)
+      candidates.emplace_back(sorted[next], path_of(all, all.groups[sorted[next]]));
+    const size_t count = candidates.size();
+    for (size_t i = 0; i < count; ++i)
+      keys[i] = distance(candidates[0].second, candidates[i].second) * kCandidates + static_cast<uint32_t>(i);
+    // Passes without branches: a selection's could not be foreseen.
+    for (size_t taken = 0; taken < std::min<size_t>(kTileGroups, count); ++taken) {
+      uint32_t least = kTaken;
+      for (size_t i = 0; i < count; ++i) least = std::min(least, keys[i]);
+      keys[least % kCandidates] = kTaken;
+      order.push_back(candidates[least % kCandidates].first);
+    }
+    size_t left = 0;
+    for (size_t i = 0; i < count; ++i)
+      if (keys[i] != kTaken) candidates[left++] = candidates[i];
+    candidates.resize(left);
+  }
   return order;
 }
 
@@ -131,7 +177,7 @@ int64_t append_tile(const Groups& all, std::span<const uint32_t> members, std::v
 
 SparseLanes::Panel panel_of(const SparseView& view, int64_t begin, int64_t end) {
   const Groups all = groups_of(view, begin, end);
-  const std::vector<uint32_t> order = alike(all);
+  const std::vector<uint32_t> order = tile_order(all);
   struct Tile {
     int64_t step_pairs, head, steps;
   };
@@ -195,8 +241,12 @@ const AddTiles kAddTilesScalar = add_tiles_scalar;
 SplitRow split_row(const float* x, int64_t n, float* memory) noexcept {
   auto* high = reinterpret_cast<int8_t*>(memory);
   int8_t* low = high + n + kSplitSlack;
-  float largest = 0;
-  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  constexpr int64_t kLanes = 8;  // which the compiler turns into vectors
+  float largest_of[kLanes] = {};
+  for (int64_t i = 0; i + kLanes <= n; i += kLanes)
+    for (int64_t j = 0; j < kLanes; ++j) largest_of[j] = std::max(largest_of[j], std::fabs(x[i + j]));
+  float largest = *std::max_element(largest_of, largest_of + kLanes);
+  for (int64_t i = n / kLanes * kLanes; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
   const float inverse = largest > 0 ? static_cast<float>(kLargestSplit) / largest : 0.0f;
   for (int64_t i = 0; i < n; ++i) {
     // Half away from zero: the conversion cuts.
