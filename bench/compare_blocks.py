@@ -5,7 +5,7 @@ bench/results/blocks-<machine>.json.
 
 SparseGPT blocks are made once, in build/comparisons, each from the dense model that it stands beside. Training: random ids, rank 8 on all linear layers, a plain and a masked
 adapter on the block with the most zeros. Decoding: blocks with bfloat16 values beside the dense model in bfloat16, blocks
-with 4-bit values beside the model as it is, which should be 4-bit. "weights" are the bytes in which the engine holds
+with 4-bit values beside the model as it is, which should be 4-bit. "weights" are the bytes in which decoding holds
 them; "resident" is the whole process at the end of decoding.
 """
 
@@ -44,7 +44,7 @@ def train(args: argparse.Namespace, model: str, masked: bool) -> dict:
 def decode(args: argparse.Namespace, model: str) -> dict:
     run = compare.run_json(args, [args.brick, "bench", model, "--what", "decode", "--decode-tokens", args.decode_tokens,
                                   "--repeats", args.repeats, "--threads", args.threads, "--json"])
-    return {"tokens_per_second": run["decode_tokens_per_second"], "weights_mb": run["weights_mb"],
+    return {"tokens_per_second": run["decode_tokens_per_second"], "weights_mb": run["decode_weights_mb"],
             "resident_mb": run["decode_resident_mb"], "compute": run["compute"]}
 
 

@@ -15,9 +15,10 @@ struct BenchJob {
 };
 
 // {"train_tokens_per_second", "prefill_tokens_per_second", "decode_tokens_per_second" (medians, with "..._spread":
-// [low, high]), "train_loss", "weights_mb" (as they are held), "decode_resident_mb" (the whole process at the end of
-// decoding), "peak_rss_mb", "isa", "threads"}. Token ids are drawn at random from the seed. With `calibrate`, the
-// kernel table instead, with the decoding profile (decode_profile.h) as its member "decode".
+// [low, high]), "train_loss", "weights_mb" (as they are held), "decode_weights_mb" (as decoding holds them),
+// "decode_prepare_seconds" (until it does), "decode_resident_mb" (the whole process at the end of decoding),
+// "peak_rss_mb", "isa", "threads"}. Token ids are drawn at random from the seed. With `calibrate`, the kernel table
+// instead, with the decoding profile (decode_profile.h) as its member "decode".
 nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressSink& sink);
 
 // Median tokens a second of decoding one at a time, as bench() times it.

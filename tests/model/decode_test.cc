@@ -1,0 +1,55 @@
+#include "brick/model/decode.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "brick/base/cpu.h"
+#include "model/tiny_model.h"
+
+namespace brick::model {
+namespace {
+
+const std::vector<int32_t> kPrompt{1, 20, 33, 4, 5, 60, 7, 8};
+
+class DecodingABlock : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (active_isa() < Isa::kAvx2) GTEST_SKIP() << "BRICK_ISA or this CPU has no AVX2";
+    block_.drop_pages = [this] { ++drops_; };
+  }
+  // Logits after the prompt and one more token.
+  std::vector<float> logits(bool rounds) {
+    kernels::Context context;
+    context.set_rounds_activations(rounds);
+    Decoder decoder(block_, context, {}, 32);
+    EXPECT_EQ(decoder.weight_bytes() != block_.weight_bytes(), rounds);
+    decoder.feed(kPrompt);
+    const std::span<float> z = decoder.feed(std::vector<int32_t>{9});
+    return {z.begin(), z.end()};
+  }
+
+  Model block_ = tiny_block(tiny_model(), 0.5, tensor::SparseCoding::kQ4, tensor::DType::kQ4_1);
+  int drops_ = 0;
+};
+
+TEST_F(DecodingABlock, OfFourBitsStaysNearTheExactLogits) {
+  const std::vector<float> exact = logits(false), rounded = logits(true);
+  double error = 0, size = 0;
+  for (size_t i = 0; i < exact.size(); ++i) {
+    error += std::pow(double{rounded[i]} - exact[i], 2);
+    size += std::pow(double{exact[i]}, 2);
+  }
+  EXPECT_GT(error, 0);  // another kernel ran
+  EXPECT_LT(std::sqrt(error / size), 1e-2);
+}
+
+TEST_F(DecodingABlock, OfFourBitsGivesTheStoredPagesBack) {
+  logits(false);
+  EXPECT_EQ(drops_, 0);
+  logits(true);
+  EXPECT_EQ(drops_, 2);  // when laid out, and after the prompt
+}
+
+}  // namespace
+}  // namespace brick::model
