@@ -19,8 +19,7 @@ using tensor::SparseView;
 
 constexpr int kWindow = 15;  // columns; places are counted from 1 in four bits
 constexpr int kLargestMove = 15;
-constexpr int64_t kMostRows = std::numeric_limits<uint16_t>::max();  // of a panel
-constexpr int64_t kBlockBytes = 20;                                  // of Q4_1: scale, minimum, 16 pairs of values
+constexpr int64_t kBlockBytes = 20;  // of Q4_1: scale, minimum, 16 pairs of values
 constexpr int kSplit = 128;
 constexpr int kLargestSplit = 63 * kSplit + 63;
 
@@ -261,16 +260,21 @@ SplitRow split_row(const float* x, int64_t n, float* memory) noexcept {
 }
 
 bool SparseLanes::fits(const SparseView& view) noexcept {
+  constexpr int64_t kMost = std::numeric_limits<uint16_t>::max();
   static const bool fast = active_isa() >= Isa::kAvx2;
-  return fast && view.coding == tensor::SparseCoding::kQ4 && view.cols() <= std::numeric_limits<uint16_t>::max();
+  return fast && view.coding == tensor::SparseCoding::kQ4 && view.rows() <= kMost && view.cols() <= kMost;
 }
 
-SparseLanes::SparseLanes(const SparseView& view) {
-  const int64_t rows = view.rows();
-  const int64_t count = std::max<int64_t>(threads(), (rows + kMostRows - 1) / kMostRows);
-  panels_.resize(static_cast<size_t>(count));
-  parallel_for(count, [&](int64_t p) {
-    panels_[static_cast<size_t>(p)] = panel_of(view, rows * p / count, rows * (p + 1) / count);
+SparseLanes::SparseLanes(const SparseView& view) : panels_(static_cast<size_t>(threads())) {
+  // Panels of about as many values, which are their work.
+  const uint64_t *first = view.row_offset, *last = first + view.rows();
+  const auto count = static_cast<uint64_t>(panels());
+  const auto row_at = [&](uint64_t p) {
+    return p == count ? view.rows() : std::lower_bound(first, last, *last * p / count) - first;
+  };
+  parallel_for(panels(), [&](int64_t p) {
+    panels_[static_cast<size_t>(p)] =
+        panel_of(view, row_at(static_cast<uint64_t>(p)), row_at(static_cast<uint64_t>(p) + 1));
   });
   for (const Panel& panel : panels_) most_rows_ = std::max(most_rows_, panel.end - panel.begin);
 }

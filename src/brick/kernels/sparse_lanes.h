@@ -55,7 +55,7 @@ class SparseLanes {
   // Whether this machine multiplies the layout fast and such a matrix fits into it.
   static bool fits(const tensor::SparseView& view) noexcept;
 
-  // Made in parallel.
+  // Made in parallel, with as many panels as threads, of about as many values each.
   explicit SparseLanes(const tensor::SparseView& view);
 
   int64_t panels() const { return std::ssize(panels_); }
