@@ -44,15 +44,17 @@ Groups groups_of(const SparseView& view, int64_t begin, int64_t end) {
   Groups out;
   int64_t kept = 0;
   for (int64_t r = begin; r < end; ++r) kept += view.mask.count_row(r);
-  out.columns.reserve(static_cast<size_t>(kept));
+  out.columns.resize(static_cast<size_t>(kept));
   out.values.resize(static_cast<size_t>(kept + kQuantBlock));
   out.groups.reserve(static_cast<size_t>(kept / kQuantBlock + end - begin));
+  uint16_t* column = out.columns.data();
   for (int64_t r = begin; r < end; ++r) {
-    size_t first = out.columns.size();
-    view.mask.for_each_kept(r, [&](int64_t c) { out.columns.push_back(static_cast<uint16_t>(c)); });
+    auto first = static_cast<size_t>(column - out.columns.data());
+    view.mask.for_each_kept(r, [&](int64_t c) { *column++ = static_cast<uint16_t>(c); });
+    const auto last = static_cast<size_t>(column - out.columns.data());
     const std::byte* block = view.values + view.row_offset[r];
-    for (; first < out.columns.size(); first += kQuantBlock, block += kBlockBytes) {
-      const size_t count = std::min<size_t>(kQuantBlock, out.columns.size() - first);
+    for (; first < last; first += kQuantBlock, block += kBlockBytes) {
+      const size_t count = std::min<size_t>(kQuantBlock, last - first);
       Group group{static_cast<uint32_t>(first), static_cast<uint32_t>(count), 0, 0, static_cast<uint16_t>(r - begin)};
       std::memcpy(&group.scale, block, 2);
       std::memcpy(&group.minimum, block + 2, 2);
