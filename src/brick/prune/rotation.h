@@ -19,8 +19,8 @@ struct Rotation {
 };
 
 // The rotated model. Norms go into the weights that read them, so that their own are 1; the head becomes a matrix of
-// its own. Since z' is a mean over D' directions and z one over D, sqrt(D'/D) z' = Q^T z wherever x' has all of x, with
-// D / D' times the eps: R = sqrt(D / D') Q^T changes nothing but for what lies in the directions that went.
+// its own. Since z' is a mean over D' directions and z one over D, Q^T z = sqrt(D / D') z' wherever x' has all of x,
+// with D / D' times the eps: R = sqrt(D / D') Q^T changes nothing but for what lies in the directions that went.
 // Weights are held as `values` says (stored_values.h; q4: embedding and head as q8_0). The result's BlockSpec has the
 // model's own cut and nothing else; its fingerprint is a new one. Errors: kUnsupported, naming the weight, where "keep"
 // meets quantised weights or rows are no whole number of blocks.

@@ -8,7 +8,7 @@
 //   that suit no layer quite.
 // - The sum over all norms of their signals' products, each norm counting alike. The signal is what a norm gives,
 //   without its weights, so that no token weighs more than another; the authors' code takes the stream before the norm,
-//   where the first token's would outweigh the rest.
+//   where tokens of a large norm weigh more.
 // - Each norm's readers are refitted to what was deleted (slicegpt.h), since a common basis leaves a layer's own signal
 //   correlated across its border; --refit-steps 0 leaves that out. Damping is the paper's 0.01 of the mean diagonal; it
 //   changes no eigenvector, so it counts in the refit alone.
