@@ -367,6 +367,16 @@ TEST_F(CheckStructured, GoodOnesPassWithTheNormOfTheirOwnChange) {
   EXPECT_NEAR(ledger.entries[kStructured].sparsity, static_cast<double>(lacking) / static_cast<double>(total), 1e-12);
 }
 
+TEST_F(CheckStructured, WhoReturnedNothingWasSentItsPart) {
+  const int64_t part = adapter_bytes(adapter());
+  mixed_.f.updates[kStructured].adapter = nullptr;
+  RoundLedger ledger;
+  ledger.record(1, mixed_.f.updates, review(mixed_.f.updates, reference_));
+  EXPECT_FALSE(ledger.entries[kStructured].accepted);
+  EXPECT_EQ(ledger.entries[kStructured].bytes_up, 0);
+  EXPECT_EQ(ledger.entries[kStructured].bytes_down, part);
+}
+
 TEST_F(CheckStructured, AnotherCut) {
   adapter().config.cut_hash = "another";
   expect("another structured block");

@@ -18,7 +18,7 @@ int64_t bytes_returned(const ClientUpdate& update) {
 int64_t bytes_sent(const ClientUpdate& update) {
   if (update.placement == nullptr) return adapter_bytes(*update.sent);
   int64_t bytes = 0;
-  for_each_target(update, [&](int64_t layer, model::Proj proj, int64_t, int64_t) {
+  model::for_each_pair(*update.sent, [&](int64_t layer, model::Proj proj, const model::LoraPair&) {
     const MatrixShape own = update.placement->own_shape(layer, proj);
     bytes += tensor::byte_count(tensor::DType::kF32, {own.rows + own.cols, update.sent->config.rank});
   });
