@@ -168,6 +168,21 @@ TEST(MaskedBranch, InBfloat16WithinItsRounding) {
   expect_as_written_out(kernels::Compute::kBf16, kRoundedProduct);
 }
 
+TEST(PlainBranch, InputGradientNeedsNoParameterGradient) {
+  Layer layer(0.0);
+  layer.branch.masked = false;
+  kernels::Context context;
+  const Grid w = plus(grid(layer.dense), times(grid(layer.pair.b), grid(layer.pair.a)), layer.branch.scale);
+  const Grid wanted = times(grid(layer.dy), w);
+  Matrix weight = Matrix::dense(std::move(layer.dense));
+  for (const double dropout : {0.0, 1e-9}) {  // W + delta in one product; in two, as little is dropped
+    layer.branch.dropout = dropout;
+    Tensor dx = tensor::matrix(Layer::kTokens, Layer::kIn);
+    project_backward(context, weight, layer.branch, layer.x.mat(), layer.dy.mat(), 0.0f, dx.mat(), nullptr);
+    EXPECT_LE(largest_difference(dx, wanted), kProduct) << dropout;
+  }
+}
+
 // A delta far below a rounding step of the weights still reaches the output, whatever the arithmetic.
 TEST(MaskedBranch, SmallDeltasAreNotRoundedAway) {
   if (!has_bf16_arithmetic()) GTEST_SKIP() << name(active_isa()) << " has no bfloat16 arithmetic";

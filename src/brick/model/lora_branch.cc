@@ -249,7 +249,9 @@ void project_backward(Context& context, const tensor::Matrix& weight, const Bran
   }
   const ConstMatView a = branch.pair->a.mat();
   const bool merged = merges(context, weight, branch, dy.rows, weight.rows());
-  const MatView d_hidden = parameter_gradient(context, branch, x, dy, gradient);
+  const bool thin = dx.data != nullptr && !merged;
+  const MatView d_hidden =
+      gradient != nullptr || thin ? parameter_gradient(context, branch, x, dy, gradient) : MatView();
   if (dx.data == nullptr) return;
   if (merged) return kernels::linear_backward(context, with_delta(weight, branch), dy, beta, dx);
   kernels::linear_backward(context, weight, dy, beta, dx);
