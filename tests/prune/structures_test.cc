@@ -99,7 +99,7 @@ TEST(ChooseByLayer, TakesTheSameFromEach) {
   const model::Model model = model::tiny_model();
   const std::vector<LayerScores> scores{{{5, 1}, neurons(0.5, 10)}, {{300, 900}, neurons(400, 2)}};
   // Half: one of two key/value heads, and 0.5 * 9216 - 1536 = 32 * 96.
-  model::Cut cut = choose_by_layer(model, model, scores, 0.5, {.width_multiple = 16});
+  model::Cut cut = choose_by_layer(model, model, scores, 0.5, 0.5, {.width_multiple = 16});
   EXPECT_EQ(cut.layers[0].kv_heads, (Indices{0}));
   EXPECT_EQ(cut.layers[0].neurons, range(32, 64));  // ties: the lower index goes
   EXPECT_EQ(cut.layers[1].kv_heads, (Indices{1}));
@@ -107,12 +107,12 @@ TEST(ChooseByLayer, TakesTheSameFromEach) {
   for (const int32_t i : range(48, 64)) want.push_back(i);
   EXPECT_EQ(cut.layers[1].neurons, want);
   // A quarter is no whole head: all of it is neurons, 24 of them.
-  cut = choose_by_layer(model, model, scores, 0.25, {.width_multiple = 8});
+  cut = choose_by_layer(model, model, scores, 0.25, 0.25, {.width_multiple = 8});
   for (const model::LayerCut& layer : cut.layers) {
     EXPECT_EQ(layer.kv_heads.size(), 2u);
     EXPECT_EQ(layer.neurons.size(), 40u);
   }
-  cut = choose_by_layer(model, model, scores, 0.5, {.width_multiple = 16, .protect_first = 1});
+  cut = choose_by_layer(model, model, scores, 0.5, 0.5, {.width_multiple = 16, .protect_first = 1});
   EXPECT_EQ(cut.layers[0].neurons.size(), 64u);
   EXPECT_EQ(cut.layers[1].neurons.size(), 32u);
 }
@@ -121,19 +121,36 @@ TEST(ChooseByLayer, CountsFromTheFirstModel) {
   const model::Model whole = model::tiny_model();
   std::vector<LayerScores> scores(2, LayerScores{{1, 2}, neurons(1, 2)});
   const model::Model half =
-      model::slice(whole, choose_by_layer(whole, whole, scores, 0.25, {.width_multiple = 8}), "f32");
+      model::slice(whole, choose_by_layer(whole, whole, scores, 0.25, 0.25, {.width_multiple = 8}), "f32");
   for (LayerScores& own : scores) own.neurons.resize(40);
-  const model::Cut cut = choose_by_layer(half, whole, scores, 0.5, {.width_multiple = 8});
+  const model::Cut cut = choose_by_layer(half, whole, scores, 0.5, 0.5, {.width_multiple = 8});
   for (const model::LayerCut& layer : cut.layers) {
     EXPECT_EQ(layer.kv_heads, (Indices{1}));
     EXPECT_EQ(layer.neurons.size(), 32u);
   }
 }
 
+// At 0.4 no head goes yet and 38 neurons would; at 0.5 a head goes, and with it no more than 32 neurons may.
+TEST(ChooseByLayer, LeavesTheNeuronsOfTheLastShare) {
+  const model::Model whole = model::tiny_model();
+  std::vector<LayerScores> scores(2, LayerScores{{1, 2}, neurons(1, 2)});
+  const StructureLimits limits{.width_multiple = 8};
+  const auto width = [&](const model::Cut& cut) { return cut.layers[0].neurons.size(); };
+  EXPECT_EQ(width(choose_by_layer(whole, whole, scores, 0.4, 0.4, limits)), 24u);
+  const model::Cut first = choose_by_layer(whole, whole, scores, 0.4, 0.5, limits);
+  EXPECT_EQ(first.layers[0].kv_heads.size(), 2u);
+  EXPECT_EQ(width(first), 32u);
+  for (LayerScores& own : scores) own.neurons.resize(32);
+  const model::Cut last = choose_by_layer(model::slice(whole, first, "f32"), whole, scores, 0.5, 0.5, limits);
+  EXPECT_EQ(last.layers[0].kv_heads, (Indices{1}));
+  EXPECT_EQ(width(last), 32u);
+}
+
 TEST(ChooseByLayer, LeavesAHeadAndSomeNeurons) {
   const model::Model model = model::tiny_model();
   const std::vector<LayerScores> scores(2, LayerScores{{1, 2}, neurons(1, 2)});
-  for (const model::LayerCut& layer : choose_by_layer(model, model, scores, 0.99, {.width_multiple = 16}).layers) {
+  for (const model::LayerCut& layer :
+       choose_by_layer(model, model, scores, 0.99, 0.99, {.width_multiple = 16}).layers) {
     EXPECT_EQ(layer.kv_heads, (Indices{1}));
     EXPECT_EQ(layer.neurons, range(48, 64));
   }

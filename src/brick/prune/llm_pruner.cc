@@ -177,9 +177,9 @@ std::vector<LayerScores> score(const StructureProblem& problem, const model::Mod
   return scores;
 }
 
-// Of `model`, what brings it to this sparsity of `whole`, the model before its first cut.
+// Of `model`, what brings it to this sparsity of `whole`, the model before its first cut, on the way to `last`.
 model::Cut choose(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
-                  double sparsity, const PruneConfig& config) {
+                  double sparsity, double last, const PruneConfig& config) {
   const StructureLimits limits{config.width_multiple, config.protect_first, config.protect_last};
   const auto layers = static_cast<int64_t>(whole.layers.size());
   const auto all = static_cast<double>(whole.linear_parameters());
@@ -192,7 +192,8 @@ model::Cut choose(const model::Model& model, const model::Model& whole, const st
          "sparsity {:g} cannot be had with the first {} and last {} of {} layers whole; lower --protect-first and "
          "--protect-last",
          sparsity, config.protect_first, config.protect_last, layers);
-  if (!config.global_ranking) return choose_by_layer(model, whole, scores, sparsity * all / open, limits);
+  if (!config.global_ranking)
+    return choose_by_layer(model, whole, scores, sparsity * all / open, last * all / open, limits);
   const double removed = all - static_cast<double>(model.linear_parameters());
   return choose_globally(model, scores, sparsity * all - removed, limits);
 }
@@ -213,7 +214,7 @@ model::Cut choose_in_steps(const StructureProblem& problem, const Settings& sett
   for (int64_t step = 0; step < steps; ++step) {
     const double reached = sparsity * static_cast<double>(step + 1) / static_cast<double>(steps);
     const std::vector<LayerScores> scores = score(problem, current, settings, step);
-    current = model::slice(current, choose(current, problem.parent, scores, reached, problem.config), "f32");
+    current = model::slice(current, choose(current, problem.parent, scores, reached, sparsity, problem.config), "f32");
   }
   return *current.block.cut;
 }
@@ -238,7 +239,7 @@ std::vector<model::Model> prune_llm_pruner(const StructureProblem& problem) {
       outcome.cut = choose_in_steps(problem, settings, sparsity);
     } else {
       if (scores.empty()) scores = score(problem, problem.parent, settings, 0);
-      outcome.cut = choose(problem.parent, problem.parent, scores, sparsity, problem.config);
+      outcome.cut = choose(problem.parent, problem.parent, scores, sparsity, sparsity, problem.config);
     }
   }
   return cut_out(problem, outcomes);

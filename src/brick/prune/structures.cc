@@ -102,26 +102,30 @@ Cut choose_globally(const model::Model& model, const std::vector<LayerScores>& s
   return cut;
 }
 
-Cut choose_by_layer(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
-                    double share, const StructureLimits& limits) {
+Widths widths_at(const LayerShape& shape, int64_t hidden, double share, int64_t width_multiple) {
   constexpr double kSlack = 1e-9;  // 0.25 that came out a little below
+  const int64_t channels = shape.kv_heads * shape.head_dim;
+  const auto left = static_cast<int64_t>(std::floor(static_cast<double>(channels) * (1 - share) + kSlack));
+  const int64_t groups_gone = std::min((channels - left) / shape.head_dim, shape.kv_heads - 1);
+  const double remove = share * static_cast<double>(layer_weights(shape, hidden)) -
+                        static_cast<double>(groups_gone * group_weights(shape, hidden));
+  const double width = static_cast<double>(shape.ffn) - remove / static_cast<double>(neuron_weights(hidden));
+  const int64_t nearest = std::llround(width / static_cast<double>(width_multiple)) * width_multiple;
+  return {shape.kv_heads - groups_gone, std::clamp(nearest, std::min(width_multiple, shape.ffn), shape.ffn)};
+}
+
+Cut choose_by_layer(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
+                    double share, double last_share, const StructureLimits& limits) {
   Cut cut = model::whole_cut(model);
   const int64_t hidden = model.config.hidden, multiple = limits.width_multiple;
   for (model::LayerCut& layer : cut.layers) {
     if (limits.is_protected(layer.layer, cut.parent_layers)) continue;
     const auto l = static_cast<size_t>(layer.layer);
     const LayerShape &now = layer.parent, &first = whole.layers[l].shape;
-    const int64_t channels = first.kv_heads * first.head_dim;
-    const auto left = static_cast<int64_t>(std::floor(static_cast<double>(channels) * (1 - share) + kSlack));
-    const int64_t groups_gone = std::min((channels - left) / first.head_dim, first.kv_heads - 1);
-    const double remove = share * static_cast<double>(layer_weights(first, hidden)) -
-                          static_cast<double>(groups_gone * group_weights(first, hidden));
-    const double width = static_cast<double>(first.ffn) - remove / static_cast<double>(neuron_weights(hidden));
-    const int64_t nearest = std::llround(width / static_cast<double>(multiple)) * multiple;
-    const int64_t groups = std::max<int64_t>(now.kv_heads - (first.kv_heads - groups_gone), 0);
-    const int64_t neurons = std::max<int64_t>(now.ffn - std::max(nearest, multiple), 0);
-    drop_groups(layer, lowest(scores[l].groups, groups));
-    drop_neurons(layer, lowest(scores[l].neurons, neurons));
+    const Widths wanted = widths_at(first, hidden, share, multiple);
+    const int64_t width = std::max(wanted.neurons, widths_at(first, hidden, last_share, multiple).neurons);
+    drop_groups(layer, lowest(scores[l].groups, std::max<int64_t>(now.kv_heads - wanted.groups, 0)));
+    drop_neurons(layer, lowest(scores[l].neurons, std::max<int64_t>(now.ffn - width, 0)));
   }
   return cut;
 }

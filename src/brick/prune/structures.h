@@ -35,11 +35,18 @@ int64_t neuron_weights(int64_t hidden);
 model::Cut choose_globally(const model::Model& model, const std::vector<LayerScores>& scores, double remove,
                            const StructureLimits& limits);
 
-// Brings each layer that is not protected to the same share below its width in `whole`, the model before its first cut:
-// its lowest floor((C - floor(C (1 - share))) / head size) key/value heads go, C = K head size (as LLM-Pruner counts),
-// and for what is then left of the share in linear weights its lowest neurons, to the nearest multiple.
+// What `share` leaves of a layer: floor((C - floor(C (1 - share))) / head size) key/value heads go, C = K head size (as
+// LLM-Pruner counts), and for what is then left of the share in linear weights neurons, to the nearest multiple.
+struct Widths {
+  int64_t groups, neurons;
+};
+Widths widths_at(const model::LayerShape& shape, int64_t hidden, double share, int64_t width_multiple);
+
+// Brings each layer that is not protected to widths_at(share) of its shape in `whole`, the model before its first cut:
+// its lowest key/value heads and neurons go. Where later steps bring it to `last_share`, it keeps as many neurons as
+// that leaves: a head that goes only then takes the place of neurons that would have gone by now.
 model::Cut choose_by_layer(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
-                           double share, const StructureLimits& limits);
+                           double share, double last_share, const StructureLimits& limits);
 
 // Error(kNumeric) naming the layer whose scores are not all finite.
 void check_scores(const std::vector<LayerScores>& scores);
