@@ -17,7 +17,7 @@ from brick_command import brick
 
 HERE = pathlib.Path(__file__).resolve().parent
 METHODS = ["wanda", "ria", "dsnot", "owl+wanda", "wanda+reconstruct", "sparsegpt", "owl+sparsegpt", "sparsegpt+reconstruct",
-           "alps", "alps+reconstruct", "owl+alps+reconstruct"]
+           "alps", "alps+reconstruct", "owl+alps+reconstruct", "wanda++"]
 
 
 def main() -> None:

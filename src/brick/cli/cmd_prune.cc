@@ -42,6 +42,16 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
   command->add_option("--descent-batch", o.job.config.descent_batch, "+reconstruct: tokens a step of gradient descent")
       ->capture_default_str();
   command
+      ->add_option("--regional-scale", o.job.config.regional_scale,
+                   "wanda++: weight of the gradients beside the inputs' norms")
+      ->capture_default_str();
+  command->add_option("--regional-rounds", o.job.config.regional_rounds, "wanda++: rounds of pruning and descent")
+      ->capture_default_str();
+  command->add_option("--regional-samples", o.job.config.regional_samples, "wanda++: calibration windows a round")
+      ->capture_default_str();
+  command->add_option("--regional-rate", o.job.config.regional_rate, "wanda++: learning rate of the descent")
+      ->capture_default_str();
+  command
       ->add_option("--width-multiple", o.job.config.width_multiple,
                    "structured: of the neurons that a layer keeps; of slicegpt's width")
       ->capture_default_str();

@@ -33,23 +33,6 @@ void add_note(PruneReport& report, ProgressSink& sink, std::string note) {
 
 }  // namespace
 
-size_t input_index(Proj proj) {
-  switch (proj) {
-    case Proj::kQ:
-    case Proj::kK:
-    case Proj::kV:
-      return 0;
-    case Proj::kO:
-      return 1;
-    case Proj::kGate:
-    case Proj::kUp:
-      return 2;
-    case Proj::kDown:
-      return 3;
-  }
-  return 0;
-}
-
 LevelPruner::LevelPruner(Family& family, double sparsity)
     : family_(family), sparsity_(sparsity), block_(family.parent), layer_sparsities_(choose_sparsities()) {
   if (!family.recipe.needs_calibration()) return;
@@ -160,6 +143,8 @@ void LevelPruner::check_inputs(int64_t layer, const LayerStatistics& statistics)
 void LevelPruner::prune_layer(int64_t layer, const LayerStatistics* statistics, DenseLayer weights,
                               PruneReport& report) {
   PrunedLayer pruned;
+  const Method& method = *family_.recipe.method;
+  const bool together = method.prune_layer != nullptr || reconstructor_;
   const auto inputs_of = [&](Proj proj) { return statistics != nullptr ? &(*statistics)[input_index(proj)] : nullptr; };
   const auto finish = [&](Proj proj) {
     const auto p = static_cast<size_t>(proj);
@@ -172,11 +157,16 @@ void LevelPruner::prune_layer(int64_t layer, const LayerStatistics* statistics, 
     const auto p = static_cast<size_t>(proj);
     pruned.weights[p] = tensor::matrix(weights[p].rows(), weights[p].cols());
     copy_rows(dense_rows(weights[p]), pruned.weights[p].mat());
-    pruned.outcomes[p] = prune_matrix(layer, proj, inputs_of(proj), pruned.weights[p].mat());
-    if (!reconstructor_) finish(proj);
+    if (method.prune_layer == nullptr)
+      pruned.outcomes[p] = prune_matrix(layer, proj, inputs_of(proj), pruned.weights[p].mat());
+    if (!together) finish(proj);
   }
-  if (!reconstructor_) return;
-  reconstructor_->run(layer, weights, pruned, x_.mat());
+  if (!together) return;
+  if (method.prune_layer != nullptr)
+    method.prune_layer({block_, layer, layer_sparsities_[static_cast<size_t>(layer)], family_.pattern, family_.config,
+                        *statistics, family_.calibration, x_.mat(), family_.context},
+                       pruned);
+  if (reconstructor_) reconstructor_->run(layer, weights, pruned, x_.mat());
   for (const Proj proj : model::kProjs) finish(proj);
 }
 

@@ -1,22 +1,15 @@
 // The run over the layers for one sparsity. Internal to prune/.
 #pragma once
 
-#include <array>
 #include <optional>
 #include <string>
 
-#include "brick/prune/calibration.h"
-#include "brick/prune/dense_layer.h"
-#include "brick/prune/prune.h"
+#include "brick/prune/layer_problem.h"
 #include "brick/prune/reconstruct.h"
 #include "brick/prune/registry.h"
 #include "brick/prune/stored_values.h"
 
 namespace brick::prune {
-
-// A layer's four distinct inputs: of q, k and v; o; gate and up; down.
-using LayerStatistics = std::array<InputStatistics, 4>;
-size_t input_index(model::Proj proj);
 
 // What the levels of a family have in common.
 struct Family {

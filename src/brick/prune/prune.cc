@@ -35,6 +35,11 @@ void check_settings(const PruneConfig& config, const Pattern& pattern) {
     fail(ErrorCode::kInvalidInput,
          "refit_steps {}, descent_epochs {} and descent_rate {} must be 0 or more, descent_batch {} 1 or more",
          config.refit_steps, config.descent_epochs, config.descent_rate, config.descent_batch);
+  if (!(config.regional_scale >= 0) || !std::isfinite(config.regional_scale) || config.regional_rounds < 0 ||
+      config.regional_samples < 1 || !(config.regional_rate >= 0) || !std::isfinite(config.regional_rate))
+    fail(ErrorCode::kInvalidInput,
+         "regional_scale {}, regional_rounds {} and regional_rate {} must be 0 or more, regional_samples {} 1 or more",
+         config.regional_scale, config.regional_rounds, config.regional_rate, config.regional_samples);
   if (!pattern.unstructured() && config.block_columns % pattern.group != 0)
     fail(ErrorCode::kInvalidInput, "block_columns {} is no multiple of {}, as pattern {} asks", config.block_columns,
          pattern.group, name(pattern));
@@ -98,6 +103,11 @@ nlohmann::json masking_settings(const Recipe& recipe, const PruneConfig& config,
   if (recipe.owl)
     settings["owl"] = {
         {"outlier", config.owl_outlier}, {"spread", config.owl_spread}, {"layer_sparsities", report.layer_sparsities}};
+  if (recipe.method->prune_layer != nullptr)
+    settings["regional"] = {{"scale", config.regional_scale},
+                            {"rounds", config.regional_rounds},
+                            {"samples", config.regional_samples},
+                            {"rate", config.regional_rate}};
   if (recipe.reconstruct)
     settings["reconstruct"] = {{"refit_steps", config.refit_steps},
                                {"descent_epochs", config.descent_epochs},

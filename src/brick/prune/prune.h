@@ -36,7 +36,11 @@ struct PruneConfig {
   int64_t descent_epochs = 2;            //   passes of gradient descent a layer
   int64_t descent_batch = 512;           //   tokens a step, in whole windows
   double descent_rate = 1e-3;            //   of Adam
-  uint64_t seed = 0;                     // of the order of windows in the descent, of random importance
+  double regional_scale = 100;           // Wanda++ (wanda_plus.cc): of the gradients beside the inputs' norms
+  int64_t regional_rounds = 5;           //   of pruning and descent
+  int64_t regional_samples = 32;         //   calibration windows a round
+  double regional_rate = 3e-7;           //   of RMSprop
+  uint64_t seed = 0;                     // of the windows in descents, of random importance
   std::string tool_version;              // recorded in the provenance; no setting
 
   int64_t width_multiple = 64;             // structured: of the neurons, or the stream's directions, that are kept
@@ -62,6 +66,10 @@ struct PruneConfig {
     visit("descent_epochs", descent_epochs, "reconstruction: passes of gradient descent a layer");
     visit("descent_batch", descent_batch, "reconstruction: tokens a step of gradient descent");
     visit("descent_rate", descent_rate, "reconstruction: learning rate of gradient descent");
+    visit("regional_scale", regional_scale, "Wanda++: weight of the gradients beside the inputs' norms");
+    visit("regional_rounds", regional_rounds, "Wanda++: rounds of pruning and descent");
+    visit("regional_samples", regional_samples, "Wanda++: calibration windows a round");
+    visit("regional_rate", regional_rate, "Wanda++: learning rate of the descent");
     visit("width_multiple", width_multiple, "structured: of the neurons that a layer keeps; of SliceGPT's width");
     visit("importance", importance, "LLM-Pruner: l1, l2, random, vectorize, param_first, param_second or param_mix");
     visit("mode", mode, "LLM-Pruner: block (heads and neurons) or layer (the last layers)");

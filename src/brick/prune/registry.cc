@@ -14,6 +14,8 @@ constexpr std::array kMethods{
            prune_magnitude},
     Method{"wanda", "smallest weights times the norm of their inputs, row by row", Needs::kColumnNorms, true, nullptr,
            prune_wanda, true},
+    Method{"wanda++", "Wanda with gradients of the layer's output, and descent towards it between prunings",
+           Needs::kColumnNorms, false, nullptr, nullptr, true, prune_wanda_plus},
     Method{"ria", "smallest shares of their row and column, weighed by their inputs", Needs::kColumnNorms, true,
            nullptr, prune_ria},
     Method{"sparsegpt", "least second-order loss; kept weights make up for dropped ones", Needs::kHessian, false,

@@ -33,6 +33,9 @@ struct MatrixOutcome {
   std::string note;        // empty unless a person should read it
 };
 
+struct LayerProblem;  // layer_problem.h
+struct PrunedLayer;   // dense_layer.h
+
 struct Method {
   std::string_view name, description;
   Needs needs = Needs::kNothing;
@@ -41,6 +44,8 @@ struct Method {
   void (*prepare)(InputStatistics& inputs, const MethodOptions& options) = nullptr;
   MatrixOutcome (*prune)(const MatrixProblem& problem) = nullptr;
   bool even_rows = false;  // unstructured masks too keep equally many of each row
+  // Instead of prune(), where it is not null: all weights of a layer together. `pruned` comes with the dense weights.
+  void (*prune_layer)(const LayerProblem& problem, PrunedLayer& pruned) = nullptr;
 
   bool needs_calibration() const { return needs != Needs::kNothing; }
 };
@@ -74,6 +79,10 @@ MatrixOutcome prune_magnitude(const MatrixProblem& problem);
 
 // Wanda (Sun et al. 2023): |W_ij| ||X_j||_2; drops the lowest floor(in sparsity) of each row.
 MatrixOutcome prune_wanda(const MatrixProblem& problem);
+
+// Wanda++ (Yang et al. 2025): |W_ij| (||X_j||_2 + alpha G_ij) with gradients G of the layer's output, and rounds of
+// descent towards the dense layer's.
+void prune_wanda_plus(const LayerProblem& problem, PrunedLayer& pruned);
 
 // RIA (Zhang et al. 2024): shares of the row's and the column's |W|, times ||X_j||^(1/2); threshold as magnitude's.
 MatrixOutcome prune_ria(const MatrixProblem& problem);

@@ -101,4 +101,21 @@ tensor::Mask keep_highest(std::span<const float> scores, int64_t rows, int64_t c
   return mask;
 }
 
+tensor::Mask keep_highest_of_rows(int64_t rows, int64_t cols, const Pattern& pattern, double sparsity,
+                                  const std::function<void(int64_t row, std::span<float> scores)>& score_row) {
+  tensor::Mask mask = all_kept(rows, cols);
+  const int64_t dropped = share_of(cols, sparsity);
+  parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    std::vector<float> scores(static_cast<size_t>(cols));
+    for (int64_t r = begin; r < end; ++r) {
+      score_row(r, scores);
+      if (pattern.unstructured())
+        drop_lowest(scores, dropped, r, mask);
+      else
+        drop_lowest_of_groups(scores, pattern, r, mask);
+    }
+  });
+  return mask;
+}
+
 }  // namespace brick::prune

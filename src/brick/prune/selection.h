@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "brick/prune/pattern.h"
@@ -32,6 +33,11 @@ void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern
 // all, or each group's lowest for n:m.
 tensor::Mask keep_highest(std::span<const float> scores, int64_t rows, int64_t cols, const Pattern& pattern,
                           double sparsity);
+
+// The same row by row: drops each one's lowest share_of(cols, sparsity). `score_row` fills in a row's [cols]; called by
+// several threads at once.
+tensor::Mask keep_highest_of_rows(int64_t rows, int64_t cols, const Pattern& pattern, double sparsity,
+                                  const std::function<void(int64_t row, std::span<float> scores)>& score_row);
 
 // True for the `drop` lowest of one group.
 uint64_t lowest_of_group(const float* scores, const Pattern& pattern);

@@ -1,6 +1,7 @@
 #include "brick/prune/statistics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "brick/base/checked.h"
@@ -26,6 +27,12 @@ int64_t gram_rows(int64_t width) { return std::min(std::clamp(width / 4, kFewest
 }  // namespace
 
 int64_t InputStatistics::dead_columns() const { return std::count(sum_squares.begin(), sum_squares.end(), 0.0); }
+
+std::vector<float> InputStatistics::column_norms() const {
+  std::vector<float> norms;
+  for (const double square : sum_squares) norms.push_back(static_cast<float>(std::sqrt(square)));
+  return norms;
+}
 
 StatisticsBuilder::StatisticsBuilder(Needs needs, int64_t width, int64_t tokens)
     : needs_(needs), sample_step_(std::max<int64_t>(1, (tokens + kSampleRows - 1) / kSampleRows)) {

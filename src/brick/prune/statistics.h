@@ -29,6 +29,7 @@ struct InputStatistics {
 
   int64_t width() const { return static_cast<int64_t>(sum_squares.size()); }
   int64_t dead_columns() const;
+  std::vector<float> column_norms() const;  // [in], ||X_j||_2
 };
 
 // Sums in float32 within a chunk and in double over chunks.
