@@ -53,6 +53,22 @@ TEST_F(FederationFile, AClientsBlockIsAFolderOrCutForIt) {
     EXPECT_NE(error_of(head + "block = \"b\"\n" + other).find("not both"), std::string::npos);
 }
 
+TEST_F(FederationFile, StructuredBlocksNeedARuleThatTakesThem) {
+  const auto with = [&](const std::string& rule, const std::string& blocks, const std::string& client) {
+    return error_of("model = \"m.gguf\"\n" + blocks + "[aggregate]\nrule = \"" + rule +
+                    "\"\n[[client]]\nname = \"a\"\ndata = \"a.jsonl\"\n" + client);
+  };
+  const std::string flap = "[blocks]\nmethod = \"flap\"\n", half = "sparsity = 0.5\n";
+  for (const char* rule : {"fedit", "zero-pad"}) {
+    EXPECT_NE(with(rule, flap, half).find("client a: flap makes structured blocks"), std::string::npos);
+    EXPECT_NE(with(rule, "", half + "method = \"shortgpt\"\n").find("shortgpt"), std::string::npos);
+    EXPECT_EQ(with(rule, flap, half + "method = \"wanda\"\n"), "");
+    EXPECT_EQ(with(rule, flap, ""), "");
+    EXPECT_EQ(with(rule, flap, "block = \"b\"\n"), "");
+  }
+  EXPECT_EQ(with("flexlora", flap, half), "");
+}
+
 TEST_F(FederationFile, NamesWhatIsWrong) {
   const auto with = [&](const std::string& from, const std::string& to) {
     std::string text = kGood;

@@ -121,6 +121,18 @@ FederationConfig::Client read_client(Reader reader, const train::TuneConfig& sha
   return client;
 }
 
+// What the clients' blocks are is known before they are cut; given ones are checked when they are loaded.
+void check_rule_takes_blocks(const FederationConfig& config) {
+  const federate::Rule& rule = *federate::find_rule(config.aggregate.rule);
+  for (const FederationConfig::Client& client : config.clients) {
+    const std::string& method = client.method.empty() ? config.blocks.prune.method : client.method;
+    if (client.sparsity > 0 && !rule.takes_structured && prune::parse_recipe(method).structured != nullptr)
+      fail(ErrorCode::kInvalidInput,
+           "client {}: {} makes structured blocks, and {} averages factors of one shape; use flexlora or a hete rule",
+           client.name, method, rule.name);
+  }
+}
+
 }  // namespace
 
 FederationConfig load_federation(const std::filesystem::path& path) {
@@ -229,6 +241,7 @@ FederationConfig load_federation(const std::filesystem::path& path) {
     if (!names.insert(config.clients.back().name).second)
       fail(ErrorCode::kInvalidInput, "{}: two clients are called '{}'", path.string(), config.clients.back().name);
   }
+  check_rule_takes_blocks(config);
   return config;
 }
 

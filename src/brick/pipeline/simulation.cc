@@ -102,36 +102,37 @@ nlohmann::json Simulation::describe(const model::Model& block, const std::filesy
           {"nonzeros", block.nonzeros()},       {"bytes", bytes_on_disk(folder / "model.safetensors")}};
 }
 
-void Simulation::load_blocks() {
-  for (const FederationConfig::Client& client : config_.clients) {
-    const std::filesystem::path folder = block_folder(client);
-    if (folder.empty() || blocks_.contains(folder)) continue;
-    for (const auto& [other, _] : blocks_)
-      if (other.filename() == folder.filename())
-        fail(ErrorCode::kInvalidInput,
-             "client {}: block {} has the name of {}, and the report tells blocks by it: rename one", client.name,
-             folder.string(), other.string());
-    const model::Model& block =
-        blocks_.emplace(folder, model::load_model(folder.string(), {.tokenizer = false})).first->second;
-    if (model::fingerprint(block) != model::fingerprint(bench_.model()))
-      fail(ErrorCode::kMismatch, "client {}: block {} was cut from another model than {}, or {}", client.name,
-           folder.string(), config_.model.string(), federate::kRotated);
-    const federate::Placement& placement = placements_.try_emplace(&block, block, bench_.model()).first->second;
-    if (const federate::Rule& rule = *federate::find_rule(config_.aggregate.rule);
-        placement.structured() && !rule.takes_structured)
+void Simulation::load_block(const FederationConfig::Client& client) {
+  const std::filesystem::path folder = block_folder(client);
+  if (folder.empty() || blocks_.contains(folder)) return;
+  for (const auto& [other, _] : blocks_)
+    if (other.filename() == folder.filename())
       fail(ErrorCode::kInvalidInput,
-           "client {}: block {} is structured, and {} averages factors of one shape; use flexlora or a hete rule",
-           client.name, folder.string(), rule.name);
-  }
-  placements_.try_emplace(&bench_.model(), bench_.model(), bench_.model());
+           "client {}: block {} has the name of {}, and the report tells blocks by it: rename one", client.name,
+           folder.string(), other.string());
+  const model::Model& block =
+      blocks_.emplace(folder, model::load_model(folder.string(), {.tokenizer = false})).first->second;
+  if (model::fingerprint(block) != model::fingerprint(bench_.model()))
+    fail(ErrorCode::kMismatch, "client {}: block {} was cut from another model than {}, or {}", client.name,
+         folder.string(), config_.model.string(), federate::kRotated);
+  const federate::Placement& placement = placements_.try_emplace(&block, block, bench_.model()).first->second;
+  if (const federate::Rule& rule = *federate::find_rule(config_.aggregate.rule);
+      placement.structured() && !rule.takes_structured)
+    fail(ErrorCode::kInvalidInput,
+         "client {}: block {} is structured, and {} averages factors of one shape; use flexlora or a hete rule",
+         client.name, folder.string(), rule.name);
 }
 
 void Simulation::make_blocks() {
   std::map<std::string, std::set<double>> wanted;  // by method
   for (const FederationConfig::Client& client : config_.clients)
-    if (client.block.empty() && client.sparsity > 0) wanted[method_of(client)].insert(client.sparsity);
+    if (!client.block.empty())
+      load_block(client);  // what is wrong with it shows before the work
+    else if (client.sparsity > 0)
+      wanted[method_of(client)].insert(client.sparsity);
   for (const auto& [method, sparsities] : wanted) cut_blocks(method, {sparsities.begin(), sparsities.end()});
-  load_blocks();
+  for (const FederationConfig::Client& client : config_.clients) load_block(client);
+  placements_.try_emplace(&bench_.model(), bench_.model(), bench_.model());
   load_clients();
 
   folder_.once({{"event", "begin"}, {"round", 0}}, [&] {

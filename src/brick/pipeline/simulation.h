@@ -39,7 +39,7 @@ class Simulation {
   std::filesystem::path block_folder(const FederationConfig::Client& client) const;
   std::filesystem::path block_folder(const std::string& method, double sparsity) const;
   const std::string& method_of(const FederationConfig::Client& client) const;
-  void load_blocks();
+  void load_block(const FederationConfig::Client& client);  // if it has one and it is not loaded yet
   nlohmann::json describe(const model::Model& block, const std::filesystem::path& folder) const;
   void load_clients();
 
