@@ -86,6 +86,38 @@ TEST(Teacher, IsAskedOnce) {
   EXPECT_EQ(again.computed_tokens(), static_cast<int64_t>(f.sequences[0].ids.size()));
 }
 
+TEST(Teacher, PlansForWhatItDoesNotKnow) {
+  Fixture f;
+  const auto longest = [&] {
+    int64_t tokens = 0;
+    for (const data::TokenSequence& s : f.sequences) tokens = std::max(tokens, static_cast<int64_t>(s.ids.size()));
+    return tokens;
+  };
+  const auto held = [&] {
+    return f.model.weight_bytes() + model::Transformer(f.model, f.context, longest()).buffer_bytes();
+  };
+  {
+    Teacher teacher = f.teacher();
+    EXPECT_EQ(teacher.planned_bytes(f.sequences), held());
+    f.of_all(teacher);
+    EXPECT_EQ(teacher.planned_bytes(f.sequences), 0);
+    teacher.save();
+  }
+  Teacher again = f.teacher();
+  EXPECT_EQ(again.planned_bytes(f.sequences), 0);
+  f.sequences[1].ids.resize(4);  // what is known says nothing of another
+  f.sequences[1].supervised.resize(4);
+  const int64_t planned = again.planned_bytes(f.sequences);
+  f.sequences = {f.sequences[1]};
+  EXPECT_EQ(planned, held());
+
+  const model::Model block = model::tiny_block(f.model, 0.5);
+  const TuneConfig config;
+  const auto objective = make_objective("forward-kl", {&again});
+  EXPECT_EQ(plan_memory(block, config, f.sequences, objective.get()).bytes,
+            plan_memory(block, config, f.sequences).bytes + planned);
+}
+
 TEST(Teacher, NumbersDoNotDependOnWhatElseIsAsked) {
   Fixture f;
   Teacher teacher = f.teacher();

@@ -14,9 +14,9 @@ nlohmann::json step_json(const train::StepRecord& step) {
 }
 
 void announce(const model::Model& model, const data::EncodedRecords& records, train::TuneConfig config,
-              const model::Adapter* init, ProgressSink& sink) {
-  if (init != nullptr) config.rank = init->config.rank;
-  const train::MemoryPlan plan = train::plan_memory(model, config, records.sequences);
+              const train::TuneOptions& options, ProgressSink& sink) {
+  if (options.init != nullptr) config.rank = options.init->config.rank;
+  const train::MemoryPlan plan = train::plan_memory(model, config, records.sequences, options.objective);
   sink.note(fmt::format(
       "{} records, {} tokens, {} of them trained on; about {} MB beside the model: {} tokens at a time, activations {}",
       records.sequences.size(), data::count_tokens(records.sequences), data::count_supervised(records.sequences),
@@ -34,7 +34,7 @@ void announce(const model::Model& model, const data::EncodedRecords& records, tr
 train::TuneResult run_training(const model::Model& model, const data::EncodedRecords& records,
                                const train::TuneConfig& config, const TrainingFiles& files, train::TuneOptions options,
                                const RunSettings& settings, kernels::Context& context, ProgressSink& sink) {
-  announce(model, records, config, options.init, sink);
+  announce(model, records, config, options, sink);
   options.seed = settings.seed;
   options.checkpoint = io::beside(files.out, ".checkpoint");
   options.save_every = files.save_every;

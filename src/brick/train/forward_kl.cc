@@ -32,6 +32,9 @@ class ForwardKl : public Objective {
         },
         d_hidden);
   }
+  int64_t planned_bytes(std::span<const data::TokenSequence> sequences) const override {
+    return teacher_.planned_bytes(sequences);
+  }
   std::string identity() const override { return fmt::format("forward-kl {} of {}", share_, teacher_.identity()); }
 
  private:

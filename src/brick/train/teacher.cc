@@ -135,6 +135,19 @@ Teacher::Record Teacher::compute(std::span<const int32_t> ids, std::span<const m
   return {encode_ids(likeliest, k, model_.config.vocab), tensor::convert(log_probabilities.view(), DType::kF16)};
 }
 
+int64_t Teacher::planned_bytes(std::span<const data::TokenSequence> sequences) const {
+  size_t longest = 0;
+  for (const data::TokenSequence& sequence : sequences)
+    if (sequence.ids.size() > longest)
+      if (const std::string key = key_of(sequence.ids, sequence.supervised);
+          !file_of_.contains(key) && !unsaved_.contains(key))
+        longest = sequence.ids.size();
+  if (longest == 0) return 0;
+  const model::ModelConfig& c = model_.config;
+  const int64_t floats = 4 * c.hidden + 2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.ffn + c.heads + 2;  // a token
+  return model_.weight_bytes() + 4 * static_cast<int64_t>(longest) * floats;
+}
+
 void Teacher::append(std::span<const int32_t> ids, std::span<const uint8_t> supervised, TopProbabilities& out) {
   const std::array<int64_t, 2> offsets{0, static_cast<int64_t>(ids.size())};
   const std::vector<model::ScoredToken> scored = model::scored_tokens(ids, supervised, offsets);

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "brick/data/sequences.h"
 #include "brick/io/provenance.h"
 #include "brick/io/safetensors.h"
 #include "brick/kernels/context.h"
@@ -50,6 +51,9 @@ class Teacher {
   // Appends, for each supervised token of a sequence that has a predecessor, the teacher's view of it. Error(kNumeric)
   // where the teacher's logits are no numbers.
   void append(std::span<const int32_t> ids, std::span<const uint8_t> supervised, TopProbabilities& out);
+  // Bytes that append() of these will take: the model's weights and a pass of the longest sequence that is not there
+  // yet; 0 where all are.
+  int64_t planned_bytes(std::span<const data::TokenSequence> sequences) const;
   // Writes what was computed since the last time; append() does so now and then.
   void save();
 

@@ -165,11 +165,12 @@ model::LoraConfig lora_config(const model::Model& model, const TuneConfig& confi
 }
 
 MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
-                       std::span<const data::TokenSequence> sequences) {
+                       std::span<const data::TokenSequence> sequences, const Objective* objective) {
   using model::Activations;
+  const int64_t beside = objective != nullptr ? objective->planned_bytes(sequences) : 0;
   const auto planned = [&](int64_t part, Activations activations) {
     const int64_t tokens = largest_part(sequences, config, part);
-    return MemoryPlan{tokens, activations, planned_bytes(model, config, tokens, activations)};
+    return MemoryPlan{tokens, activations, planned_bytes(model, config, tokens, activations) + beside};
   };
   const MemoryPlan low = planned(kLowPartTokens, Activations::kRecompute);
   const int64_t available = available_memory_bytes();
@@ -220,7 +221,7 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   int64_t total = options.minutes > 0 ? std::numeric_limits<int64_t>::max() : total_steps(steps, config);
   TuneConfig with_rank = config;
   with_rank.rank = adapter.config.rank;
-  const MemoryPlan plan = plan_memory(model, with_rank, sequences);
+  const MemoryPlan plan = plan_memory(model, with_rank, sequences, &objective);
   model::Transformer transformer(model, context, plan.part_tokens, true, plan.activations);
   tensor::Tensor d_hidden = tensor::matrix(plan.part_tokens, model.config.hidden);
 

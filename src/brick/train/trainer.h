@@ -47,14 +47,15 @@ struct TuneResult {
 struct MemoryPlan {
   int64_t part_tokens = 0;  // most tokens of a part
   model::Activations activations = model::Activations::kKeep;
-  int64_t bytes = 0;  // held beside the model: activations, adapter, gradients, moments, scratch
+  int64_t bytes = 0;  // held beside the model: activations, adapter, gradients, moments, scratch, the objective's
 };
 
 // As --memory says: fast takes a batch as one part and keeps its activations; auto takes parts of 512 tokens and keeps
 // activations where twice their plan is available; low takes parts of 256 tokens and recomputes. The parts, and so the
-// results, do not depend on what is available. Error(kInvalidInput) where the plan does not fit, naming what would.
+// results, do not depend on what is available. No objective: cross-entropy. Error(kInvalidInput) where the plan does
+// not fit, naming what would.
 MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
-                       std::span<const data::TokenSequence> sequences);
+                       std::span<const data::TokenSequence> sequences, const Objective* objective = nullptr);
 
 // Error(kInvalidInput) for a bad configuration or no data; kMismatch for an init that does not fit. On return the
 // checkpoint, if any, is removed.
