@@ -92,6 +92,24 @@ TEST(RowsOfRun, AreItsBlocksArmsAndClients) {
   EXPECT_EQ(find("run/a: centralised")["loss"], 1.92);
 }
 
+// Two methods may share a sparsity.
+TEST(RowsOfRun, ClientsHaveTheSizeOfTheirOwnBlock) {
+  json run = sample_run();
+  json other = run["blocks"][1];
+  other["bytes"] = 777;
+  run["blocks"][1]["name"] = "25";
+  other["name"] = "wanda-25";
+  run["blocks"].push_back(other);
+  const auto bytes = [&](const char* block) {
+    run["clients"][1]["block"] = block;
+    for (const json& one : rows_of_run(run, "run"))
+      if (one["name"] == "run: law with LEGO") return one["bytes"];
+    return json();
+  };
+  EXPECT_EQ(bytes("25"), run["blocks"][1]["bytes"]);
+  EXPECT_EQ(bytes("wanda-25"), 777);
+}
+
 TEST(ComparisonTable, HasWhatWasMeasured) {
   json rows = {row("dense", 25, 90e6, 100), row("half", 39, 60e6, 140)};
   mark_fronts(rows);

@@ -30,11 +30,12 @@ json run_row(const std::string& run, const std::string& name, const char* kind, 
   return row;
 }
 
-// What the run's blocks of that sparsity have: size and counts.
-void add_size(json& row, const json& run) {
-  const auto sparsity = number(row, "sparsity");
+// Size and counts of the client's block, which older runs do not name: then of those of its sparsity.
+void add_size(json& row, const json& run, const json& client) {
+  const std::string name = text(client, "block");
+  const auto sparsity = number(client, "sparsity");
   for (const json& block : list(run, "blocks"))
-    if (sparsity && number(block, "sparsity") == sparsity)
+    if (name.empty() ? sparsity && number(block, "sparsity") == sparsity : text(block, "name") == name)
       for (const char* key : {"bytes", "parameters", "nonzeros"}) set(row, key, at(block, key));
 }
 
@@ -76,7 +77,7 @@ json rows_of_run(const json& run, const std::string& name) {
   for (const json& client : list(run, "clients"))
     for (const auto& [what, key] : {std::pair(" alone", "block_local"), {" with LEGO", "block_lego"}}) {
       json row = run_row(name, client_name(client) + what, "client", at(client, "sparsity"));
-      add_size(row, run);
+      add_size(row, run, client);
       set(row, "loss", at(at(client, "loss"), key));
       if (row.contains("loss")) row["records"] = "held-out records of " + client_name(client) + " in " + name;
       rows.push_back(row);
