@@ -17,7 +17,7 @@ DecodeProfile some_profile(const model::Model& model) {
           "auto",
           threads(),
           100,
-          {{"bf16", 0.75, 200}, {"bf16", 0.25, 50}, {"q4", 0.5, 300}}};
+          {{"bf16", 0.75, 200}, {"bf16", 0.25, 50}, {"q4", 0.5, 300}, {"bf16", 0.5, 400, "structured"}}};
 }
 
 // The file with one value changed, read.
@@ -37,6 +37,16 @@ TEST(DecodeProfile, ReadsWhatItWrites) {
   EXPECT_EQ(to_json(read_decode_profile(folder.file("p.json"), model, {})), to_json(some_profile(model)));
 }
 
+// Those written before there were others.
+TEST(DecodeProfile, PointsWithoutAPatternAreUnstructured) {
+  const model::Model model = model::tiny_model();
+  const model::TempFolder folder;
+  nlohmann::json file = {{"decode", to_json(some_profile(model))}};
+  for (nlohmann::json& point : file["decode"]["points"]) point.erase("pattern");
+  io::write_json_file(folder.file("p.json"), file);
+  EXPECT_EQ(read_decode_profile(folder.file("p.json"), model, {}).points.back().pattern, "unstructured");
+}
+
 TEST(DecodeProfile, SecondsAreLinearBetweenPoints) {
   const DecodeProfile profile = some_profile(model::tiny_model());
   EXPECT_DOUBLE_EQ(*profile.speedup("bf16", 0.25), 0.5);
@@ -46,6 +56,8 @@ TEST(DecodeProfile, SecondsAreLinearBetweenPoints) {
   EXPECT_EQ(profile.speedup("bf16", 0.2), std::nullopt);
   EXPECT_EQ(profile.speedup("q4", 0.51), std::nullopt);
   EXPECT_EQ(profile.speedup("f32", 0.5), std::nullopt);
+  EXPECT_DOUBLE_EQ(*profile.speedup("bf16", 0.5, "structured"), 4.0);
+  EXPECT_EQ(profile.speedup("q4", 0.5, "2:4"), std::nullopt);
 }
 
 TEST(DecodeProfile, SaysWhatIsWrong) {

@@ -14,6 +14,7 @@
 #include "brick/prune/registry.h"
 #include "brick/prune/selection.h"
 #include "brick/prune/stored_values.h"
+#include "brick/prune/structured.h"
 #include "brick/text/tokenizer_spec.h"
 
 namespace brick::pipeline {
@@ -22,6 +23,8 @@ namespace {
 constexpr int kSteps = 1000, kMostSteps = 950;  // beyond 0.95 nothing of a model is left
 constexpr int64_t kHeaderEntry = 80;            // of a tensor in the header of safetensors, beside its name
 constexpr int64_t kProvenance = 1000;           // what config.json and README.md say of a block but not of its parent
+constexpr int64_t kCutLayer = 200;              // what config.json says of a structured block's layer
+constexpr const char *kUnstructured = DecodeProfile::kUnstructured, *kStructured = DecodeProfile::kStructured;
 
 std::string without_spaces(const std::string& text) {
   std::string out;
@@ -67,28 +70,81 @@ int64_t other_bytes(const model::Model& parent) {
   return total;
 }
 
-// Tensors of the block and what its file says of each.
-int64_t weight_bytes(const model::Model& parent, const prune::PruneConfig& config) {
-  const prune::Recipe recipe = prune::parse_recipe(config.method);
+// Tensors of a block and what its file says of each.
+class TensorBytes {
+ public:
+  void add(const std::string& name, double bytes, double count = 1) {
+    total_ += count * (bytes + static_cast<double>(kHeaderEntry) + static_cast<double>(name.size()));
+  }
+  int64_t total() const { return std::llround(total_); }
+
+ private:
+  double total_ = 0;
+};
+
+void add_norms(const model::Model& parent, int64_t layers, TensorBytes& bytes) {
+  bytes.add("model.layers.N.input_layernorm.weight", 4.0 * static_cast<double>(parent.config.hidden),
+            static_cast<double>(2 * layers + 1));
+}
+
+int64_t whole_bytes(const model::Model& model) {
+  TensorBytes bytes;
+  model::for_each_matrix(model, [&](const std::string& name, const tensor::Matrix& weight) {
+    bytes.add(name, static_cast<double>(weight.bytes()));
+  });
+  add_norms(model, static_cast<int64_t>(model.layers.size()), bytes);
+  return bytes.total();
+}
+
+int64_t masked_bytes(const model::Model& parent, const prune::PruneConfig& config, const prune::Recipe& recipe) {
   const prune::Pattern pattern = prune::parse_pattern(config.pattern);
   const bool even = recipe.method->even_rows || !pattern.unstructured();
-  double total = 0;
-  const auto add = [&](const std::string& name, double bytes) {
-    total += bytes + static_cast<double>(kHeaderEntry) + static_cast<double>(name.size());
-  };
+  TensorBytes bytes;
   model::for_each_matrix(parent, [&](const std::string& name, const tensor::Matrix& weight) {
-    if (config.sparsity == 0 || !name.starts_with("model.layers."))
-      return add(name, static_cast<double>(weight.bytes()));
+    if (!name.starts_with("model.layers.")) return bytes.add(name, static_cast<double>(weight.bytes()));
     const prune::Storage storage = prune::choose_storage(config.values, weight, recipe.keeps_values(), name);
     const auto rows = static_cast<double>(weight.rows());
-    add(name + ".mask", rows * 8 * static_cast<double>(tensor::mask_words(weight.cols())));
+    bytes.add(name + ".mask", rows * 8 * static_cast<double>(tensor::mask_words(weight.cols())));
     const double kept = kept_a_row(weight, *recipe.method, pattern, config.sparsity);
-    add(name + ".values", rows * row_bytes(storage, weight.cols(), kept, even));
+    bytes.add(name + ".values", rows * row_bytes(storage, weight.cols(), kept, even));
   });
-  const size_t norms = 2 * parent.layers.size() + 1;
-  for (size_t i = 0; i < norms; ++i)
-    add("model.layers.N.input_layernorm.weight", 4.0 * static_cast<double>(parent.config.hidden));
-  return std::llround(total);
+  add_norms(parent, static_cast<int64_t>(parent.layers.size()), bytes);
+  return bytes.total();
+}
+
+// Of a structured block's weight, if nothing of it went.
+double dense_bytes(const tensor::Matrix& weight, const std::string& values, const std::string& name) {
+  if (values == "keep" || weight.is_sparse()) return static_cast<double>(weight.bytes());
+  const tensor::DTypeInfo& type = tensor::info(prune::choose_storage(values, weight, true, name).dtype);
+  return static_cast<double>(weight.rows() * weight.cols()) * type.block_bytes / static_cast<double>(type.block_values);
+}
+
+// Every weight of the layers counts for the same share of what is left.
+int64_t cut_bytes(const model::Model& parent, const prune::PruneConfig& config, const prune::StructuredMethod& method) {
+  const prune::ExpectedStructures left = method.expect(parent, config);
+  const double weights_left = left.linear_weights / static_cast<double>(parent.linear_parameters());
+  const double layers_left = static_cast<double>(left.layers) / static_cast<double>(parent.layers.size());
+  TensorBytes bytes;
+  model::for_each_matrix(parent, [&](const std::string& name, const tensor::Matrix& weight) {
+    if (!name.starts_with("model.layers.")) return bytes.add(name, static_cast<double>(weight.bytes()));
+    bytes.add(name, dense_bytes(weight, config.values, name) * weights_left / layers_left, layers_left);
+  });
+  add_norms(parent, left.layers, bytes);
+  for (const model::Layer& layer : parent.layers) {
+    bytes.add("model.layers.N.self_attn.kept_kv_heads", 4.0 * static_cast<double>(layer.shape.kv_heads), layers_left);
+    bytes.add("model.layers.N.self_attn.kept_heads", 4.0 * static_cast<double>(layer.shape.heads), layers_left);
+    bytes.add("model.layers.N.mlp.kept_neurons", 4.0 * weights_left * static_cast<double>(layer.shape.ffn));
+  }
+  const double biases = static_cast<double>(left.biases) / static_cast<double>(parent.config.hidden);
+  bytes.add("model.layers.N.self_attn.o_proj.bias", 4.0 * static_cast<double>(parent.config.hidden), biases);
+  return bytes.total() + kCutLayer * left.layers;
+}
+
+int64_t weight_bytes(const model::Model& parent, const prune::PruneConfig& config) {
+  if (config.sparsity == 0) return whole_bytes(parent);
+  const prune::Recipe recipe = prune::parse_recipe(config.method);
+  return recipe.structured != nullptr ? cut_bytes(parent, config, *recipe.structured)
+                                      : masked_bytes(parent, config, recipe);
 }
 
 std::vector<double> candidates(const prune::Pattern& pattern) {
@@ -129,6 +185,28 @@ std::string describe(const Choice& choice) {
                               : fmt::format("sparsity {:g} with {} values", choice.sparsity, choice.values);
 }
 
+// Whose speeds the profile has: groups that it was not measured with count as unstructured.
+std::string measured_pattern(const prune::PruneConfig& config, const DecodeProfile& profile) {
+  if (prune::parse_recipe(config.method).structured != nullptr) return kStructured;
+  return profile.has(config.values, config.pattern) ? config.pattern : kUnstructured;
+}
+
+// "; structured blocks reach it ..." where blocks of another pattern do; the simplest such pattern.
+std::string other_way(const Target& target, const std::vector<std::string>& values, const std::string& tried,
+                      const DecodeProfile& profile) {
+  const std::string mask = tried == kStructured ? "--method sparsegpt " : "";
+  for (const auto& [pattern, options] :
+       {std::pair<std::string, std::string>{kUnstructured, mask + "--pattern unstructured"},
+        {"2:4", mask + "--pattern 2:4"},
+        {kStructured, "--method llm-pruner"}})
+    for (const std::string& stored : values)
+      for (const double sparsity : candidates(prune::parse_pattern(pattern == kStructured ? kUnstructured : pattern)))
+        if (pattern != tried && profile.speedup(stored, sparsity, pattern).value_or(0) >= target.amount)
+          return fmt::format("; {} blocks reach it at sparsity {:g} with {} values: {}", pattern, sparsity, stored,
+                             options);
+  return {};
+}
+
 }  // namespace
 
 Target parse_target(const std::string& given) {
@@ -158,6 +236,11 @@ int64_t predicted_nonzeros(const model::Model& parent, const prune::PruneConfig&
   const prune::Pattern pattern = prune::parse_pattern(config.pattern);
   if (config.sparsity == 0) return parent.nonzeros();
   double kept = static_cast<double>(parent.parameters() - parent.linear_parameters());
+  if (recipe.structured != nullptr) {
+    const prune::ExpectedStructures left = recipe.structured->expect(parent, config);
+    const int64_t norms_gone = 2 * parent.config.hidden * (static_cast<int64_t>(parent.layers.size()) - left.layers);
+    return std::llround(kept + left.linear_weights) + left.biases - norms_gone;
+  }
   for (const model::Layer& layer : parent.layers)
     for (const tensor::Matrix& weight : layer.projections)
       kept += static_cast<double>(weight.rows()) * kept_a_row(weight, *recipe.method, pattern, config.sparsity);
@@ -171,16 +254,16 @@ int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& co
 Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,
                        bool values_free, const DecodeProfile* profile) {
   BRICK_ASSERT(profile != nullptr || target.kind != Target::Kind::kDecode);
-  if (prune::parse_recipe(config.method).structured != nullptr)
-    fail(ErrorCode::kUnsupported,
-         "target {}: only methods that mask weights have targets, {} cuts structures: give --sparsity", target.text,
-         config.method);
+  if (const prune::Recipe recipe = prune::parse_recipe(config.method);
+      recipe.structured != nullptr && recipe.structured->expect == nullptr)
+    fail(ErrorCode::kUnsupported, "target {}: {} has no targets: give --sparsity", target.text, config.method);
   std::vector<std::string> values{config.values};
   if (values_free && config.values != "q4" && target.kind != Target::Kind::kParameters) values.emplace_back("q4");
-  const auto is_measured = [&](const DecodeProfile::Point& point) { return point.values == values.front(); };
-  if (target.kind == Target::Kind::kDecode && std::none_of(profile->points.begin(), profile->points.end(), is_measured))
-    fail(ErrorCode::kInvalidInput, "target {}: the profile has no {} values; without --profile they are measured",
-         target.text, values.front());
+  const std::string pattern = profile != nullptr ? measured_pattern(config, *profile) : std::string();
+  if (target.kind == Target::Kind::kDecode && !profile->has(values.front(), pattern))
+    fail(ErrorCode::kInvalidInput,
+         "target {}: the profile has no {} blocks with {} values; without --profile they are measured", target.text,
+         pattern, values.front());
   const int64_t rest = other_bytes(parent);
   std::optional<Choice> nearest;
   for (const std::string& stored : values)
@@ -190,7 +273,7 @@ Choice choose_sparsity(const Target& target, const model::Model& parent, const p
       one.values = stored;
       Choice choice{sparsity, stored, rest + weight_bytes(parent, one), predicted_nonzeros(parent, one), {}, {}};
       if (target.kind == Target::Kind::kDecode) {
-        choice.speedup = sparsity == 0 ? 1.0 : profile->speedup(stored, sparsity);
+        choice.speedup = sparsity == 0 ? 1.0 : profile->speedup(stored, sparsity, pattern);
         if (!choice.speedup) continue;
       }
       if (distance(target, choice, parent) <= 0) {
@@ -201,8 +284,9 @@ Choice choose_sparsity(const Target& target, const model::Model& parent, const p
       }
       if (!nearest || distance(target, choice, parent) < distance(target, *nearest, parent)) nearest = choice;
     }
-  fail(ErrorCode::kInvalidInput, "target {}: out of reach by {}; the nearest is {}, {}", target.text, config.method,
-       amount_text(target, *nearest, parent), describe(*nearest));
+  fail(ErrorCode::kInvalidInput, "target {}: out of reach by {}; the nearest is {}, {}{}", target.text, config.method,
+       amount_text(target, *nearest, parent), describe(*nearest),
+       target.kind == Target::Kind::kDecode ? other_way(target, values, pattern, *profile) : "");
 }
 
 }  // namespace brick::pipeline

@@ -21,10 +21,11 @@ struct Target {
 Target parse_target(const std::string& text);
 
 // Bytes of the folder that save_block() would write for the block that prune() would make: of weights and masks by
-// their shapes, the values' encoding and how the method spreads what it keeps over the rows; of the rest by the
-// parent's tokenizer and configuration. Within 1 % of what comes out.
+// their shapes, the values' encoding and how the method spreads what it keeps over the rows; of structured blocks by
+// the widths that it leaves; of the rest by the parent's tokenizer and configuration. Within 1 % of what comes out, or
+// half of what a structured method takes at once where that is more.
 int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& config);
-// Parameters that its masks keep.
+// Parameters that its masks keep, or that it has.
 int64_t predicted_nonzeros(const model::Model& parent, const prune::PruneConfig& config);
 
 struct Choice {
@@ -37,7 +38,8 @@ struct Choice {
 
 // The least sparsity, in steps of 0.001, that reaches the target (0: the model as it is), up to 0.95, or the profile's
 // last; with a pattern n:m only n / m. `values_free`: config.values first, then q4 where that cannot reach it.
-// `profile` is needed for a speed. Error(kInvalidInput) naming the nearest that can be reached.
+// `profile` is needed for a speed, and has those of unstructured, 2:4 and structured blocks. Error(kInvalidInput)
+// naming the nearest that can be reached, and of a speed the pattern whose blocks reach it, if any.
 Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,
                        bool values_free, const DecodeProfile* profile);
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -11,6 +12,7 @@
 #include "brick/io/json_file.h"
 #include "brick/pipeline/bench_job.h"
 #include "brick/prune/prune.h"
+#include "brick/prune/registry.h"
 
 namespace brick::pipeline {
 namespace {
@@ -18,6 +20,34 @@ namespace {
 using nlohmann::json;
 
 constexpr std::array kSparsities{0.25, 0.5, 0.75, 0.9};
+constexpr std::array kStructuredSparsities{0.25, 0.5, 0.75};
+constexpr const char *kUnstructured = DecodeProfile::kUnstructured, *kStructured = DecodeProfile::kStructured;
+
+bool comes_in_groups_of(int64_t group, const model::Model& model) {
+  for (const model::Layer& layer : model.layers)
+    for (const tensor::Matrix& weight : layer.projections)
+      if (weight.cols() % group != 0) return false;
+  return true;
+}
+
+// Blocks that need no text.
+std::vector<prune::PruneConfig> blocks_to_measure(const model::Model& model, const std::string& values) {
+  std::vector<prune::PruneConfig> blocks;
+  const auto add = [&](const char* method, double sparsity, const char* pattern) {
+    prune::PruneConfig& config = blocks.emplace_back();
+    config.method = method;
+    config.sparsity = sparsity;
+    config.pattern = pattern;
+    config.values = values;
+  };
+  for (const double sparsity : kSparsities) add("magnitude", sparsity, kUnstructured);
+  if (comes_in_groups_of(4, model)) add("magnitude", 0.5, "2:4");
+  for (const double sparsity : kStructuredSparsities) {
+    add("llm-pruner", sparsity, kUnstructured);
+    blocks.back().mode = "layer";
+  }
+  return blocks;
+}
 
 template <class T>
 T member(const json& object, const char* key, bool (json::*is_type)() const noexcept) {
@@ -48,7 +78,8 @@ DecodeProfile profile_of(const json& file) {
     if (!point.is_object()) fail(ErrorCode::kCorrupt, "'points' has {}", point.dump());
     const auto sparsity = member<double>(point, "sparsity", &json::is_number);
     if (!(sparsity > 0 && sparsity < 1)) fail(ErrorCode::kCorrupt, "'sparsity' of a point is {}", sparsity);
-    profile.points.push_back({text(point, "values"), sparsity, speed(point, "tokens_per_second")});
+    profile.points.push_back({text(point, "values"), sparsity, speed(point, "tokens_per_second"),
+                              point.contains("pattern") ? text(point, "pattern") : kUnstructured});
   }
   return profile;
 }
@@ -59,10 +90,11 @@ void check_same(const char* what, const std::string& measured, const std::string
 
 }  // namespace
 
-std::optional<double> DecodeProfile::speedup(const std::string& values, double sparsity) const {
+std::optional<double> DecodeProfile::speedup(const std::string& values, double sparsity,
+                                             const std::string& pattern) const {
   const Point *below = nullptr, *above = nullptr;  // nearest on either side
   for (const Point& point : points) {
-    if (point.values != values) continue;
+    if (point.values != values || point.pattern != pattern) continue;
     if (point.sparsity <= sparsity && (below == nullptr || point.sparsity > below->sparsity)) below = &point;
     if (point.sparsity >= sparsity && (above == nullptr || point.sparsity < above->sparsity)) above = &point;
   }
@@ -71,6 +103,11 @@ std::optional<double> DecodeProfile::speedup(const std::string& values, double s
   const double share = between > 0 ? (sparsity - below->sparsity) / between : 0;
   const double seconds = (1 - share) / below->tokens_per_second + share / above->tokens_per_second;
   return 1 / (seconds * dense_tokens_per_second);
+}
+
+bool DecodeProfile::has(const std::string& values, const std::string& pattern) const {
+  return std::any_of(points.begin(), points.end(),
+                     [&](const Point& point) { return point.values == values && point.pattern == pattern; });
 }
 
 DecodeProfile measure_decoding(const model::Model& model, const std::vector<std::string>& values,
@@ -84,15 +121,16 @@ DecodeProfile measure_decoding(const model::Model& model, const std::vector<std:
   sink.note(fmt::format("decoding: {:.1f} tokens/s as the model is", profile.dense_tokens_per_second));
   kernels::Context context(kernels::choose_compute(settings.compute));
   for (const std::string& stored : values)
-    for (const double sparsity : kSparsities) {
-      prune::PruneConfig config;
-      config.method = "magnitude";
-      config.sparsity = sparsity;
-      config.values = stored;
-      const model::Model block = prune::prune(model, {}, config, context, sink);
-      profile.points.push_back({stored, sparsity, decode_speed(block, settings)});
-      sink.note(fmt::format("decoding: {:.1f} tokens/s with {:.0f} % removed, {} values",
-                            profile.points.back().tokens_per_second, 100 * sparsity, stored));
+    for (const prune::PruneConfig& config : blocks_to_measure(model, stored)) {
+      prune::PruneReport report;
+      const model::Model block = prune::prune(model, {}, config, context, silent_sink(), &report);
+      if (report.sparsity == 0) continue;  // too few layers to leave some out
+      const bool structured = prune::parse_recipe(config.method).structured != nullptr;
+      profile.points.push_back({stored, structured ? report.sparsity : config.sparsity, decode_speed(block, settings),
+                                structured ? kStructured : config.pattern});
+      sink.note(fmt::format("decoding: {:.1f} tokens/s with {:.0f} % removed, {}, {} values",
+                            profile.points.back().tokens_per_second, 100 * profile.points.back().sparsity,
+                            profile.points.back().pattern, stored));
     }
   return profile;
 }
@@ -100,8 +138,10 @@ DecodeProfile measure_decoding(const model::Model& model, const std::vector<std:
 json to_json(const DecodeProfile& profile) {
   json points = json::array();
   for (const DecodeProfile::Point& point : profile.points)
-    points.push_back(
-        {{"values", point.values}, {"sparsity", point.sparsity}, {"tokens_per_second", point.tokens_per_second}});
+    points.push_back({{"values", point.values},
+                      {"sparsity", point.sparsity},
+                      {"tokens_per_second", point.tokens_per_second},
+                      {"pattern", point.pattern}});
   return {{"model", profile.model},
           {"isa", profile.isa},
           {"compute", profile.compute},

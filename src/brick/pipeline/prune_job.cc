@@ -86,11 +86,11 @@ Choice choose(const Target& target, const PruneJob& job, const model::Model& par
   return choose_sparsity(target, parent, job.config, job.values_free, profile ? &*profile : nullptr);
 }
 
-nlohmann::json target_json(const Target& target, const Choice& choice, const model::Model& block,
-                           const std::string& path, ProgressSink& sink) {
+nlohmann::json target_json(const Target& target, const Choice& choice, const model::Model& parent,
+                           const model::Model& block, const std::string& path, ProgressSink& sink) {
   constexpr double kSlack = 1.01;  // what prediction promises
   const auto bytes = static_cast<double>(bytes_on_disk(path));
-  const double share = static_cast<double>(block.nonzeros()) / static_cast<double>(block.parameters());
+  const double share = static_cast<double>(block.nonzeros()) / static_cast<double>(parent.parameters());
   const bool reached = target.kind == Target::Kind::kBytes        ? bytes <= kSlack * target.amount
                        : target.kind == Target::Kind::kParameters ? share <= kSlack * target.amount
                                                                   : true;
@@ -152,7 +152,7 @@ nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, Progr
   model::save_block(pruned.blocks.at(0), output.path().string());
   output.commit();
   nlohmann::json out = block_json(bench.model(), pruned.blocks.at(0), pruned.reports.at(0), job.out, watch.seconds());
-  if (target) out["target"] = target_json(*target, *choice, pruned.blocks.at(0), job.out, sink);
+  if (target) out["target"] = target_json(*target, *choice, bench.model(), pruned.blocks.at(0), job.out, sink);
   return out;
 }
 

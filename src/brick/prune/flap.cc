@@ -125,6 +125,13 @@ std::vector<float> lost_mean(const tensor::Matrix& weight, const std::vector<dou
 
 StructureNeeds flap_needs(const PruneConfig&) { return {}; }
 
+ExpectedStructures expect_flap(const model::Model& parent, const PruneConfig& config) {
+  const double remove = config.sparsity * static_cast<double>(parent.linear_parameters());
+  const auto layers = static_cast<int64_t>(parent.layers.size());
+  return {left_globally(parent, remove, {.width_multiple = config.width_multiple}), layers,
+          2 * layers * parent.config.hidden};
+}
+
 std::vector<model::Model> prune_flap(const StructureProblem& problem) {
   const model::Model& parent = problem.parent;
   DenseWalk walk(parent, problem.calibration, problem.context);

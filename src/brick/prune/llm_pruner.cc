@@ -177,21 +177,31 @@ std::vector<LayerScores> score(const StructureProblem& problem, const model::Mod
   return scores;
 }
 
-// Of `model`, what brings it to this sparsity of `whole`, the model before its first cut, on the way to `last`.
-model::Cut choose(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
-                  double sparsity, double last, const PruneConfig& config) {
-  const StructureLimits limits{config.width_multiple, config.protect_first, config.protect_last};
-  const auto layers = static_cast<int64_t>(whole.layers.size());
-  const auto all = static_cast<double>(whole.linear_parameters());
+StructureLimits limits_of(const PruneConfig& config) {
+  return {config.width_multiple, config.protect_first, config.protect_last};
+}
+
+// Linear weights of the layers that are not protected.
+double open_weights(const model::Model& model, const StructureLimits& limits) {
+  const auto layers = static_cast<int64_t>(model.layers.size());
   double open = 0;
   for (int64_t layer = 0; layer < layers; ++layer)
     if (!limits.is_protected(layer, layers))
-      open += static_cast<double>(layer_weights(whole.layers[static_cast<size_t>(layer)].shape, whole.config.hidden));
+      open += static_cast<double>(layer_weights(model.layers[static_cast<size_t>(layer)].shape, model.config.hidden));
+  return open;
+}
+
+// Of `model`, what brings it to this sparsity of `whole`, the model before its first cut, on the way to `last`.
+model::Cut choose(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
+                  double sparsity, double last, const PruneConfig& config) {
+  const StructureLimits limits = limits_of(config);
+  const auto all = static_cast<double>(whole.linear_parameters());
+  const double open = open_weights(whole, limits);
   if (sparsity * all >= open)
     fail(ErrorCode::kInvalidInput,
          "sparsity {:g} cannot be had with the first {} and last {} of {} layers whole; lower --protect-first and "
          "--protect-last",
-         sparsity, config.protect_first, config.protect_last, layers);
+         sparsity, config.protect_first, config.protect_last, whole.layers.size());
   if (!config.global_ranking)
     return choose_by_layer(model, whole, scores, sparsity * all / open, last * all / open, limits);
   const double removed = all - static_cast<double>(model.linear_parameters());
@@ -225,6 +235,31 @@ StructureNeeds llm_pruner_needs(const PruneConfig& config) {
   const Settings settings = parse(config);
   if (settings.layers) return {.text = false, .whole_layers = true, .unit = "layers"};
   return {.text = needs_gradients(settings.importance)};
+}
+
+ExpectedStructures expect_llm_pruner(const model::Model& parent, const PruneConfig& config) {
+  const int64_t hidden = parent.config.hidden, layers = static_cast<int64_t>(parent.layers.size());
+  if (parse(config).layers) {
+    ExpectedStructures out;
+    for (const model::LayerCut& cut : without_last_layers(parent, config.sparsity).layers) {
+      out.linear_weights += static_cast<double>(layer_weights(cut.parent, hidden));
+      ++out.layers;
+    }
+    return out;
+  }
+  const StructureLimits limits = limits_of(config);
+  const double remove = config.sparsity * static_cast<double>(parent.linear_parameters());
+  if (config.global_ranking) return {left_globally(parent, remove, limits), layers, 0};
+  const double share = std::min(remove / open_weights(parent, limits), 1.0);
+  ExpectedStructures out{0, layers, 0};
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const model::LayerShape& shape = parent.layers[static_cast<size_t>(layer)].shape;
+    const Widths left = limits.is_protected(layer, layers) ? Widths{shape.kv_heads, shape.ffn}
+                                                           : widths_at(shape, hidden, share, limits.width_multiple);
+    out.linear_weights +=
+        static_cast<double>(left.groups * group_weights(shape, hidden) + left.neurons * neuron_weights(hidden));
+  }
+  return out;
 }
 
 std::vector<model::Model> prune_llm_pruner(const StructureProblem& problem) {

@@ -28,11 +28,12 @@ constexpr std::array kMethods{
 
 constexpr std::array kStructuredMethods{
     StructuredMethod{"llm-pruner", "heads and neurons of least importance to the loss", llm_pruner_needs,
-                     prune_llm_pruner},
+                     expect_llm_pruner, prune_llm_pruner},
     StructuredMethod{"flap", "heads and neurons whose inputs fluctuate least; biases make up for their mean",
-                     flap_needs, prune_flap},
-    StructuredMethod{"shortgpt", "layers that turn the residual stream least", shortgpt_needs, prune_shortgpt},
-    StructuredMethod{"slicegpt", "directions of the residual stream with the least energy", slicegpt_needs,
+                     flap_needs, expect_flap, prune_flap},
+    StructuredMethod{"shortgpt", "layers that turn the residual stream least", shortgpt_needs, expect_shortgpt,
+                     prune_shortgpt},
+    StructuredMethod{"slicegpt", "directions of the residual stream with the least energy", slicegpt_needs, nullptr,
                      prune_slicegpt, true},
 };
 

@@ -43,6 +43,13 @@ std::vector<double> block_influences(const StructureProblem& problem) {
 
 StructureNeeds shortgpt_needs(const PruneConfig&) { return {.whole_layers = true, .unit = "layers"}; }
 
+// Of layers that are alike.
+ExpectedStructures expect_shortgpt(const model::Model& parent, const PruneConfig& config) {
+  const auto layers = static_cast<double>(parent.layers.size());
+  const double gone = std::clamp(std::ceil(config.sparsity * layers - 0.5), 0.0, layers - 1);
+  return {static_cast<double>(parent.linear_parameters()) * (1 - gone / layers), std::lround(layers - gone), 0};
+}
+
 std::vector<model::Model> prune_shortgpt(const StructureProblem& problem) {
   const std::vector<double> influences = block_influences(problem);
   std::vector<size_t> order(influences.size());

@@ -39,10 +39,20 @@ struct StructureNeeds {
   std::string_view unit = "heads, and neurons by width_multiple";
 };
 
+// What is left at config.sparsity as far as widths alone tell: scores choose which structures go, hardly how many
+// weights.
+struct ExpectedStructures {
+  double linear_weights = 0;
+  int64_t layers = 0;
+  int64_t biases = 0;  // entries that are added
+};
+
 struct StructuredMethod {
   std::string_view name, description;
   // Error(kInvalidInput) for settings that make no sense.
   StructureNeeds (*needs)(const PruneConfig& config) = nullptr;
+  // Null where widths alone do not tell: then it has no targets (pipeline/budget.h).
+  ExpectedStructures (*expect)(const model::Model& parent, const PruneConfig& config) = nullptr;
   // One block a sparsity; its BlockSpec has the cut, if there is one, and nothing else.
   std::vector<model::Model> (*prune)(const StructureProblem& problem) = nullptr;
   bool rotates = false;  // its blocks' residual stream has a basis of its own, which no federation can use
@@ -50,14 +60,17 @@ struct StructuredMethod {
 
 // LLM-Pruner (Ma et al. 2023).
 StructureNeeds llm_pruner_needs(const PruneConfig& config);
+ExpectedStructures expect_llm_pruner(const model::Model& parent, const PruneConfig& config);
 std::vector<model::Model> prune_llm_pruner(const StructureProblem& problem);
 
 // FLAP (An et al. 2024, "Fluctuation-based adaptive structured pruning").
 StructureNeeds flap_needs(const PruneConfig& config);
+ExpectedStructures expect_flap(const model::Model& parent, const PruneConfig& config);
 std::vector<model::Model> prune_flap(const StructureProblem& problem);
 
 // ShortGPT (Men et al. 2024): whole layers of the least block influence.
 StructureNeeds shortgpt_needs(const PruneConfig& config);
+ExpectedStructures expect_shortgpt(const model::Model& parent, const PruneConfig& config);
 std::vector<model::Model> prune_shortgpt(const StructureProblem& problem);
 
 // SliceGPT (Ashkboos et al. 2024), with one rotation for the whole residual stream.

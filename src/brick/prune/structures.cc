@@ -102,6 +102,18 @@ Cut choose_globally(const model::Model& model, const std::vector<LayerScores>& s
   return cut;
 }
 
+double left_globally(const model::Model& model, double remove, const StructureLimits& limits) {
+  const auto layers = static_cast<int64_t>(model.layers.size());
+  int64_t removable = 0;
+  for (int64_t i = 0; i < layers; ++i) {
+    const LayerShape& shape = model.layers[static_cast<size_t>(i)].shape;
+    if (!limits.is_protected(i, layers))
+      removable += (shape.kv_heads - 1) * group_weights(shape, model.config.hidden) +
+                   std::max<int64_t>(shape.ffn - limits.width_multiple, 0) * neuron_weights(model.config.hidden);
+  }
+  return static_cast<double>(model.linear_parameters()) - std::min(remove, static_cast<double>(removable));
+}
+
 Widths widths_at(const LayerShape& shape, int64_t hidden, double share, int64_t width_multiple) {
   constexpr double kSlack = 1e-9;  // 0.25 that came out a little below
   const int64_t channels = shape.kv_heads * shape.head_dim;

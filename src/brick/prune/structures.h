@@ -35,6 +35,9 @@ int64_t neuron_weights(int64_t hidden);
 model::Cut choose_globally(const model::Model& model, const std::vector<LayerScores>& scores, double remove,
                            const StructureLimits& limits);
 
+// Linear weights that choose_globally() leaves, but for half of what goes at once: at most a key/value head.
+double left_globally(const model::Model& model, double remove, const StructureLimits& limits);
+
 // What `share` leaves of a layer: floor((C - floor(C (1 - share))) / head size) key/value heads go, C = K head size (as
 // LLM-Pruner counts), and for what is then left of the share in linear weights neurons, to the nearest multiple.
 struct Widths {
