@@ -4,10 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "brick/base/cpu.h"
 #include "brick/base/parallel.h"
 #include "brick/kernels/few_rows.h"
 #include "brick/kernels/sparse_lanes_impl.h"
+#include "brick/kernels/sparse_row.h"
 #include "kernels/test_util.h"
 
 namespace brick::kernels {
@@ -69,6 +73,7 @@ double error(const Matrix& weight, const SparseLanes& lanes, AddTiles add_tiles,
         magnitude += std::fabs(term);
       }
       const double got = double{x.row.scale} * sums[static_cast<size_t>(r - panel.begin)];
+      if (!std::isfinite(got)) return std::numeric_limits<double>::infinity();
       worst = std::max(worst, std::fabs(got - want) / magnitude);
     }
   }
@@ -242,6 +247,15 @@ TEST(PreparedWeights, SeveralProductsOfOneInputEqualEachAlone) {
   EXPECT_EQ(c.memory(), product(stored, x, 0.0f).memory());
 }
 
+TEST(PreparedWeights, AreNotMadeWhereBf16RowsAreMultiplied) {
+  if (!has_sparse_dot_bf16()) GTEST_SKIP() << "no bfloat16 rows here";
+  const Matrix weight = four_bit(Grid::random(8, 64, 8), random_mask(8, 64, 0.5));
+  Context context(Compute::kBf16);
+  context.set_rounds_activations(true);
+  const Matrix* const all[] = {&weight};
+  EXPECT_TRUE(PreparedWeights(context, all).empty());
+}
+
 // Another number of threads makes other panels: other last bits, the same weights.
 TEST(SparseLanes, AnyNumberOfPanelsMultiplies) {
   const int before = threads();
@@ -250,6 +264,16 @@ TEST(SparseLanes, AnyNumberOfPanelsMultiplies) {
     set_threads(count);
     EXPECT_EQ(SparseLanes(weight.sparse_view()).panels(), count);
     expect_right(weight);
+  }
+  const Grid x = Grid::random(2, 300, 11);
+  for (int made : {1, 3, 8}) {
+    set_threads(made);
+    const PreparedWeights held = prepared({&weight});
+    const Grid want = product(weight, x, 1.0f);
+    for (int used : {1, 2, 5}) {
+      set_threads(used);
+      EXPECT_EQ(product(weight, x, 1.0f).memory(), want.memory());  // whoever makes a panel's sums
+    }
   }
   set_threads(before);
 }

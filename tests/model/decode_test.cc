@@ -40,8 +40,22 @@ TEST_F(DecodingABlock, OfFourBitsStaysNearTheExactLogits) {
     error += std::pow(double{rounded[i]} - exact[i], 2);
     size += std::pow(double{exact[i]}, 2);
   }
-  EXPECT_GT(error, 0);  // another kernel ran
+  EXPECT_GT(error, 0);
   EXPECT_LT(std::sqrt(error / size), 1e-2);
+}
+
+TEST_F(DecodingABlock, OfFourBitsMultipliesTheLayout) {
+  kernels::Context context;
+  Decoder stored(block_, context, {}, 32);  // made without rounding: no layouts
+  context.set_rounds_activations(true);
+  const auto run = [](Decoder& decoder) {
+    decoder.feed(kPrompt);
+    const std::span<float> z = decoder.feed(std::vector<int32_t>{9});
+    return std::vector<float>(z.begin(), z.end());
+  };
+  const std::vector<float> int16 = run(stored);
+  Decoder laid_out(block_, context, {}, 32);
+  EXPECT_NE(run(laid_out), int16);
 }
 
 TEST_F(DecodingABlock, OfFourBitsGivesTheStoredPagesBack) {

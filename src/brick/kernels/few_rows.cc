@@ -44,10 +44,14 @@ class Layouts {
     const auto found = lanes_.find(&weight.sparse_matrix());
     return found != lanes_.end() ? found->second.lock() : nullptr;
   }
-  void add(const Matrix& weight, const std::shared_ptr<const SparseLanes>& lanes) {
+  // Those that were there first, if another thread added some meanwhile.
+  std::shared_ptr<const SparseLanes> add(const Matrix& weight, std::shared_ptr<const SparseLanes> lanes) {
     const std::unique_lock lock(mutex_);
     std::erase_if(lanes_, [](const auto& entry) { return entry.second.expired(); });
-    lanes_[&weight.sparse_matrix()] = lanes;
+    std::weak_ptr<const SparseLanes>& entry = lanes_[&weight.sparse_matrix()];
+    if (std::shared_ptr<const SparseLanes> there = entry.lock()) return there;
+    entry = lanes;
+    return lanes;
   }
 
  private:
@@ -291,14 +295,13 @@ void linear_few_rows(Context& context, const RowSource& weight, ConstMatView x, 
 }
 
 PreparedWeights::PreparedWeights(const Context& context, std::span<const Matrix* const> weights) {
-  if (!context.rounds_activations()) return;
   for (const Matrix* weight : weights) {
-    if (!weight->is_sparse() || !SparseLanes::fits(weight->sparse_view())) continue;
+    // Only where linear_few_rows() looks for the layout.
+    const Path path = path_of(context, *weight);
+    if ((path != Path::kSparseIntegers && path != Path::kSparseLanes) || !SparseLanes::fits(weight->sparse_view()))
+      continue;
     std::shared_ptr<const SparseLanes> lanes = layouts().find(*weight);
-    if (!lanes) {
-      lanes = std::make_shared<const SparseLanes>(weight->sparse_view());
-      layouts().add(*weight, lanes);
-    }
+    if (!lanes) lanes = layouts().add(*weight, std::make_shared<const SparseLanes>(weight->sparse_view()));
     held_.push_back({*weight, std::move(lanes)});
   }
 }

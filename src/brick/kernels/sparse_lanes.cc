@@ -275,7 +275,7 @@ SparseLanes::SparseLanes(const SparseView& view) : panels_(static_cast<size_t>(t
   const auto row_at = [&](uint64_t p) {
     return p == count ? view.rows() : std::lower_bound(first, last, *last * p / count) - first;
   };
-  parallel_for(panels(), [&](int64_t p) {
+  parallel_try(panels(), [&](int64_t p) {
     panels_[static_cast<size_t>(p)] =
         panel_of(view, row_at(static_cast<uint64_t>(p)), row_at(static_cast<uint64_t>(p) + 1));
   });

@@ -26,10 +26,14 @@ void penalise_repeats(std::span<float> logits, std::span<const int32_t> recent, 
   }
 }
 
-kernels::PreparedWeights prepare_weights(const Model& model, const kernels::Context& context) {
+// But for those with a masked adapter: project() adds it to the stored rows.
+kernels::PreparedWeights prepare_weights(const Model& model, const kernels::Context& context, const AdapterUse& use) {
   std::vector<const tensor::Matrix*> weights;
-  for (const Layer& layer : model.layers)
-    for (const tensor::Matrix& weight : layer.projections) weights.push_back(&weight);
+  for (size_t l = 0; l < model.layers.size(); ++l)
+    for (const Proj proj : kProjs)
+      if (use.adapter == nullptr || !use.adapter->config.masked ||
+          !use.adapter->at(static_cast<int64_t>(l), proj).present())
+        weights.push_back(&model.layers[l][proj]);
   return {context, weights};
 }
 
@@ -70,7 +74,7 @@ int32_t Sampler::pick(std::span<float> logits, std::span<const int32_t> recent) 
 Decoder::Decoder(const Model& model, kernels::Context& context, AdapterUse use, int64_t capacity)
     : transformer_(model, context, std::min(capacity, kPrefillPiece),
                    use.adapter != nullptr ? use.adapter->config.rank : 0),
-      prepared_(prepare_weights(model, context)),
+      prepared_(prepare_weights(model, context, use)),
       use_(use),
       cache_(model, capacity),
       logits_(static_cast<size_t>(model.config.vocab)) {
@@ -83,13 +87,13 @@ std::span<float> Decoder::feed(std::span<const int32_t> ids) {
     const size_t count = std::min(ids.size() - begin, static_cast<size_t>(transformer_.max_tokens()));
     const auto piece = ids.subspan(begin, count);
     const tensor::MatView hidden = transformer_.extend(piece, use_, cache_);
-    // Only longer pieces read the stored form of prepared weights.
-    if (!prepared_.empty() && static_cast<int64_t>(count) > kernels::kFewRows) model().drop_pages();
     tokens_.insert(tokens_.end(), piece.begin(), piece.end());
     if (begin + count == ids.size())
       logits(transformer_.context(), transformer_.model(), hidden.row_range(hidden.rows - 1, hidden.rows),
              {logits_.data(), 1, static_cast<int64_t>(logits_.size())});
   }
+  // Only longer pieces read the stored form of prepared weights.
+  if (!prepared_.empty() && std::ssize(ids) > kernels::kFewRows) model().drop_pages();
   return logits_;
 }
 
