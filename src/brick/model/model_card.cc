@@ -80,7 +80,8 @@ std::string head(const Model& model, CardFor use, const Facts& facts, const std:
   if (!license.empty()) out += fmt::format("license: {}\n", license);
   out += fmt::format("library_name: {}\npipeline_tag: text-generation\ntags:\n- brickwork\n",
                      use == CardFor::kBrick ? "brickwork" : "transformers");
-  if (facts.zeros > 0 || model.block.cut || model.block.pattern == "structured") out += "- pruned\n";
+  if (facts.zeros > 0 || model.block.cut || (model.block.pattern == "structured" && model.block.sparsity > 0))
+    out += "- pruned\n";
   if (facts.zeros > 0) out += "- sparse\n";
   return out + "---\n\n";
 }

@@ -191,6 +191,13 @@ std::string measured_pattern(const prune::PruneConfig& config, const DecodeProfi
   return profile.has(config.values, config.pattern) ? config.pattern : kUnstructured;
 }
 
+// The share of the linear weights that a block lacks; whole structures may be more or less than asked for.
+double share_gone(const model::Model& parent, const prune::PruneConfig& config) {
+  const prune::Recipe recipe = prune::parse_recipe(config.method);
+  if (recipe.structured == nullptr || config.sparsity == 0) return config.sparsity;
+  return 1 - recipe.structured->expect(parent, config).linear_weights / static_cast<double>(parent.linear_parameters());
+}
+
 // "; structured blocks reach it ..." where blocks of another pattern do; the simplest such pattern.
 std::string other_way(const Target& target, const std::vector<std::string>& values, const std::string& tried,
                       const DecodeProfile& profile) {
@@ -198,7 +205,7 @@ std::string other_way(const Target& target, const std::vector<std::string>& valu
   for (const auto& [pattern, options] :
        {std::pair<std::string, std::string>{kUnstructured, mask + "--pattern unstructured"},
         {"2:4", mask + "--pattern 2:4"},
-        {kStructured, "--method llm-pruner"}})
+        {kStructured, "--method llm-pruner --pattern unstructured"}})
     for (const std::string& stored : values)
       for (const double sparsity : candidates(prune::parse_pattern(pattern == kStructured ? kUnstructured : pattern)))
         if (pattern != tried && profile.speedup(stored, sparsity, pattern).value_or(0) >= target.amount)
@@ -239,7 +246,10 @@ int64_t predicted_nonzeros(const model::Model& parent, const prune::PruneConfig&
   if (recipe.structured != nullptr) {
     const prune::ExpectedStructures left = recipe.structured->expect(parent, config);
     const int64_t norms_gone = 2 * parent.config.hidden * (static_cast<int64_t>(parent.layers.size()) - left.layers);
-    return std::llround(kept + left.linear_weights) + left.biases - norms_gone;
+    // Of a masked parent the dropped weights go, too.
+    const double density =
+        (static_cast<double>(parent.nonzeros()) - kept) / static_cast<double>(parent.linear_parameters());
+    return std::llround(kept + density * left.linear_weights) + left.biases - norms_gone;
   }
   for (const model::Layer& layer : parent.layers)
     for (const tensor::Matrix& weight : layer.projections)
@@ -251,12 +261,16 @@ int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& co
   return other_bytes(parent) + weight_bytes(parent, config);
 }
 
+void check_has_targets(const Target& target, const std::string& method) {
+  if (const prune::Recipe recipe = prune::parse_recipe(method);
+      recipe.structured != nullptr && recipe.structured->expect == nullptr)
+    fail(ErrorCode::kUnsupported, "target {}: {} has no targets: give --sparsity", target.text, method);
+}
+
 Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,
                        bool values_free, const DecodeProfile* profile) {
   BRICK_ASSERT(profile != nullptr || target.kind != Target::Kind::kDecode);
-  if (const prune::Recipe recipe = prune::parse_recipe(config.method);
-      recipe.structured != nullptr && recipe.structured->expect == nullptr)
-    fail(ErrorCode::kUnsupported, "target {}: {} has no targets: give --sparsity", target.text, config.method);
+  check_has_targets(target, config.method);
   std::vector<std::string> values{config.values};
   if (values_free && config.values != "q4" && target.kind != Target::Kind::kParameters) values.emplace_back("q4");
   const std::string pattern = profile != nullptr ? measured_pattern(config, *profile) : std::string();
@@ -273,7 +287,7 @@ Choice choose_sparsity(const Target& target, const model::Model& parent, const p
       one.values = stored;
       Choice choice{sparsity, stored, rest + weight_bytes(parent, one), predicted_nonzeros(parent, one), {}, {}};
       if (target.kind == Target::Kind::kDecode) {
-        choice.speedup = sparsity == 0 ? 1.0 : profile->speedup(stored, sparsity, pattern);
+        choice.speedup = sparsity == 0 ? 1.0 : profile->speedup(stored, share_gone(parent, one), pattern);
         if (!choice.speedup) continue;
       }
       if (distance(target, choice, parent) <= 0) {

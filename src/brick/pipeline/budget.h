@@ -36,6 +36,9 @@ struct Choice {
   std::string reason;               // one line
 };
 
+// Error(kUnsupported) for a method whose blocks' size is not predicted.
+void check_has_targets(const Target& target, const std::string& method);
+
 // The least sparsity, in steps of 0.001, that reaches the target (0: the model as it is), up to 0.95, or the profile's
 // last; with a pattern n:m only n / m. `values_free`: config.values first, then q4 where that cannot reach it.
 // `profile` is needed for a speed, and has those of unstructured, 2:4 and structured blocks. Error(kInvalidInput)

@@ -13,6 +13,7 @@
 #include "brick/pipeline/bench_job.h"
 #include "brick/prune/prune.h"
 #include "brick/prune/registry.h"
+#include "brick/tensor/dtype.h"
 
 namespace brick::pipeline {
 namespace {
@@ -42,6 +43,8 @@ std::vector<prune::PruneConfig> blocks_to_measure(const model::Model& model, con
   };
   for (const double sparsity : kSparsities) add("magnitude", sparsity, kUnstructured);
   if (comes_in_groups_of(4, model)) add("magnitude", 0.5, "2:4");
+  // Dense rows of 4-bit values come in whole blocks.
+  if (values == "q4" && !comes_in_groups_of(tensor::kQuantBlock, model)) return blocks;
   for (const double sparsity : kStructuredSparsities) {
     add("llm-pruner", sparsity, kUnstructured);
     blocks.back().mode = "layer";

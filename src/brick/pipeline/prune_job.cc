@@ -11,6 +11,7 @@
 #include "brick/pipeline/artifact_jobs.h"
 #include "brick/pipeline/budget.h"
 #include "brick/prune/registry.h"
+#include "brick/prune/structured.h"
 
 namespace brick::pipeline {
 namespace {
@@ -74,8 +75,18 @@ PruneJob with_choice(PruneJob job, const Choice& choice) {
   return job;
 }
 
+void check_calibration(const PruneJob& job) {
+  if (job.calibration.empty() && prune::needs_calibration(job.config))
+    fail(ErrorCode::kInvalidInput, "{} needs a calibration text: give --calibration", job.config.method);
+}
+
 Choice choose(const Target& target, const PruneJob& job, const model::Model& parent, const RunSettings& settings,
               ProgressSink& sink) {
+  // What would be refused anyway, before anything is measured.
+  check_calibration(job);
+  check_has_targets(target, job.config.method);
+  if (const prune::Recipe recipe = prune::parse_recipe(job.config.method); recipe.structured != nullptr)
+    prune::check_structures(recipe.structured->needs(job.config), parent, job.config);
   std::optional<DecodeProfile> profile;
   if (target.kind == Target::Kind::kDecode) {
     std::vector<std::string> values{job.config.values};
@@ -111,11 +122,8 @@ std::string sparsity_name(double sparsity) { return fmt::format("{:.6g}", sparsi
 
 Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
   Calibration out;
-  if (job.calibration.empty()) {
-    if (prune::needs_calibration(job.config))
-      fail(ErrorCode::kInvalidInput, "{} needs a calibration text: give --calibration", job.config.method);
-    return out;
-  }
+  check_calibration(job);
+  if (job.calibration.empty()) return out;
   if (!ends_with(job.calibration, ".npy")) {
     out.ids = bench.text_ids(job.calibration);
     out.windows = data::calibration_windows(out.ids, job.length, job.samples, job.calibration_seed);

@@ -62,7 +62,7 @@ train::TuneConfig recovery_defaults() {
   config.rank = 32;
   config.alpha = 64;
   config.masked = true;
-  // 24 such steps on a block of 75 %: perplexity 87, with a rate of 1e-3 100 (experiments/README.md).
+  // Steps and rate: experiments/README.md, recovery.
   config.lr = 2e-3;
   config.batch_tokens = 512;
   return config;

@@ -102,14 +102,18 @@ nlohmann::json Simulation::describe(const model::Model& block, const std::filesy
           {"nonzeros", block.nonzeros()},       {"bytes", bytes_on_disk(folder / "model.safetensors")}};
 }
 
-void Simulation::load_block(const FederationConfig::Client& client) {
-  const std::filesystem::path folder = block_folder(client);
-  if (folder.empty() || blocks_.contains(folder)) return;
+void Simulation::check_name(const FederationConfig::Client& client, const std::filesystem::path& folder) const {
   for (const auto& [other, _] : blocks_)
-    if (other.filename() == folder.filename())
+    if (other != folder && other.filename() == folder.filename())
       fail(ErrorCode::kInvalidInput,
            "client {}: block {} has the name of {}, and the report tells blocks by it: rename one", client.name,
            folder.string(), other.string());
+}
+
+void Simulation::load_block(const FederationConfig::Client& client) {
+  const std::filesystem::path folder = block_folder(client);
+  if (folder.empty() || blocks_.contains(folder)) return;
+  check_name(client, folder);
   const model::Model& block =
       blocks_.emplace(folder, model::load_model(folder.string(), {.tokenizer = false})).first->second;
   if (model::fingerprint(block) != model::fingerprint(bench_.model()))
@@ -130,6 +134,8 @@ void Simulation::make_blocks() {
       load_block(client);  // what is wrong with it shows before the work
     else if (client.sparsity > 0)
       wanted[method_of(client)].insert(client.sparsity);
+  for (const FederationConfig::Client& client : config_.clients)
+    if (client.block.empty() && client.sparsity > 0) check_name(client, block_folder(client));
   for (const auto& [method, sparsities] : wanted) cut_blocks(method, {sparsities.begin(), sparsities.end()});
   for (const FederationConfig::Client& client : config_.clients) load_block(client);
   placements_.try_emplace(&bench_.model(), bench_.model(), bench_.model());

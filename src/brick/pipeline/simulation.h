@@ -39,6 +39,8 @@ class Simulation {
   std::filesystem::path block_folder(const FederationConfig::Client& client) const;
   std::filesystem::path block_folder(const std::string& method, double sparsity) const;
   const std::string& method_of(const FederationConfig::Client& client) const;
+  // Blocks are told by their folders' names.
+  void check_name(const FederationConfig::Client& client, const std::filesystem::path& folder) const;
   void load_block(const FederationConfig::Client& client);  // if it has one and it is not loaded yet
   nlohmann::json describe(const model::Model& block, const std::filesystem::path& folder) const;
   void load_clients();
