@@ -16,10 +16,7 @@ constexpr int64_t kLogitRows = 64;  // logits are formed for so many tokens at a
 }  // namespace
 
 ContinuationScorer::ContinuationScorer(const Model& model, kernels::Context& context, AdapterUse use, int64_t capacity)
-    : transformer_(model, context, std::clamp<int64_t>(capacity, 1, kPiece),
-                   use.adapter != nullptr ? use.adapter->config.rank : 0),
-      use_(use),
-      cache_(model, capacity) {}
+    : transformer_(model, context, std::clamp<int64_t>(capacity, 1, kPiece)), use_(use), cache_(model, capacity) {}
 
 void ContinuationScorer::feed_prompt(std::span<const int32_t> ids) {
   const auto differ = std::mismatch(ids.begin(), ids.end(), cached_.begin(), cached_.end());

@@ -72,8 +72,7 @@ int32_t Sampler::pick(std::span<float> logits, std::span<const int32_t> recent) 
 }
 
 Decoder::Decoder(const Model& model, kernels::Context& context, AdapterUse use, int64_t capacity)
-    : transformer_(model, context, std::min(capacity, kPrefillPiece),
-                   use.adapter != nullptr ? use.adapter->config.rank : 0),
+    : transformer_(model, context, std::min(capacity, kPrefillPiece)),
       prepared_(prepare_weights(model, context, use)),
       use_(use),
       cache_(model, capacity),
