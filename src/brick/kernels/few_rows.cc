@@ -297,9 +297,7 @@ void linear_few_rows(Context& context, const RowSource& weight, ConstMatView x, 
 PreparedWeights::PreparedWeights(const Context& context, std::span<const Matrix* const> weights) {
   for (const Matrix* weight : weights) {
     // Only where linear_few_rows() looks for the layout.
-    const Path path = path_of(context, *weight);
-    if ((path != Path::kSparseIntegers && path != Path::kSparseLanes) || !SparseLanes::fits(weight->sparse_view()))
-      continue;
+    if (path_of(context, *weight) != Path::kSparseIntegers || !SparseLanes::fits(weight->sparse_view())) continue;
     std::shared_ptr<const SparseLanes> lanes = layouts().find(*weight);
     if (!lanes) lanes = layouts().add(*weight, std::make_shared<const SparseLanes>(weight->sparse_view()));
     held_.push_back({*weight, std::move(lanes)});

@@ -10,6 +10,7 @@
 #include "brick/base/cpu.h"
 #include "brick/base/parallel.h"
 #include "brick/kernels/sparse_lanes_impl.h"
+#include "brick/kernels/sparse_row.h"
 #include "brick/tensor/pack.h"
 
 namespace brick::kernels {
@@ -243,12 +244,7 @@ const AddTiles kAddTilesScalar = add_tiles_scalar;
 SplitRow split_row(const float* x, int64_t n, float* memory) noexcept {
   auto* high = reinterpret_cast<int8_t*>(memory);
   int8_t* low = high + n + kSplitSlack;
-  constexpr int64_t kLanes = 8;  // which the compiler turns into vectors
-  float largest_of[kLanes] = {};
-  for (int64_t i = 0; i + kLanes <= n; i += kLanes)
-    for (int64_t j = 0; j < kLanes; ++j) largest_of[j] = std::max(largest_of[j], std::fabs(x[i + j]));
-  float largest = *std::max_element(largest_of, largest_of + kLanes);
-  for (int64_t i = n / kLanes * kLanes; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  const float largest = largest_magnitude(x, n);
   const float inverse = largest > 0 ? static_cast<float>(kLargestSplit) / largest : 0.0f;
   for (int64_t i = 0; i < n; ++i) {
     // Half away from zero: the conversion cuts.

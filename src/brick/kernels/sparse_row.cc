@@ -63,10 +63,19 @@ float sparse_dot(const uint64_t* mask, const uint16_t* packed, const float* x, i
   return chosen().dot_bf16(mask, packed, x, cols);
 }
 
+float largest_magnitude(const float* x, int64_t n) noexcept {
+  constexpr int64_t kLanes = 8;  // which the compiler turns into vectors
+  float largest_of[kLanes] = {};
+  for (int64_t i = 0; i + kLanes <= n; i += kLanes)
+    for (int64_t j = 0; j < kLanes; ++j) largest_of[j] = std::max(largest_of[j], std::fabs(x[i + j]));
+  float largest = *std::max_element(largest_of, largest_of + kLanes);
+  for (int64_t i = n / kLanes * kLanes; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  return largest;
+}
+
 Int16Row round_to_int16(const float* x, int64_t n, float* memory) noexcept {
   auto* q = reinterpret_cast<int16_t*>(memory);
-  float largest = 0;
-  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  const float largest = largest_magnitude(x, n);
   const float inverse = largest > 0 ? 32767.0f / largest : 0.0f;
   // Half away from zero: the conversion cuts.
   for (int64_t i = 0; i < n; ++i)

@@ -16,6 +16,9 @@ inline constexpr int64_t kPackedSlack = 32;
 float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept;
 float sparse_dot(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept;
 
+// The largest |x|; 0 of none.
+float largest_magnitude(const float* x, int64_t n) noexcept;
+
 // n activations as integers, x = scale q, |q| <= 32767; in `memory` of (n + 1) / 2 floats.
 struct Int16Row {
   const int16_t* q;
