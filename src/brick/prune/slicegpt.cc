@@ -142,10 +142,13 @@ StructureNeeds slicegpt_needs(const PruneConfig&) { return {.unit = "directions 
 std::vector<model::Model> prune_slicegpt(const StructureProblem& problem) {
   const PruneConfig& config = problem.config;
   const std::vector<Products> products = signal_products(problem);
+  const int64_t hidden = problem.parent.config.hidden;
+  const tensor::Tensor directions = principal_directions(products, hidden);
   std::vector<model::Model> blocks;
   for (const double sparsity : problem.sparsities) {
-    const int64_t width = width_at(sparsity, problem.parent.config.hidden, config.width_multiple);
-    Rotation rotation{principal_directions(products, width), std::vector<tensor::Tensor>(products.size())};
+    const int64_t width = width_at(sparsity, hidden, config.width_multiple);
+    Rotation rotation{tensor::matrix(width, hidden), std::vector<tensor::Tensor>(products.size())};
+    copy_rows(directions.mat().row_range(0, width), rotation.stream.mat());
     parallel_try(static_cast<int64_t>(products.size()), [&](int64_t i) {
       const auto norm = static_cast<size_t>(i);
       rotation.readers[norm] = reader(products[norm], rotation.stream.mat(), config.refit_steps > 0, config.damping);
