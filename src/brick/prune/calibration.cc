@@ -28,6 +28,12 @@ int64_t Calibration::largest_piece() const {
   return largest;
 }
 
+int64_t Calibration::longest_sequence() const {
+  int64_t longest = 0;
+  for (const Piece& sequence : sequences()) longest = std::max(longest, sequence.end - sequence.begin);
+  return longest;
+}
+
 std::vector<Calibration::Piece> Calibration::sequences() const {
   std::vector<Piece> out;
   for (const Piece& piece : pieces_)

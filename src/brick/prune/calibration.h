@@ -27,6 +27,7 @@ class Calibration {
 
   // Every window as a piece of its own.
   std::vector<Piece> sequences() const;
+  int64_t longest_sequence() const;
   std::span<const int32_t> ids(const Piece& piece) const;
 
   // x [tokens, D] = embeddings.

@@ -23,12 +23,6 @@ constexpr uint64_t kShuffleStream = 0x7265636f6e;
 
 int64_t length(const Calibration::Piece& sequence) { return sequence.end - sequence.begin; }
 
-int64_t longest_batch(const Calibration& calibration, int64_t batch_tokens) {
-  int64_t longest = batch_tokens;
-  for (const Calibration::Piece& sequence : calibration.sequences()) longest = std::max(longest, length(sequence));
-  return longest;
-}
-
 }  // namespace
 
 LayerDescent::LayerDescent(const model::Model& block, const Calibration& calibration, kernels::Context& context,
@@ -36,7 +30,7 @@ LayerDescent::LayerDescent(const model::Model& block, const Calibration& calibra
     : options_(options),
       sequences_(calibration.sequences()),
       tokens_(calibration.tokens()),
-      transformer_(block, context, longest_batch(calibration, options.batch_tokens), true,
+      transformer_(block, context, std::max(options.batch_tokens, calibration.longest_sequence()), true,
                    model::Activations::kOneLayer) {
   x_ = tensor::matrix(transformer_.max_tokens(), block.config.hidden);
   y_ = tensor::matrix(transformer_.max_tokens(), block.config.hidden);

@@ -36,12 +36,6 @@ LayerTensors zeros_like(const LayerTensors& tensors) {
   return out;
 }
 
-int64_t longest(const std::vector<Sequence>& sequences) {
-  int64_t tokens = 0;
-  for (const Sequence& sequence : sequences) tokens = std::max(tokens, sequence.end - sequence.begin);
-  return tokens;
-}
-
 template <class Visit>
 void for_each_row(const LayerTensors& tensors, Visit&& visit) {
   for (size_t p = 0; p < tensors.size(); ++p)
@@ -104,7 +98,8 @@ void descend(Region& region, std::span<const Sequence> sequences, ConstMatView t
 Region::Region(const LayerProblem& problem, const PrunedLayer& pruned)
     : problem_(problem),
       sequences_(problem.calibration.sequences()),
-      transformer_(problem.block, problem.context, longest(sequences_), true, model::Activations::kOneLayer),
+      transformer_(problem.block, problem.context, problem.calibration.longest_sequence(), true,
+                   model::Activations::kOneLayer),
       x_(tensor::matrix(transformer_.max_tokens(), problem.inputs.cols)),
       gradients_(zeros_like(pruned.weights)) {
   for (const Proj proj : model::kProjs)
