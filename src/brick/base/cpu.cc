@@ -86,8 +86,14 @@ Vnni active_vnni() {
 
 std::string cpu_model() {
   std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);)
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  std::string family, model;
+  const auto value = [](const std::string& line) { return line.substr(std::min(line.find(':') + 2, line.size())); };
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("cpu family", 0) == 0) family = value(line);
+    if (line.rfind("model\t", 0) == 0) model = value(line);
+    if (line.rfind("model name", 0) == 0)
+      return family.empty() ? value(line) : value(line) + " (family " + family + ", model " + model + ")";
+  }
   return "unknown";
 }
 

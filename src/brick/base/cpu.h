@@ -25,7 +25,9 @@ bool has_bf16_arithmetic();
 enum class Vnni { kNone, kAvx, kAvx512 };
 Vnni active_vnni();
 
-std::string cpu_model();  // "AMD EPYC 9B14", from the operating system; "unknown" if it does not say
+// "AMD EPYC (family 25, model 1)", from the operating system: virtual machines often hide the rest of the name, and
+// designs differ much in speed. "unknown" if it does not say.
+std::string cpu_model();
 int physical_cores();
 
 }  // namespace brick
