@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Perplexity of a model from which structured methods removed a fifth of its parameters, without training (SliceGPT, which unties
-the head, also as many of its linear weights as the others): calibration on 32 random windows of 128 of WikiText-2's validation
+the head, and LLM-Pruner's channels, which shrink the embedding too, also as many of its linear weights as the others): calibration on 32 random windows of 128 of WikiText-2's validation
 text (three seeds), values kept in float32, perplexity on the first 32 windows of 512 of the test text. A figure is written
 when it is known, and what results/structured_perplexity.json has already is not measured again.
 
@@ -23,12 +23,15 @@ METHODS = {
     "llm-pruner, ranked globally, reference folding": ["--global-ranking", "--folding", "reference"],
     "flap": [],
     "shortgpt": [],
+    "llm-pruner, channels": ["--mode", "channel", "--width-multiple", "48"],
+    "llm-pruner, channels, a fifth of all parameters": ["--mode", "channel", "--width-multiple", "4"],
     "slicegpt": ["--width-multiple", "48"],
     "slicegpt, without its refit": ["--width-multiple", "48", "--refit-steps", "0"],
     "slicegpt, a fifth of all parameters": ["--width-multiple", "48"],
 }
-# Of the layers' linear weights, where --sparsity does not say it: a fifth of SmolLM2-135M with a head of its own.
-SHARES = {"slicegpt, a fifth of all parameters": 1 / 3}
+# Of the layers' linear weights, where --sparsity does not say it: a fifth of SmolLM2-135M with a head of its own, and of one whose
+# embedding and layers shrink alike.
+SHARES = {"slicegpt, a fifth of all parameters": 1 / 3, "llm-pruner, channels, a fifth of all parameters": 0.2}
 
 
 def table(results: dict) -> str:

@@ -320,10 +320,20 @@ class Blocks(Case):
             self.assertAlmostEqual(block["linear_sparsity"], share, delta=.06)
             brick_json("eval", block["path"], "--text", self.text, "--length", 64, "--samples", 2)
 
-    def test_a_narrower_stream_goes_through_every_command(self):
+    def test_rotated_blocks_go_through_every_command(self):
+        self.check_a_narrower_stream("slicegpt", mode="block", tied=False)
+
+    def test_blocks_of_some_channels_go_through_every_command(self):
+        self.check_a_narrower_stream("llm-pruner", mode="channel", tied=True)
+        refused = brick("prune", self.model, "--method", "llm-pruner", "--mode", "channel", "--importance", "l1", "--target",
+                        "60% parameters", "--out", self.path("none"), check=False)
+        self.assertEqual((refused.returncode, "give --sparsity" in refused.stderr), (1, True))
+
+    def check_a_narrower_stream(self, method, mode, tied):
         calibration = ("--samples", 4, "--length", 64, "--values", "f32", "--calibration", self.text)
+        narrow = ("--method", method, "--mode", mode)
         sliced = self.path("sliced")
-        made = brick_json("prune", self.model, "--method", "slicegpt", "--sparsity", .2, *calibration, "--width-multiple", 2, "--out", sliced)
+        made = brick_json("prune", self.model, *narrow, "--sparsity", .2, *calibration, "--width-multiple", 2, "--out", sliced)
         info = brick_json("info", sliced)
         self.assertEqual((info["hidden"], info["heads"], info["ffn"]), (52, 4, 96))
         self.assertAlmostEqual(made["linear_sparsity"], 1 - 52 / 64)
@@ -333,7 +343,7 @@ class Blocks(Case):
             brick("export", sliced, "--format", form, "--dtype", "f32", "--out", self.path(form))
             self.assert_close(self.logits(self.path(form)), want, 1e-5)
         config = json.loads((self.path("hf") / "config.json").read_text())
-        self.assertEqual((config["model_type"], config["tie_word_embeddings"]), ("llama", False))
+        self.assertEqual((config["model_type"], config["tie_word_embeddings"]), ("llama", tied))
         self.assertGreater(brick_json("eval", sliced, "--text", self.text, "--length", 64, "--samples", 2)["perplexity"], 1)
         self.assertTrue(brick_json("generate", sliced, "--prompt", "the", "--max-tokens", 4)["tokens"])
         adapter = self.path("adapter")
@@ -343,8 +353,8 @@ class Blocks(Case):
         brick("recover", sliced, "--teacher", self.model, "--text", self.text, "--length", 64, "--steps", 2, "--out", self.path("recovered"))
         masked = self.path("masked")
         both = brick_json("prune", sliced, "--method", "wanda", "--sparsity", .5, *calibration, "--out", masked)
-        self.assertEqual((both["method"], both["sparsity"]), ("slicegpt+wanda", .5))
-        family = brick_json("blocks", self.model, "--method", "slicegpt", "--sparsities", "0,.25,.5", *calibration, "--width-multiple", 16,
+        self.assertEqual((both["method"], both["sparsity"]), (method + "+wanda", .5))
+        family = brick_json("blocks", self.model, *narrow, "--sparsities", "0,.25,.5", *calibration, "--width-multiple", 16,
                             "--out", self.path("family"))
         self.assertEqual([brick_json("info", block["path"])["hidden"] for block in family["blocks"]], [64, 48, 32])
         # It has no place in a federation of its parent, and one of its own.
@@ -352,7 +362,8 @@ class Blocks(Case):
                         self.path("g"), check=False)
         self.assertEqual((refused.returncode, "rotated" in refused.stderr), (1, True))
         config = self.path("federation.toml")
-        config.write_text(f'model = "{self.model}"\n[blocks]\nmethod = "slicegpt"\n[[client]]\nname = "a"\ndata = "{self.data}"\n')
+        config.write_text(f'model = "{self.model}"\n[blocks]\nmethod = "{method}"\nmode = "{mode}"\n'
+                          f'[[client]]\nname = "a"\ndata = "{self.data}"\n')
         refused = brick("simulate", config, "--out", self.path("run"), check=False)
         self.assertEqual((refused.returncode, "rotated" in refused.stderr), (1, True))
         brick("tune", masked, "--data", self.data, "--steps", 2, "--masked", "--out", self.path("own"))

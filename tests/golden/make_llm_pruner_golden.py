@@ -1,8 +1,9 @@
 """Makes tests/golden/llm_pruner_golden.safetensors: two tiny Llamas of transformers, one with a key/value head a query head
 and one that shares them, and what LLM-Pruner's formulas (horseee/LLM-Pruner at 128a07d, hf_llama_pruner.py and
 metapruner.py, read and written anew) make of them: by its importances but random, the heads and neurons that block-wise
-local pruning of a quarter removes from all layers but the first. The heads of the second are scored as the reference folds
-them. tests/prune/llm_pruner_test.cc reads it.
+local pruning of a quarter removes from all layers but the first, and the quarter of the residual stream's channels that goes
+channel-wise. The heads of the second are scored as the reference folds them. Of the channels' groups gradients count of the
+layers' linear weights alone, and there are no groups of channels. tests/prune/llm_pruner_test.cc reads it.
 
     python tests/golden/make_llm_pruner_golden.py
 """
@@ -48,9 +49,9 @@ def find_gradients(model: torch.nn.Module, ids: torch.Tensor) -> tuple[dict, dic
 
 
 def channels_of(kind: str, weight: torch.Tensor, gradient: torch.Tensor, square: torch.Tensor, dim: int) -> torch.Tensor:
-    """Importance of each row (dim 1 is summed) or column (dim 0)."""
+    """Importance of each row (dim 1 is summed) or column (dim 0); a norm's entries are columns."""
     if kind in ("l1", "l2"):
-        return weight.abs().pow(int(kind[1])).sum(dim)
+        return torch.atleast_2d(weight.abs().pow(int(kind[1]))).sum(dim)
     salience = weight * gradient
     if kind == "param_second":
         salience = weight * square * weight
@@ -64,6 +65,19 @@ def group_importance(kind: str, group: list, gradients: dict, squares: dict) -> 
     parts = [channels_of(kind, weight.detach(), gradients[weight], squares[weight], dim) for weight, dim in group]
     shortest = min(map(len, parts))
     return sum(part.view(len(part) // shortest, shortest).sum(0) for part in parts)
+
+
+def stream_group(kind: str, model: torch.nn.Module) -> list:
+    """All that has a row or a column for each channel of the residual stream."""
+    group = []
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        readers = [attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj]
+        group += [(reader.weight, 0) for reader in readers] + [(attention.o_proj.weight, 1), (mlp.down_proj.weight, 1)]
+    if kind in ("l1", "l2"):
+        norms = [value for name, value in model.named_parameters() if "norm" in name]
+        group += [(norm, 0) for norm in norms] + [(model.model.embed_tokens.weight, 0)]
+    return group
 
 
 def lowest(importance: torch.Tensor, consecutive: int) -> torch.Tensor:
@@ -87,6 +101,8 @@ def main() -> None:
         tensors |= {f"{name}.{key}": value.detach() for key, value in model.named_parameters()}
         tensors[f"{name}.ids"] = ids.int()
         for kind in IMPORTANCES:
+            of_channels = group_importance(kind, stream_group(kind, model), gradients, squares)
+            tensors[f"{name}.{kind}.removed_channels"] = lowest(of_channels, 1).int()
             for index, layer in list(enumerate(model.model.layers))[PROTECTED:]:
                 attention, mlp = layer.self_attn, layer.mlp
                 heads_group = [(attention.q_proj.weight, 1), (attention.k_proj.weight, 1), (attention.v_proj.weight, 1),

@@ -199,6 +199,10 @@ TEST(ChooseSparsity, RefusesWhatCannotBePredicted) {
   expect_error(ErrorCode::kUnsupported, "slicegpt has no targets", [&] {
     choose_sparsity(parse_target("60% parameters"), model, config_of("slicegpt", 0), true, nullptr);
   });
+  prune::PruneConfig channels = config_of("llm-pruner", 0);
+  channels.mode = "channel";
+  expect_error(ErrorCode::kUnsupported, "narrows the residual stream",
+               [&] { choose_sparsity(parse_target("60% parameters"), model, channels, true, nullptr); });
 }
 
 TEST(ChooseSparsity, CutsStructuresToASize) {

@@ -12,6 +12,7 @@
 #include "brick/io/json_file.h"
 #include "brick/io/safetensors.h"
 #include "brick/model/load.h"
+#include "model/cut_model.h"
 #include "whole_models.h"
 
 namespace brick::prune {
@@ -47,10 +48,12 @@ class Golden {
   // Of a layer: "heads" or "neurons"; none of a protected one.
   Indices removed(const std::string& importance, size_t layer, const std::string& what) const {
     if (static_cast<int64_t>(layer) < about_["protected"].get<int64_t>()) return {};
-    const tensor::TensorView view = file_.tensor(fmt::format("{}.{}.{}.removed_{}", name_, importance, layer, what));
-    Indices out(view.bytes.size() / sizeof(int32_t));
-    std::memcpy(out.data(), view.bytes.data(), view.bytes.size());
-    return out;
+    return indices(fmt::format("{}.{}.{}.removed_{}", name_, importance, layer, what));
+  }
+
+  // Of the residual stream.
+  Indices removed_channels(const std::string& importance) const {
+    return indices(fmt::format("{}.{}.removed_channels", name_, importance));
   }
 
   // Locally, the ratio of all layers but the protected first ones.
@@ -72,6 +75,13 @@ class Golden {
   std::vector<std::span<const int32_t>> windows;
 
  private:
+  Indices indices(const std::string& tensor) const {
+    const tensor::TensorView view = file_.tensor(tensor);
+    Indices out(view.bytes.size() / sizeof(int32_t));
+    std::memcpy(out.data(), view.bytes.data(), view.bytes.size());
+    return out;
+  }
+
   std::string name_;
   io::SafetensorsFile file_;
   nlohmann::json about_;
@@ -121,6 +131,52 @@ TEST(LlmPrunerParity, FoldsSharedHeadsAsTheReferenceIfAsked) {
     elsewhere += sets_that_differ(golden, pruned(golden.model, golden.windows, config), importance);
   }
   EXPECT_GT(elsewhere, 0);
+}
+
+// By the last norm's weights, which are all different.
+Indices kept_channels(const Model& parent, const Model& block) {
+  Indices kept;
+  for (const float weight : block.final_norm)
+    kept.push_back(static_cast<int32_t>(std::find(parent.final_norm.begin(), parent.final_norm.end(), weight) -
+                                        parent.final_norm.begin()));
+  return kept;
+}
+
+PruneConfig channels(const Golden& golden, const std::string& importance) {
+  PruneConfig config = golden.config(importance);
+  config.mode = "channel";
+  config.sparsity = 0.25;
+  config.width_multiple = 8;
+  return config;
+}
+
+TEST(LlmPrunerParity, RemovesTheChannelsOfTheFormula) {
+  for (const char* name : {"plain", "shared"}) {
+    const Golden golden(name);
+    std::vector<Indices> sets;
+    for (const std::string& importance : golden.importances()) {
+      const Model block = pruned(golden.model, golden.windows, channels(golden, importance));
+      sets.push_back(missing(kept_channels(golden.model, block), golden.model.config.hidden));
+      EXPECT_EQ(sets.back(), golden.removed_channels(importance)) << name << " " << importance;
+      EXPECT_TRUE(block.config.tied_head);
+    }
+    std::sort(sets.begin(), sets.end());
+    EXPECT_GT(std::unique(sets.begin(), sets.end()) - sets.begin(), 3);  // the importance matters
+  }
+}
+
+// Of a channel that goes, one weight that no other structure has makes it stay.
+TEST(LlmPrunerParity, NoticesAWrongChannel) {
+  const Golden golden("plain");
+  for (const std::string& importance : golden.importances()) {
+    const Indices want = golden.removed_channels(importance);
+    Model wrong = golden.model;
+    tensor::Tensor down = wrong.layers[1][Proj::kDown].to_f32();
+    down.mat()(want.front(), 5) += 20.0f;
+    wrong.layers[1][Proj::kDown] = tensor::Matrix::dense(std::move(down));
+    const Model block = pruned(wrong, golden.windows, channels(golden, importance));
+    EXPECT_NE(missing(kept_channels(golden.model, block), golden.model.config.hidden), want) << importance;
+  }
 }
 
 // One weight is enough for another set, and so is another importance.
@@ -259,6 +315,84 @@ TEST(LlmPruner, LayerModeKeepsTheFirst) {
   EXPECT_EQ(block.block.cut->layers[1].layer, 1);
 }
 
+PruneConfig channel_mode(const std::string& importance, double sparsity) {
+  PruneConfig config = llm_pruner(importance, sparsity);
+  config.mode = "channel";
+  return config;
+}
+
+// The l1 sums of channels 3 and 30 are the least by far; nothing reads or writes them, so that without them only the
+// norms' means are over fewer.
+TEST(LlmPruner, ChannelsGoEverywhere) {
+  Model parent = model::tiny_cut_block();
+  const auto clear = [](tensor::Matrix& weight, bool rows) {
+    tensor::Tensor values = weight.to_f32();
+    for (int64_t r = 0; r < weight.rows(); ++r)
+      for (int64_t c = 0; c < weight.cols(); ++c)
+        if (const int64_t channel = rows ? r : c; channel == 3 || channel == 30) values.mat()(r, c) = 0;
+    weight = tensor::Matrix::dense(std::move(values));
+  };
+  clear(parent.embedding, false);
+  for (model::Layer& layer : parent.layers) {
+    for (const Proj proj : model::kProjs) clear(layer[proj], proj == Proj::kO || proj == Proj::kDown);
+    for (std::vector<float>* bias : {&layer.o_bias, &layer.down_bias})
+      if (!bias->empty()) (*bias)[3] = (*bias)[30] = 0;
+  }
+  PruneConfig config = channel_mode("l1", 0.06);
+  config.width_multiple = 10;
+  const Model block = run(parent, Text(0), config);
+  EXPECT_EQ(block.config.hidden, 30);
+  EXPECT_TRUE(block.config.tied_head);
+  EXPECT_EQ(block.config.head_dim, parent.config.head_dim);
+  EXPECT_EQ(model::cut_hash(block), model::cut_hash(parent));
+  EXPECT_NE(model::fingerprint(block), model::fingerprint(parent));
+  const std::vector<std::pair<const tensor::Matrix*, const tensor::Matrix*>> cases{
+      {&parent.embedding, &block.embedding},
+      {&parent.layers[0][Proj::kV], &block.layers[0][Proj::kV]},
+      {&parent.layers[1][Proj::kUp], &block.layers[1][Proj::kUp]}};
+  const auto from = [](int64_t i) { return i < 3 ? i : i < 29 ? i + 1 : i + 2; };
+  for (const auto& [whole, left] : cases)
+    for (int64_t r = 0; r < left->rows(); ++r)
+      for (int64_t c = 0; c < 30; ++c) ASSERT_EQ(left->to_f32().mat()(r, c), whole->to_f32().mat()(r, from(c)));
+  for (int64_t i = 0; i < 30; ++i) {
+    const auto to = static_cast<size_t>(i), at = static_cast<size_t>(from(i));
+    EXPECT_EQ(block.layers[0].o_bias[to], parent.layers[0].o_bias[at]);
+    EXPECT_EQ(block.layers[1].ffn_norm[to], parent.layers[1].ffn_norm[at]);
+    EXPECT_EQ(block.layers[1][Proj::kDown].to_f32().mat()(i, 7),
+              parent.layers[1][Proj::kDown].to_f32().mat()(from(i), 7));
+  }
+}
+
+TEST(LlmPruner, ChannelsInStepsScoreAnew) {
+  const Model parent = four_layers();
+  PruneConfig config = channel_mode("param_first", 0.5);
+  const std::vector<float> once = outputs(run(parent, Text(), config));
+  config.iterative_steps = 2;
+  const Model slowly = run(parent, Text(), config);
+  EXPECT_EQ(slowly.config.hidden, 16);
+  EXPECT_NE(outputs(slowly), once);
+  // Magnitudes do not change by what goes.
+  config.importance = "l2";
+  const std::vector<float> steps = outputs(run(parent, Text(0), config));
+  config.iterative_steps = 1;
+  EXPECT_EQ(outputs(run(parent, Text(0), config)), steps);
+}
+
+TEST(LlmPruner, ChannelsHoldValuesAsAsked) {
+  const Model wide = model::tiny_model({.hidden = 64, .head_dim = 32, .tied = false, .dtype = tensor::DType::kQ4_1});
+  PruneConfig config = channel_mode("l1", 0.5);
+  config.width_multiple = 32;
+  config.values = "q4";
+  const Model block = run(wide, Text(0), config);
+  EXPECT_EQ(block.layers[0][Proj::kDown].dtype(), tensor::DType::kQ4_1);
+  EXPECT_EQ(block.embedding.dtype(), tensor::DType::kQ8_0);
+  EXPECT_EQ(block.head().dtype(), tensor::DType::kQ8_0);
+  config.values = "keep";
+  EXPECT_NE(failure(wide, Text(0), config, ErrorCode::kUnsupported).find("--values"), std::string::npos);
+  EXPECT_EQ(run(model::tiny_model({.dtype = tensor::DType::kBF16}), Text(0), channel_mode("l1", 0.5)).embedding.dtype(),
+            tensor::DType::kF32);
+}
+
 TEST(LlmPruner, SettingsThatMakeNoSense) {
   const Model parent = four_layers();
   const auto refuse = [&](auto&& change, const char* word) {
@@ -268,7 +402,7 @@ TEST(LlmPruner, SettingsThatMakeNoSense) {
   };
   refuse([](PruneConfig& c) { c.importance = "taylor"; }, "param_mix");
   refuse([](PruneConfig& c) { c.folding = "left"; }, "reference");
-  refuse([](PruneConfig& c) { c.mode = "head"; }, "block");
+  refuse([](PruneConfig& c) { c.mode = "head"; }, "channel");
   refuse([](PruneConfig& c) { c.protect_last = -1; }, "protect_last -1");
   refuse([](PruneConfig& c) { c.iterative_steps = 0; }, "iterative_steps 0");
   EXPECT_NE(failure(parent, Text(0), llm_pruner("param_first", 0.5), ErrorCode::kInvalidInput).find("--calibration"),

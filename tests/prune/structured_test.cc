@@ -27,6 +27,16 @@ PruneConfig structured(const std::string& method, double sparsity = 0.5, const s
 }
 
 Model four_layers(uint64_t seed = 0) { return model::tiny_model({.layers = 4, .seed = seed}); }
+// All methods, and LLM-Pruner's channels.
+std::vector<PruneConfig> every_method(const std::string& values = "f32") {
+  std::vector<PruneConfig> configs;
+  for (const StructuredMethod& method : structured_methods())
+    configs.push_back(structured(std::string(method.name), 0.5, values));
+  configs.push_back(structured("llm-pruner", 0.5, values));
+  configs.back().mode = "channel";
+  return configs;
+}
+
 
 double difference(const std::vector<float>& a, const std::vector<float>& b) {
   double sum = 0;
@@ -36,23 +46,24 @@ double difference(const std::vector<float>& a, const std::vector<float>& b) {
 
 TEST(Structured, EveryMethodGivesASmallerBlockThatCanBeSaved) {
   const Model parent = four_layers();
-  for (const StructuredMethod& method : structured_methods()) {
+  for (const PruneConfig& config : every_method()) {
     PruneReport report;
-    const Model block = run(parent, Text(), structured(std::string(method.name)), &report);
-    EXPECT_NEAR(report.sparsity, 0.5, 0.01) << method.name;
+    const bool narrows = parse_recipe(config.method).structured->needs(config).narrows;
+    const Model block = run(parent, Text(), config, &report);
+    EXPECT_NEAR(report.sparsity, 0.5, 0.01) << config.method;
     EXPECT_NEAR(static_cast<double>(block.linear_parameters()), 0.5 * static_cast<double>(parent.linear_parameters()),
                 0.01 * static_cast<double>(parent.linear_parameters()));
     EXPECT_TRUE(report.matrices.empty());
     EXPECT_TRUE(report.notes.empty());
-    EXPECT_EQ(block.block.method, method.name);
+    EXPECT_EQ(block.block.method, config.method);
     EXPECT_EQ(block.block.pattern, "structured");
     EXPECT_EQ(block.block.parent, model::fingerprint(parent));
     EXPECT_TRUE(block.block.mask_hash.empty());
-    ASSERT_EQ(block.block.cut.has_value(), !method.rotates);
-    if (!method.rotates) {
+    ASSERT_EQ(block.block.cut.has_value(), !narrows);
+    if (!narrows) {
       EXPECT_EQ(block.block.cut->parent_layers, 4);
     }
-    EXPECT_EQ(model::fingerprint(block) == block.block.parent, !method.rotates);
+    EXPECT_EQ(model::fingerprint(block) == block.block.parent, !narrows);
     for (const float x : outputs(block)) ASSERT_TRUE(std::isfinite(x));
     EXPECT_NE(outputs(block), outputs(parent));
 
@@ -68,8 +79,7 @@ TEST(Structured, FamilyEqualsSingleRunsBitForBit) {
   const Model parent = four_layers();
   const Text text;
   const std::vector<double> sparsities{0.25, 0, 0.5};
-  for (const StructuredMethod& method : structured_methods()) {
-    PruneConfig config = structured(std::string(method.name), 0.5, "bf16");
+  for (PruneConfig config : every_method("bf16")) {
     kernels::Context context;
     const std::vector<Model> family = prune_family(parent, text.windows, sparsities, config, context, silent_sink());
     ASSERT_EQ(family.size(), 3u);
@@ -87,12 +97,11 @@ TEST(Structured, FamilyEqualsSingleRunsBitForBit) {
 
 TEST(Structured, PiecesOfTextOnlyRound) {
   const Model parent = four_layers();
-  for (const StructuredMethod& method : structured_methods()) {
-    PruneConfig config = structured(std::string(method.name));
+  for (PruneConfig config : every_method()) {
     const Model first = run(parent, Text(), config);
     config.piece_tokens = 1000;
     const Model whole = run(parent, Text(), config);
-    EXPECT_EQ(model::cut_hash(first), model::cut_hash(whole)) << method.name;
+    EXPECT_EQ(model::cut_hash(first), model::cut_hash(whole)) << config.method;
     EXPECT_LT(difference(outputs(first), outputs(whole)), 1e-3);
   }
 }

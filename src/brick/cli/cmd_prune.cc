@@ -53,13 +53,15 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
       ->capture_default_str();
   command
       ->add_option("--width-multiple", o.job.config.width_multiple,
-                   "structured: of the neurons that a layer keeps; of slicegpt's width")
+                   "structured: of the neurons that a layer keeps, or of the residual stream's width")
       ->capture_default_str();
   command
       ->add_option("--importance", o.job.config.importance,
                    "llm-pruner: l1, l2, random, vectorize, param_first, param_second or param_mix")
       ->capture_default_str();
-  command->add_option("--mode", o.job.config.mode, "llm-pruner: block (heads and neurons) or layer (the last layers)")
+  command
+      ->add_option("--mode", o.job.config.mode,
+                   "llm-pruner: block (heads and neurons), channel (of the residual stream) or layer (the last layers)")
       ->capture_default_str();
   command
       ->add_option("--folding", o.job.config.folding,

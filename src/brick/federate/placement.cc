@@ -42,7 +42,7 @@ void check_parent(const model::Cut& cut, const model::Model& parent, const std::
 Placement::Placement(const model::Model& block, const model::Model& parent) : mask_hash_(model::mask_hash(block)) {
   if (block.config.hidden != parent.config.hidden)
     fail(ErrorCode::kMismatch, "{}: {} wide, the federation's model {}: it is another model's, or {}", block.source,
-         block.config.hidden, parent.config.hidden, kRotated);
+         block.config.hidden, parent.config.hidden, kOtherStream);
   const std::string hash = model::cut_hash(block);
   if (hash == model::cut_hash(parent)) {
     if (!mask_hash_.empty()) masks_ = masks_of(block);

@@ -12,9 +12,9 @@
 
 namespace brick::federate {
 
-// Why a block of SliceGPT has no placement in its parent; for messages.
-inline constexpr std::string_view kRotated =
-    "its residual stream is rotated: its adapters have no place in the model's coordinates";
+// Why a block of SliceGPT or of LLM-Pruner's channel-wise mode has no placement in its parent; for messages.
+inline constexpr std::string_view kOtherStream =
+    "its residual stream is rotated or narrowed: its adapters have no place in the model's coordinates";
 
 class Placement {
  public:

@@ -6,6 +6,7 @@
 #include "brick/kernels/linear.h"
 #include "brick/model/cut.h"
 #include "brick/model/model.h"
+#include "brick/model/narrow.h"
 #include "brick/tensor/pack.h"
 
 namespace brick::model {
@@ -87,7 +88,7 @@ Matrix take(const Matrix& weight, const Kept& rows, const Kept& cols, std::optio
   if (all && (weight.is_sparse() || !dtype || *dtype == weight.dtype())) return weight;
   if (weight.is_sparse())
     fail(ErrorCode::kUnsupported, "{} is masked; cut structures out first and prune what is left", name);
-  if (dtype == DType::kQ4_1 && count(cols, weight.cols()) % tensor::kQuantBlock != 0)
+  if (dtype && tensor::is_quantised(*dtype) && count(cols, weight.cols()) % tensor::kQuantBlock != 0)
     fail(ErrorCode::kUnsupported, "{}: rows of {} weights are no blocks of {}; use --values bf16 or f32", name,
          count(cols, weight.cols()), tensor::kQuantBlock);
   if (!dtype && tensor::is_quantised(weight.dtype())) return take_encoded(weight, rows, cols, name);
@@ -135,6 +136,38 @@ Model slice(const Model& model, const Cut& cut, const std::string& values) {
   out.config.layers = static_cast<int64_t>(out.layers.size());
   out.block = {};
   out.block.cut = in_first_parent(model, cut);
+  return out;
+}
+
+Model narrow(const Model& model, const std::vector<int32_t>& channels, const std::string& values) {
+  const std::optional<DType> dtype = dtype_of(values), outer = dtype == DType::kQ4_1 ? DType::kQ8_0 : dtype;
+  const auto entries = [&](const std::vector<float>& all) {
+    std::vector<float> out;
+    if (!all.empty())
+      for (const int32_t channel : channels) out.push_back(all[static_cast<size_t>(channel)]);
+    return out;
+  };
+  Model out = model;
+  out.config.hidden = static_cast<int64_t>(channels.size());
+  out.embedding = take(model.embedding, {}, channels, outer, "model.embed_tokens.weight");
+  if (model.own_head) out.own_head = take(*model.own_head, {}, channels, outer, "lm_head.weight");
+  out.final_norm = entries(model.final_norm);
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const Layer& from = model.layers[i];
+    Layer& to = out.layers[i];
+    for (Proj proj : kProjs) {
+      const bool writes = proj == Proj::kO || proj == Proj::kDown;
+      to[proj] = take(from[proj], writes ? Kept(channels) : Kept(), writes ? Kept() : Kept(channels), dtype,
+                      weight_name(static_cast<int64_t>(i), proj));
+    }
+    to.attention_norm = entries(from.attention_norm);
+    to.ffn_norm = entries(from.ffn_norm);
+    to.o_bias = entries(from.o_bias);
+    to.down_bias = entries(from.down_bias);
+    model.drop_pages();
+  }
+  out.block = {};
+  out.block.cut = model.block.cut;
   return out;
 }
 

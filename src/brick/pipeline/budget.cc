@@ -261,16 +261,17 @@ int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& co
   return other_bytes(parent) + weight_bytes(parent, config);
 }
 
-void check_has_targets(const Target& target, const std::string& method) {
-  if (const prune::Recipe recipe = prune::parse_recipe(method);
-      recipe.structured != nullptr && recipe.structured->expect == nullptr)
-    fail(ErrorCode::kUnsupported, "target {}: {} has no targets: give --sparsity", target.text, method);
+void check_has_targets(const Target& target, const prune::PruneConfig& config) {
+  if (const prune::Recipe recipe = prune::parse_recipe(config.method);
+      recipe.structured != nullptr && recipe.structured->needs(config).narrows)
+    fail(ErrorCode::kUnsupported, "target {}: {} has no targets where it narrows the residual stream: give --sparsity",
+         target.text, config.method);
 }
 
 Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,
                        bool values_free, const DecodeProfile* profile) {
   BRICK_ASSERT(profile != nullptr || target.kind != Target::Kind::kDecode);
-  check_has_targets(target, config.method);
+  check_has_targets(target, config);
   std::vector<std::string> values{config.values};
   if (values_free && config.values != "q4" && target.kind != Target::Kind::kParameters) values.emplace_back("q4");
   const std::string pattern = profile != nullptr ? measured_pattern(config, *profile) : std::string();

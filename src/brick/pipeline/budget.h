@@ -36,8 +36,8 @@ struct Choice {
   std::string reason;               // one line
 };
 
-// Error(kUnsupported) for a method whose blocks' size is not predicted.
-void check_has_targets(const Target& target, const std::string& method);
+// Error(kUnsupported) for a method whose blocks' size is not predicted with these settings.
+void check_has_targets(const Target& target, const prune::PruneConfig& config);
 
 // The least sparsity, in steps of 0.001, that reaches the target (0: the model as it is), up to 0.95, or the profile's
 // last; with a pattern n:m only n / m. `values_free`: config.values first, then q4 where that cannot reach it.

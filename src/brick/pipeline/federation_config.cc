@@ -85,13 +85,15 @@ class Reader {
 };
 
 // An unknown method, or one whose blocks no round could use, is an Error here, not after an hour.
-void check_method(const std::string& method) {
-  const prune::Recipe recipe = prune::parse_recipe(method);
-  if (recipe.structured != nullptr && recipe.structured->rotates)
-    fail(ErrorCode::kUnsupported, "a block of {} has no use in a federation: {}", method, federate::kRotated);
+void check_method(const prune::PruneConfig& config) {
+  const prune::Recipe recipe = prune::parse_recipe(config.method);
+  if (recipe.structured != nullptr && recipe.structured->needs(config).narrows)
+    fail(ErrorCode::kUnsupported, "a block of {} has no use in a federation: {}", config.method,
+         federate::kOtherStream);
 }
 
-FederationConfig::Client read_client(Reader reader, const train::TuneConfig& shared, size_t index) {
+FederationConfig::Client read_client(Reader reader, prune::PruneConfig blocks, const train::TuneConfig& shared,
+                                     size_t index) {
   FederationConfig::Client client;
   client.tune = shared;
   reader.require("name", client.name);
@@ -106,7 +108,10 @@ FederationConfig::Client read_client(Reader reader, const train::TuneConfig& sha
   if (!(client.sparsity >= 0 && client.sparsity < 1))
     fail(ErrorCode::kInvalidInput, "client {}: sparsity = {}: expected at least 0 and below 1", client.name,
          client.sparsity);
-  if (reader.take("method", client.method)) check_method(client.method);
+  if (reader.take("method", client.method)) {
+    blocks.method = client.method;
+    check_method(blocks);
+  }
   if (!client.method.empty() && client.sparsity == 0)
     fail(ErrorCode::kInvalidInput, "client {}: method = \"{}\" without a sparsity", client.name, client.method);
   reader.take("limit", client.limit);
@@ -184,7 +189,7 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   blocks.take("length", config.blocks.length);
   if (uint64_t seed = 0; blocks.take("calibration_seed", seed)) config.blocks.calibration_seed = seed;
   blocks.finish();
-  check_method(config.blocks.prune.method);
+  check_method(config.blocks.prune);
 
   Reader tune = section("tune");
   tune.take_fields(config.tune);
@@ -236,8 +241,8 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   for (size_t i = 0; i < clients->size(); ++i) {
     const toml::table* table = clients->get_as<toml::table>(i);
     if (table == nullptr) fail(ErrorCode::kInvalidInput, "{}: client {} is no table", path.string(), i + 1);
-    config.clients.push_back(
-        read_client(Reader(*table, fmt::format("{} [[client]] {}", path.string(), i + 1), folder), config.tune, i));
+    config.clients.push_back(read_client(Reader(*table, fmt::format("{} [[client]] {}", path.string(), i + 1), folder),
+                                         config.blocks.prune, config.tune, i));
     if (!names.insert(config.clients.back().name).second)
       fail(ErrorCode::kInvalidInput, "{}: two clients are called '{}'", path.string(), config.clients.back().name);
   }

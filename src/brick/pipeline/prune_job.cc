@@ -84,7 +84,7 @@ Choice choose(const Target& target, const PruneJob& job, const model::Model& par
               ProgressSink& sink) {
   // What would be refused anyway, before anything is measured.
   check_calibration(job);
-  check_has_targets(target, job.config.method);
+  check_has_targets(target, job.config);
   if (const prune::Recipe recipe = prune::parse_recipe(job.config.method); recipe.structured != nullptr)
     prune::check_structures(recipe.structured->needs(job.config), parent, job.config);
   std::optional<DecodeProfile> profile;

@@ -118,7 +118,7 @@ void Simulation::load_block(const FederationConfig::Client& client) {
       blocks_.emplace(folder, model::load_model(folder.string(), {.tokenizer = false})).first->second;
   if (model::fingerprint(block) != model::fingerprint(bench_.model()))
     fail(ErrorCode::kMismatch, "client {}: block {} was cut from another model than {}, or {}", client.name,
-         folder.string(), config_.model.string(), federate::kRotated);
+         folder.string(), config_.model.string(), federate::kOtherStream);
   const federate::Placement& placement = placements_.try_emplace(&block, block, bench_.model()).first->second;
   if (const federate::Rule& rule = *federate::find_rule(config_.aggregate.rule);
       placement.structured() && !rule.takes_structured)

@@ -5,20 +5,31 @@
 // salience is
 //   l1 |w|   l2 w^2   vectorize, param_first w g   param_second w^2 h   param_mix w g - w^2 h / 2;
 // a channel (row or column) is worth the sum of |salience|, for vectorize |the sum|, a structure the sum of its
-// channels. Layer-wise: the last layers go.
+// channels. Layer-wise: the last layers go. Channel-wise: a channel of the residual stream goes everywhere, columns of
+// embedding, head, q, k, v, gate and up, rows of o and down, entries of the norms; it is worth the sum over all of
+// these.
 //
-// Differences: a key/value head is scored with the query heads that go with it; the reference adds those of other heads
-// where several share one (folding = reference does so too, to compare). The reference ranks a head of many weights
-// beside a neuron of few as equals; globally we rank importance by weight. Neurons go width_multiple at a time and make
-// up for what whole heads leave of a layer's share.
+// Differences, channel-wise: gradients are those of the layers' linear weights, so that embedding, head and norms count
+// by l1 and l2 alone, a tied head once. The reference's attention branch handles no gradients but vectorize's, its
+// magnitudes lose the embedding by its shape, and of all channels it scores a head size's and takes the others at the
+// same places of their heads, though none of them belongs to a head; here each stands for itself.
+//
+// Differences, block-wise: a key/value head is scored with the query heads that go with it; the reference adds those of
+// other heads where several share one (folding = reference does so too, to compare). The reference ranks a head of many
+// weights beside a neuron of few as equals; globally we rank importance by weight. Neurons go width_multiple at a time
+// and make up for what whole heads leave of a layer's share.
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
+#include <numeric>
 #include <string_view>
 #include <utility>
 
 #include "brick/base/error.h"
 #include "brick/base/rng.h"
+#include "brick/kernels/linear.h"
+#include "brick/model/narrow.h"
 #include "brick/prune/gradients.h"
 #include "brick/prune/structured.h"
 #include "brick/prune/structures.h"
@@ -46,7 +57,7 @@ bool needs_squares(Importance importance) { return importance >= Importance::kSe
 
 struct Settings {
   Importance importance;
-  bool reference_folding, layers;
+  bool reference_folding, layers, stream;
 };
 
 Settings parse(const PruneConfig& config) {
@@ -61,9 +72,10 @@ Settings parse(const PruneConfig& config) {
   if (config.folding != "right" && config.folding != "reference")
     fail(ErrorCode::kInvalidInput, "folding '{}': expected right or reference", config.folding);
   out.reference_folding = config.folding == "reference";
-  if (config.mode != "block" && config.mode != "layer")
-    fail(ErrorCode::kInvalidInput, "mode '{}': expected block or layer", config.mode);
+  if (config.mode != "block" && config.mode != "layer" && config.mode != "channel")
+    fail(ErrorCode::kInvalidInput, "mode '{}': expected block, layer or channel", config.mode);
   out.layers = config.mode == "layer";
+  out.stream = config.mode == "channel";
   if (config.protect_first < 0 || config.protect_last < 0 || config.iterative_steps < 1)
     fail(ErrorCode::kInvalidInput,
          "protect_first {} and protect_last {} must be 0 or more, iterative_steps {} 1 or more", config.protect_first,
@@ -117,16 +129,24 @@ double sum_of_head(const std::vector<double>& channels, int64_t head, int64_t he
   return sum;
 }
 
-LayerScores score_layer(const Settings& settings, const model::LayerShape& shape, int64_t hidden,
-                        const DenseLayer& weights, const LayerGradients& gradients) {
-  std::array<std::vector<double>, model::kProjCount> channels;
+using Channels = std::array<std::vector<double>, model::kProjCount>;
+
+// Of the residual stream, or of the heads and neurons within the layer.
+Channels layer_channels(Importance importance, const DenseLayer& weights, const LayerGradients& gradients,
+                        bool stream) {
+  Channels channels;
   for (const Proj proj : model::kProjs) {
     const auto p = static_cast<size_t>(proj);
     const auto view = [](const tensor::Tensor& tensor) { return tensor.empty() ? ConstMatView() : tensor.mat(); };
-    channels[p] = channel_importances(settings.importance,
-                                      {dense_rows(weights[p]), view(gradients.loss[p]), view(gradients.squares[p])},
-                                      proj == Proj::kO || proj == Proj::kDown);
+    const bool writes = proj == Proj::kO || proj == Proj::kDown;
+    channels[p] = channel_importances(
+        importance, {dense_rows(weights[p]), view(gradients.loss[p]), view(gradients.squares[p])}, writes != stream);
   }
+  return channels;
+}
+
+LayerScores score_layer(const Settings& settings, const model::LayerShape& shape, int64_t hidden,
+                        const Channels& channels) {
   const auto of = [&](Proj proj) -> const std::vector<double>& { return channels[static_cast<size_t>(proj)]; };
   LayerScores scores;
   const int64_t groups = shape.kv_heads, queries = shape.heads / shape.kv_heads;
@@ -157,22 +177,29 @@ std::vector<LayerScores> random_scores(const model::Model& model, uint64_t seed,
   return scores;
 }
 
-std::vector<LayerScores> score(const StructureProblem& problem, const model::Model& model, const Settings& settings,
-                               int64_t step) {
-  if (settings.importance == Importance::kRandom)
-    return random_scores(model, problem.config.seed, static_cast<uint64_t>(step));
+// In any order of the layers.
+void for_each_layer(const StructureProblem& problem, const model::Model& model, const Settings& settings,
+                    const std::function<void(size_t layer, const Channels& channels)>& visit) {
   const auto layers = static_cast<int64_t>(model.layers.size());
-  std::vector<LayerScores> scores(model.layers.size());
   int64_t done = 0;
   const auto take = [&](int64_t layer, const DenseLayer& weights, const LayerGradients& gradients) {
-    const auto l = static_cast<size_t>(layer);
-    scores[l] = score_layer(settings, model.layers[l].shape, model.config.hidden, weights, gradients);
+    visit(static_cast<size_t>(layer), layer_channels(settings.importance, weights, gradients, settings.stream));
     problem.sink.progress("llm-pruner", ++done, layers, "layers", {});
   };
   if (needs_gradients(settings.importance))
     for_each_gradient(model, problem.calibration, needs_squares(settings.importance), problem.context, take);
   else
     for (int64_t layer = 0; layer < layers; ++layer) take(layer, decode_layer(model, layer), {});
+}
+
+std::vector<LayerScores> score(const StructureProblem& problem, const model::Model& model, const Settings& settings,
+                               int64_t step) {
+  if (settings.importance == Importance::kRandom)
+    return random_scores(model, problem.config.seed, static_cast<uint64_t>(step));
+  std::vector<LayerScores> scores(model.layers.size());
+  for_each_layer(problem, model, settings, [&](size_t layer, const Channels& channels) {
+    scores[layer] = score_layer(settings, model.layers[layer].shape, model.config.hidden, channels);
+  });
   check_scores(scores);
   return scores;
 }
@@ -229,11 +256,84 @@ model::Cut choose_in_steps(const StructureProblem& problem, const Settings& sett
   return *current.block.cut;
 }
 
+void add(const std::vector<double>& part, std::vector<double>& sums) {
+  std::transform(part.begin(), part.end(), sums.begin(), sums.begin(), std::plus<>());
+}
+
+// Magnitudes of a matrix's columns, a piece of rows at a time.
+void add_columns(Importance importance, const tensor::Matrix& weight, std::vector<double>& sums) {
+  const int64_t step = std::min(kernels::rows_a_piece(weight), weight.rows());
+  tensor::Tensor rows = tensor::matrix(step, weight.cols());
+  for (int64_t begin = 0; begin < weight.rows(); begin += step) {
+    const int64_t end = std::min(begin + step, weight.rows());
+    kernels::expand_rows(weight, begin, end, rows.f32());
+    add(channel_importances(importance, {rows.mat().row_range(0, end - begin), {}, {}}, true), sums);
+  }
+}
+
+// What each channel of the residual stream is worth.
+std::vector<double> score_stream(const StructureProblem& problem, const model::Model& model, const Settings& settings,
+                                 int64_t step) {
+  const int64_t hidden = model.config.hidden;
+  std::vector<double> scores(static_cast<size_t>(hidden));
+  if (settings.importance == Importance::kRandom) {
+    Rng rng(problem.config.seed, stream_id({kRandomStream, static_cast<uint64_t>(step)}));
+    std::generate(scores.begin(), scores.end(), [&] { return rng.uniform(); });
+    return scores;
+  }
+  for_each_layer(problem, model, settings, [&](size_t, const Channels& channels) {
+    for (const std::vector<double>& of_weight : channels) add(of_weight, scores);
+  });
+  if (!needs_gradients(settings.importance)) {
+    const auto add_norm = [&](const std::vector<float>& norm) {
+      add(channel_importances(settings.importance, {ConstMatView(norm.data(), 1, hidden), {}, {}}, true), scores);
+    };
+    for (const model::Layer& layer : model.layers) {
+      add_norm(layer.attention_norm);
+      add_norm(layer.ffn_norm);
+    }
+    add_norm(model.final_norm);
+    add_columns(settings.importance, model.embedding, scores);
+    if (model.own_head) add_columns(settings.importance, *model.own_head, scores);
+  }
+  const auto odd = std::find_if(scores.begin(), scores.end(), [](double score) { return !std::isfinite(score); });
+  if (odd != scores.end())
+    fail(ErrorCode::kNumeric,
+         "what channel {} of the residual stream is worth is NaN or infinite: the weights are damaged or overflow",
+         odd - scores.begin());
+  return scores;
+}
+
+std::vector<model::Model> prune_channels(const StructureProblem& problem, const Settings& settings) {
+  const int64_t hidden = problem.parent.config.hidden, steps = problem.config.iterative_steps;
+  const std::vector<double> first = score_stream(problem, problem.parent, settings, 0);
+  std::vector<model::Model> blocks;
+  for (const double sparsity : problem.sparsities) {
+    std::vector<int32_t> kept(static_cast<size_t>(hidden));
+    std::iota(kept.begin(), kept.end(), 0);
+    for (int64_t step = 0; step < steps; ++step) {
+      const double reached = sparsity * static_cast<double>(step + 1) / static_cast<double>(steps);
+      const std::vector<double> scores =
+          step == 0 ? first : score_stream(problem, model::narrow(problem.parent, kept, "f32"), settings, step);
+      std::vector<int32_t> next;
+      for (const int32_t i : keep_highest(scores, stream_width(reached, hidden, problem.config.width_multiple)))
+        next.push_back(kept[static_cast<size_t>(i)]);
+      kept = std::move(next);
+    }
+    blocks.push_back(model::narrow(problem.parent, kept, problem.config.values));
+  }
+  return blocks;
+}
+
 }  // namespace
 
 StructureNeeds llm_pruner_needs(const PruneConfig& config) {
   const Settings settings = parse(config);
   if (settings.layers) return {.text = false, .whole_layers = true, .unit = "layers"};
+  if (settings.stream)
+    return {.text = needs_gradients(settings.importance),
+            .narrows = true,
+            .unit = "channels of the stream, by width_multiple"};
   return {.text = needs_gradients(settings.importance)};
 }
 
@@ -264,6 +364,7 @@ ExpectedStructures expect_llm_pruner(const model::Model& parent, const PruneConf
 
 std::vector<model::Model> prune_llm_pruner(const StructureProblem& problem) {
   const Settings settings = parse(problem.config);
+  if (settings.stream) return prune_channels(problem, settings);
   std::vector<LayerScores> scores;
   std::vector<StructureOutcome> outcomes;
   for (const double sparsity : problem.sparsities) {

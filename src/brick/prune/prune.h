@@ -43,9 +43,9 @@ struct PruneConfig {
   uint64_t seed = 0;                     // of the windows in descents, of random importance
   std::string tool_version;              // recorded in the provenance; no setting
 
-  int64_t width_multiple = 64;             // structured: of the neurons, or the stream's directions, that are kept
+  int64_t width_multiple = 64;             // structured: of the neurons, or of the stream's width, that are kept
   std::string importance = "param_first";  // LLM-Pruner (llm_pruner.cc): l1, l2, random, vectorize, param_first, ...
-  std::string mode = "block";              //   block: heads and neurons; layer: the last layers
+  std::string mode = "block";              //   block: heads and neurons; channel: of the stream; layer: the last layers
   std::string folding = "right";           //   which query heads count for a key/value head: right, reference
   bool global_ranking = false;             //   the least important of all layers, not the same share of each
   int64_t protect_first = 4, protect_last = 2;  //   layers that stay whole
@@ -70,9 +70,9 @@ struct PruneConfig {
     visit("regional_rounds", regional_rounds, "Wanda++: rounds of pruning and descent");
     visit("regional_samples", regional_samples, "Wanda++: calibration windows a round");
     visit("regional_rate", regional_rate, "Wanda++: learning rate of the descent");
-    visit("width_multiple", width_multiple, "structured: of the neurons that a layer keeps; of SliceGPT's width");
+    visit("width_multiple", width_multiple, "structured: of the neurons that a layer keeps, or of the stream's width");
     visit("importance", importance, "LLM-Pruner: l1, l2, random, vectorize, param_first, param_second or param_mix");
-    visit("mode", mode, "LLM-Pruner: block (heads and neurons) or layer (the last layers)");
+    visit("mode", mode, "LLM-Pruner: block (heads and neurons), channel (of the stream) or layer (the last)");
     visit("folding", folding, "LLM-Pruner: query heads that count for a key/value head: right or reference");
     visit("global_ranking", global_ranking, "LLM-Pruner: rank the structures of all layers together");
     visit("protect_first", protect_first, "LLM-Pruner: first layers that stay whole");

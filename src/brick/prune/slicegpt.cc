@@ -28,6 +28,7 @@
 #include "brick/prune/statistics.h"
 #include "brick/prune/structured.h"
 
+#include "brick/prune/structures.h"
 namespace brick::prune {
 namespace {
 
@@ -103,12 +104,6 @@ std::vector<Products> signal_products(const StructureProblem& problem) {
   return products;
 }
 
-// The multiple nearest to what is left of the width.
-int64_t width_at(double sparsity, int64_t width, int64_t multiple) {
-  const double left = static_cast<double>(width) * (1 - sparsity) / static_cast<double>(multiple);
-  return std::clamp<int64_t>(std::llround(left) * multiple, std::min(multiple, width), width);
-}
-
 }  // namespace
 
 tensor::Tensor principal_directions(std::span<const Products> products, int64_t width) {
@@ -137,7 +132,9 @@ tensor::Tensor reader(const Products& products, ConstMatView stream, bool refit,
   return to_tensor(wider * std::sqrt(share) * (q + factor.solve(gone)));
 }
 
-StructureNeeds slicegpt_needs(const PruneConfig&) { return {.unit = "directions of the stream, by width_multiple"}; }
+StructureNeeds slicegpt_needs(const PruneConfig&) {
+  return {.narrows = true, .unit = "directions of the stream, by width_multiple"};
+}
 
 std::vector<model::Model> prune_slicegpt(const StructureProblem& problem) {
   const PruneConfig& config = problem.config;
@@ -146,7 +143,7 @@ std::vector<model::Model> prune_slicegpt(const StructureProblem& problem) {
   const tensor::Tensor directions = principal_directions(products, hidden);
   std::vector<model::Model> blocks;
   for (const double sparsity : problem.sparsities) {
-    const int64_t width = width_at(sparsity, hidden, config.width_multiple);
+    const int64_t width = stream_width(sparsity, hidden, config.width_multiple);
     Rotation rotation{tensor::matrix(width, hidden), std::vector<tensor::Tensor>(products.size())};
     copy_rows(directions.mat().row_range(0, width), rotation.stream.mat());
     parallel_try(static_cast<int64_t>(products.size()), [&](int64_t i) {

@@ -35,6 +35,9 @@ struct StructureOutcome {
 struct StructureNeeds {
   bool text = true;           // calibration
   bool whole_layers = false;  // go, and nothing within one
+  // The residual stream becomes another, embedding and all: its blocks have no place in a federation of the parent, and
+  // no targets (pipeline/budget.h).
+  bool narrows = false;
   // Of what as many go as come nearest to the share asked for; for messages.
   std::string_view unit = "heads, and neurons by width_multiple";
 };
@@ -51,11 +54,10 @@ struct StructuredMethod {
   std::string_view name, description;
   // Error(kInvalidInput) for settings that make no sense.
   StructureNeeds (*needs)(const PruneConfig& config) = nullptr;
-  // Null where widths alone do not tell: then it has no targets (pipeline/budget.h).
+  // Null where all settings narrow; not called with those that do.
   ExpectedStructures (*expect)(const model::Model& parent, const PruneConfig& config) = nullptr;
   // One block a sparsity; its BlockSpec has the cut, if there is one, and nothing else.
   std::vector<model::Model> (*prune)(const StructureProblem& problem) = nullptr;
-  bool rotates = false;  // its blocks' residual stream has a basis of its own, which no federation can use
 };
 
 // LLM-Pruner (Ma et al. 2023).

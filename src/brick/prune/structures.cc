@@ -142,6 +142,18 @@ Cut choose_by_layer(const model::Model& model, const model::Model& whole, const 
   return cut;
 }
 
+int64_t stream_width(double sparsity, int64_t width, int64_t multiple) {
+  const double left = static_cast<double>(width) * (1 - sparsity) / static_cast<double>(multiple);
+  return std::clamp<int64_t>(std::llround(left) * multiple, std::min(multiple, width), width);
+}
+
+std::vector<int32_t> keep_highest(const std::vector<double>& scores, int64_t count) {
+  const Indices order = ascending(scores);
+  Indices kept(order.end() - count, order.end());
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
 void check_scores(const std::vector<LayerScores>& scores) {
   for (size_t layer = 0; layer < scores.size(); ++layer)
     for (const std::vector<double>* of : {&scores[layer].groups, &scores[layer].neurons})

@@ -51,6 +51,12 @@ Widths widths_at(const model::LayerShape& shape, int64_t hidden, double share, i
 model::Cut choose_by_layer(const model::Model& model, const model::Model& whole, const std::vector<LayerScores>& scores,
                            double share, double last_share, const StructureLimits& limits);
 
+// Of a residual stream: the multiple nearest to what is left of the width, at least one of them and at most the width.
+int64_t stream_width(double sparsity, int64_t width, int64_t multiple);
+
+// Ascending indices of the `count` highest scores; of equal ones the lower index goes first.
+std::vector<int32_t> keep_highest(const std::vector<double>& scores, int64_t count);
+
 // Error(kNumeric) naming the layer whose scores are not all finite.
 void check_scores(const std::vector<LayerScores>& scores);
 
