@@ -11,6 +11,7 @@
 #include "brick/model/load.h"
 #include "brick/model/save.h"
 #include "brick/prune/registry.h"
+#include "model/expect_error.h"
 #include "whole_models.h"
 
 namespace brick::prune {
@@ -26,7 +27,6 @@ PruneConfig structured(const std::string& method, double sparsity = 0.5, const s
   return config;
 }
 
-Model four_layers(uint64_t seed = 0) { return model::tiny_model({.layers = 4, .seed = seed}); }
 // All methods, and LLM-Pruner's channels.
 std::vector<PruneConfig> every_method(const std::string& values = "f32") {
   std::vector<PruneConfig> configs;
@@ -37,6 +37,7 @@ std::vector<PruneConfig> every_method(const std::string& values = "f32") {
   return configs;
 }
 
+Model four_layers(uint64_t seed = 0) { return model::tiny_model({.layers = 4, .seed = seed}); }
 
 double difference(const std::vector<float>& a, const std::vector<float>& b) {
   double sum = 0;
@@ -326,6 +327,28 @@ TEST(StructuredErrors, WhatCannotBeCut) {
   EXPECT_NE(failure(quantised, text, config, ErrorCode::kUnsupported).find("16 query channels"), std::string::npos);
   const Model wide = model::tiny_model({.layers = 4, .head_dim = 32, .dtype = tensor::DType::kQ4_1});
   EXPECT_EQ(run(wide, text, config).layers[0][Proj::kDown].dtype(), tensor::DType::kQ4_1);
+}
+
+// Refuses to be told of work.
+struct IdleSink : ProgressSink {
+  void progress(const std::string& task, int64_t, int64_t, const std::string&, const std::string&) override {
+    ADD_FAILURE() << task << " worked";
+  }
+};
+
+TEST(StructuredErrors, NarrowBlocksThatCannotBeHeldAreRefusedBeforeTheWork) {
+  const Model uneven = model::tiny_model({.hidden = 64, .head_dim = 32, .ffn = 40});
+  const Model quantised = model::tiny_model({.hidden = 64, .embedding_dtype = tensor::DType::kQ8_0});
+  IdleSink sink;
+  for (PruneConfig config : every_method("q4")) {
+    if (!parse_recipe(config.method).structured->needs(config).narrows) continue;
+    config.width_multiple = 32;
+    model::expect_error(ErrorCode::kUnsupported, "rows of 40 weights",
+                        [&] { run(uneven, Text(), config, nullptr, sink); });
+    config.values = "keep";
+    model::expect_error(ErrorCode::kUnsupported, "embed_tokens",
+                        [&] { run(quantised, Text(), config, nullptr, sink); });
+  }
 }
 
 TEST(StructuredErrors, WeightsAndInputsThatAreNotFinite) {

@@ -31,6 +31,7 @@
 #include "brick/kernels/linear.h"
 #include "brick/model/narrow.h"
 #include "brick/prune/gradients.h"
+#include "brick/prune/stored_values.h"
 #include "brick/prune/structured.h"
 #include "brick/prune/structures.h"
 
@@ -306,6 +307,8 @@ std::vector<double> score_stream(const StructureProblem& problem, const model::M
 
 std::vector<model::Model> prune_channels(const StructureProblem& problem, const Settings& settings) {
   const int64_t hidden = problem.parent.config.hidden, steps = problem.config.iterative_steps;
+  for (const double sparsity : problem.sparsities)
+    check_width(problem.parent, stream_width(sparsity, hidden, problem.config.width_multiple), problem.config.values);
   const std::vector<double> first = score_stream(problem, problem.parent, settings, 0);
   std::vector<model::Model> blocks;
   for (const double sparsity : problem.sparsities) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "brick/base/error.h"
 #include "brick/kernels/gemm.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/vector_ops.h"
@@ -20,15 +19,6 @@ using tensor::DType;
 using tensor::Matrix;
 using tensor::MatView;
 using tensor::Tensor;
-
-// Of a matrix with rows of `cols` weights, made from `weight`.
-DType dtype_of(const std::string& values, const Matrix& weight, int64_t cols, const std::string& name) {
-  const DType dtype = choose_storage(values, weight, false, name).dtype;
-  if (tensor::is_quantised(dtype) && cols % tensor::kQuantBlock != 0)
-    fail(ErrorCode::kUnsupported, "{}: rows of {} weights are no blocks of {}; use --values bf16 or f32", name, cols,
-         tensor::kQuantBlock);
-  return dtype;
-}
 
 // W diag(norm) R^T, a piece of rows at a time; null: W R^T.
 Matrix read_through(const Matrix& weight, const float* norm, ConstMatView reader, DType dtype) {
@@ -69,7 +59,7 @@ model::Model rotate(const model::Model& model, const Rotation& rotation, const s
   const ConstMatView stream = rotation.stream.mat();
   const std::vector<float> ones(static_cast<size_t>(stream.rows), 1.0f);
   const auto outer = [&](const Matrix& weight, const float* norm, ConstMatView reader, const std::string& name) {
-    const DType dtype = dtype_of(values, weight, reader.rows, name);
+    const DType dtype = dense_dtype(values, weight, reader.rows, name);
     return read_through(weight, norm, reader, tensor::is_quantised(dtype) ? DType::kQ8_0 : dtype);
   };
   model::Model out = model;
@@ -85,7 +75,7 @@ model::Model rotate(const model::Model& model, const Rotation& rotation, const s
     for (const Proj proj : model::kProjs) {
       const std::string name = model::weight_name(static_cast<int64_t>(i), proj);
       const bool writes = proj == Proj::kO || proj == Proj::kDown, second = proj == Proj::kGate || proj == Proj::kUp;
-      const DType dtype = dtype_of(values, from[proj], writes ? from[proj].cols() : stream.rows, name);
+      const DType dtype = dense_dtype(values, from[proj], writes ? from[proj].cols() : stream.rows, name);
       to[proj] = writes ? write_through(from[proj], stream, dtype)
                         : read_through(from[proj], (second ? from.ffn_norm : from.attention_norm).data(),
                                        rotation.readers[2 * i + (second ? 1 : 0)].mat(), dtype);

@@ -26,9 +26,10 @@
 #include "brick/kernels/vector_ops.h"
 #include "brick/prune/dense_walk.h"
 #include "brick/prune/statistics.h"
+#include "brick/prune/stored_values.h"
 #include "brick/prune/structured.h"
-
 #include "brick/prune/structures.h"
+
 namespace brick::prune {
 namespace {
 
@@ -138,8 +139,10 @@ StructureNeeds slicegpt_needs(const PruneConfig&) {
 
 std::vector<model::Model> prune_slicegpt(const StructureProblem& problem) {
   const PruneConfig& config = problem.config;
-  const std::vector<Products> products = signal_products(problem);
   const int64_t hidden = problem.parent.config.hidden;
+  for (const double sparsity : problem.sparsities)
+    check_width(problem.parent, stream_width(sparsity, hidden, config.width_multiple), config.values);
+  const std::vector<Products> products = signal_products(problem);
   const tensor::Tensor directions = principal_directions(products, hidden);
   std::vector<model::Model> blocks;
   for (const double sparsity : problem.sparsities) {

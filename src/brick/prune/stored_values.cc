@@ -1,6 +1,7 @@
 #include "brick/prune/stored_values.h"
 
 #include "brick/base/error.h"
+#include "brick/model/block_format.h"
 
 namespace brick::prune {
 
@@ -28,6 +29,21 @@ Storage choose_storage(const std::string& values, const tensor::Matrix& parent, 
          "{}: it was pruned before and its packed {} values cannot be cut again; use --values bf16, f32 or q4", name,
          tensor::name(dtype));
   return {SparseCoding::kParent, dtype};
+}
+
+DType dense_dtype(const std::string& values, const tensor::Matrix& parent, int64_t cols, const std::string& name) {
+  const DType dtype = choose_storage(values, parent, false, name).dtype;
+  if (tensor::is_quantised(dtype) && cols % tensor::kQuantBlock != 0)
+    fail(ErrorCode::kUnsupported, "{}: rows of {} weights are no blocks of {}; use --values bf16 or f32", name, cols,
+         tensor::kQuantBlock);
+  return dtype;
+}
+
+void check_width(const model::Model& parent, int64_t width, const std::string& values) {
+  model::for_each_matrix(parent, [&](const std::string& name, const tensor::Matrix& weight) {
+    const bool writes = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+    dense_dtype(values, weight, writes ? weight.cols() : width, name);
+  });
 }
 
 tensor::Matrix store_pruned(const Storage& storage, const tensor::Matrix& parent, tensor::ConstMatView dense,

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "brick/tensor/matrix.h"
+#include "brick/model/model.h"
 
 namespace brick::prune {
 
@@ -18,6 +18,14 @@ struct Storage {
 // are packed already.
 Storage choose_storage(const std::string& values, const tensor::Matrix& parent, bool keeps_values,
                        const std::string& name);
+
+// Of a dense matrix whose rows get `cols` values, made from `parent`. Error as choose_storage() for values that change,
+// and, naming the weight, where such rows are no whole blocks.
+tensor::DType dense_dtype(const std::string& values, const tensor::Matrix& parent, int64_t cols,
+                          const std::string& name);
+
+// Error of dense_dtype() for any weight of a model whose residual stream gets `width` channels.
+void check_width(const model::Model& parent, int64_t width, const std::string& values);
 
 // The kept entries of `dense`, encoded. `parent` is what `dense` was pruned from.
 tensor::Matrix store_pruned(const Storage& storage, const tensor::Matrix& parent, tensor::ConstMatView dense,
