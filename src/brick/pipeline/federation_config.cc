@@ -132,13 +132,17 @@ void check_rule_takes_blocks(const FederationConfig& config) {
   for (const FederationConfig::Client& client : config.clients) {
     const std::string& method = client.method.empty() ? config.blocks.prune.method : client.method;
     if (client.sparsity > 0 && !rule.takes_structured && prune::parse_recipe(method).structured != nullptr)
-      fail(ErrorCode::kInvalidInput,
-           "client {}: {} makes structured blocks, and {} averages factors of one shape; use flexlora or a hete rule",
-           client.name, method, rule.name);
+      refuse_structured(rule, client.name, "what " + method + " makes");
   }
 }
 
 }  // namespace
+
+void refuse_structured(const federate::Rule& rule, const std::string& client, const std::string& what) {
+  fail(ErrorCode::kInvalidInput,
+       "client {}: {} is structured, and {} averages factors of one shape; use flexlora or a hete rule", client, what,
+       rule.name);
+}
 
 FederationConfig load_federation(const std::filesystem::path& path) {
   FederationConfig config;

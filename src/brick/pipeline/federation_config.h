@@ -52,4 +52,7 @@ struct FederationConfig {
 // Error(kInvalidInput) naming file, line and key.
 FederationConfig load_federation(const std::filesystem::path& path);
 
+// Error(kInvalidInput): the rule averages factors of one shape, which `what` of the client, e.g. its block, has not.
+[[noreturn]] void refuse_structured(const federate::Rule& rule, const std::string& client, const std::string& what);
+
 }  // namespace brick::pipeline

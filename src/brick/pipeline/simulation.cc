@@ -122,9 +122,7 @@ void Simulation::load_block(const FederationConfig::Client& client) {
   const federate::Placement& placement = placements_.try_emplace(&block, block, bench_.model()).first->second;
   if (const federate::Rule& rule = *federate::find_rule(config_.aggregate.rule);
       placement.structured() && !rule.takes_structured)
-    fail(ErrorCode::kInvalidInput,
-         "client {}: block {} is structured, and {} averages factors of one shape; use flexlora or a hete rule",
-         client.name, folder.string(), rule.name);
+    refuse_structured(rule, client.name, "block " + folder.string());
 }
 
 void Simulation::make_blocks() {
