@@ -120,8 +120,7 @@ double dense_bytes(const tensor::Matrix& weight, const std::string& values, cons
 }
 
 // Every weight of the layers counts for the same share of what is left.
-int64_t cut_bytes(const model::Model& parent, const prune::PruneConfig& config, const prune::StructuredMethod& method) {
-  const prune::ExpectedStructures left = method.expect(parent, config);
+int64_t cut_bytes(const model::Model& parent, const prune::PruneConfig& config, const prune::ExpectedStructures& left) {
   const double weights_left = left.linear_weights / static_cast<double>(parent.linear_parameters());
   const double layers_left = static_cast<double>(left.layers) / static_cast<double>(parent.layers.size());
   TensorBytes bytes;
@@ -140,11 +139,36 @@ int64_t cut_bytes(const model::Model& parent, const prune::PruneConfig& config, 
   return bytes.total() + kCutLayer * left.layers;
 }
 
-int64_t weight_bytes(const model::Model& parent, const prune::PruneConfig& config) {
-  if (config.sparsity == 0) return whole_bytes(parent);
+// Of a structured method that takes something; else none.
+using Left = std::optional<prune::ExpectedStructures>;
+
+Left expect_left(const model::Model& parent, const prune::PruneConfig& config) {
   const prune::Recipe recipe = prune::parse_recipe(config.method);
-  return recipe.structured != nullptr ? cut_bytes(parent, config, *recipe.structured)
-                                      : masked_bytes(parent, config, recipe);
+  if (recipe.structured == nullptr || config.sparsity == 0) return std::nullopt;
+  return recipe.structured->expect(parent, config);
+}
+
+int64_t weight_bytes(const model::Model& parent, const prune::PruneConfig& config, const Left& left) {
+  if (config.sparsity == 0) return whole_bytes(parent);
+  return left ? cut_bytes(parent, config, *left) : masked_bytes(parent, config, prune::parse_recipe(config.method));
+}
+
+int64_t nonzeros_left(const model::Model& parent, const prune::PruneConfig& config, const Left& left) {
+  if (config.sparsity == 0) return parent.nonzeros();
+  double kept = static_cast<double>(parent.parameters() - parent.linear_parameters());
+  if (left) {
+    const int64_t norms_gone = 2 * parent.config.hidden * (static_cast<int64_t>(parent.layers.size()) - left->layers);
+    // Of a masked parent the dropped weights go, too.
+    const double density =
+        (static_cast<double>(parent.nonzeros()) - kept) / static_cast<double>(parent.linear_parameters());
+    return std::llround(kept + density * left->linear_weights) + left->biases - norms_gone;
+  }
+  const prune::Recipe recipe = prune::parse_recipe(config.method);
+  const prune::Pattern pattern = prune::parse_pattern(config.pattern);
+  for (const model::Layer& layer : parent.layers)
+    for (const tensor::Matrix& weight : layer.projections)
+      kept += static_cast<double>(weight.rows()) * kept_a_row(weight, *recipe.method, pattern, config.sparsity);
+  return std::llround(kept);
 }
 
 std::vector<double> candidates(const prune::Pattern& pattern) {
@@ -192,10 +216,8 @@ std::string measured_pattern(const prune::PruneConfig& config, const DecodeProfi
 }
 
 // The share of the linear weights that a block lacks; whole structures may be more or less than asked for.
-double share_gone(const model::Model& parent, const prune::PruneConfig& config) {
-  const prune::Recipe recipe = prune::parse_recipe(config.method);
-  if (recipe.structured == nullptr || config.sparsity == 0) return config.sparsity;
-  return 1 - recipe.structured->expect(parent, config).linear_weights / static_cast<double>(parent.linear_parameters());
+double share_gone(const model::Model& parent, const prune::PruneConfig& config, const Left& left) {
+  return left ? 1 - left->linear_weights / static_cast<double>(parent.linear_parameters()) : config.sparsity;
 }
 
 // "; structured blocks reach it ..." where blocks of another pattern do; the simplest such pattern.
@@ -239,26 +261,11 @@ Target parse_target(const std::string& given) {
 }
 
 int64_t predicted_nonzeros(const model::Model& parent, const prune::PruneConfig& config) {
-  const prune::Recipe recipe = prune::parse_recipe(config.method);
-  const prune::Pattern pattern = prune::parse_pattern(config.pattern);
-  if (config.sparsity == 0) return parent.nonzeros();
-  double kept = static_cast<double>(parent.parameters() - parent.linear_parameters());
-  if (recipe.structured != nullptr) {
-    const prune::ExpectedStructures left = recipe.structured->expect(parent, config);
-    const int64_t norms_gone = 2 * parent.config.hidden * (static_cast<int64_t>(parent.layers.size()) - left.layers);
-    // Of a masked parent the dropped weights go, too.
-    const double density =
-        (static_cast<double>(parent.nonzeros()) - kept) / static_cast<double>(parent.linear_parameters());
-    return std::llround(kept + density * left.linear_weights) + left.biases - norms_gone;
-  }
-  for (const model::Layer& layer : parent.layers)
-    for (const tensor::Matrix& weight : layer.projections)
-      kept += static_cast<double>(weight.rows()) * kept_a_row(weight, *recipe.method, pattern, config.sparsity);
-  return std::llround(kept);
+  return nonzeros_left(parent, config, expect_left(parent, config));
 }
 
 int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& config) {
-  return other_bytes(parent) + weight_bytes(parent, config);
+  return other_bytes(parent) + weight_bytes(parent, config, expect_left(parent, config));
 }
 
 void check_has_targets(const Target& target, const prune::PruneConfig& config) {
@@ -286,9 +293,10 @@ Choice choose_sparsity(const Target& target, const model::Model& parent, const p
       prune::PruneConfig one = config;
       one.sparsity = sparsity;
       one.values = stored;
-      Choice choice{sparsity, stored, rest + weight_bytes(parent, one), predicted_nonzeros(parent, one), {}, {}};
+      const Left left = expect_left(parent, one);
+      Choice choice{sparsity, stored, rest + weight_bytes(parent, one, left), nonzeros_left(parent, one, left), {}, {}};
       if (target.kind == Target::Kind::kDecode) {
-        choice.speedup = sparsity == 0 ? 1.0 : profile->speedup(stored, share_gone(parent, one), pattern);
+        choice.speedup = sparsity == 0 ? 1.0 : profile->speedup(stored, share_gone(parent, one, left), pattern);
         if (!choice.speedup) continue;
       }
       if (distance(target, choice, parent) <= 0) {
