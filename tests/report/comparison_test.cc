@@ -156,11 +156,27 @@ TEST(ComparisonPage, DrawsAPictureForEachTextAndCost) {
   EXPECT_FALSE(charts.contains("train-0"));  // nobody's training was timed
   const json& points = charts["bytes-0"]["points"];
   ASSERT_EQ(points.size(), 3u);
-  EXPECT_EQ(points[1],
-            json({{"name", "half"}, {"x", 60e6}, {"y", 39.0}, {"slot", points[1]["slot"]}, {"front", true}}));
+  EXPECT_EQ(points[1], json({{"name", "half"},
+                             {"label", "half"},
+                             {"x", 60e6},
+                             {"y", 39.0},
+                             {"slot", points[1]["slot"]},
+                             {"front", true}}));
   EXPECT_EQ(points[2]["front"], false);
   EXPECT_EQ(charts["bytes-0"]["less"], true);
   EXPECT_EQ(charts["decode-0"]["less"], false);
+}
+
+TEST(ComparisonPage, LabelsAPathByItsEnd) {
+  const auto label_of = [](const std::string& name) {
+    const json rows{row(name, 20, 1e6, 1), row("other", 30, 2e6, 1)};
+    return embedded(comparison_page({{"rows", rows}}), "charts")["bytes-0"]["points"][0]["label"].get<std::string>();
+  };
+  EXPECT_EQ(label_of("/runs/ab/block-of-a-50"), "/runs/ab/block-of-a-50");
+  EXPECT_EQ(label_of("/home/someone/runs/april/block-50/"), "…/runs/april/block-50");
+  EXPECT_EQ(label_of("/home/someone/runs/apriles/block-50"), "…/apriles/block-50");
+  EXPECT_EQ(label_of("/home/a-block-with-a-name-of-its-own"), "…/a-block-with-a-name-of-its-own");
+  EXPECT_EQ(label_of("a-block-with-a-name-of-its-own"), "a-block-with-a-name-of-its-own");
 }
 
 TEST(ComparisonPage, EscapesHostileText) {

@@ -40,11 +40,22 @@ bool is_of(const json& row, const std::string& text_name) {
 
 std::string chart_name(const Axis& axis, size_t index) { return fmt::format("{}-{}", axis.name, index); }
 
+// A long path's last components, as many as a chart has room for.
+std::string chart_label(std::string name) {
+  constexpr size_t kLongest = 22;  // what page.js leaves
+  while (name.size() > 1 && name.back() == '/') name.pop_back();
+  if (name.size() <= kLongest) return name;
+  size_t slash = name.find('/', name.size() - kLongest + 2);
+  if (slash == std::string::npos) slash = name.rfind('/');
+  return slash == std::string::npos ? name : "…" + name.substr(slash);
+}
+
 json chart_points(const json& rows, const std::string& text_name, const Axis& axis, const Palette& palette) {
   json points = json::array();
   for (const json& row : rows)
     if (const auto x = number(row, axis.key); x && is_of(row, text_name))
       points.push_back({{"name", row_name(row)},
+                        {"label", chart_label(row_name(row))},
                         {"x", *x},
                         {"y", *number(row, "perplexity")},
                         {"slot", palette.slot(number(row, "sparsity"))},

@@ -8,7 +8,7 @@
   const colour = name => getComputedStyle(root).getPropertyValue('--' + name).trim();
   const blockColour = slot => colour(slot < 0 ? 'quiet' : 's' + slot);
   const faded = (hex, alpha) => hex + Math.round(alpha * 255).toString(16).padStart(2, '0');
-  const shortened = name => name.length > 22 ? name.slice(0, 20) + '…' : name;
+  const shortened = name => name.length > 22 ? name.slice(0, 8) + '…' + name.slice(-12) : name;
   const minus = text => text.replace('-', '−');
   const loss = value => minus(value.toFixed(3));
   const signed = value => (value > 0 ? '+' : '') + loss(value);
@@ -67,7 +67,7 @@
       chart.getDatasetMeta(0).data.forEach((point, i) => {
         const left = point.x > middle;
         context.textAlign = left ? 'right' : 'left';
-        context.fillText(shortened(points[i].name), point.x + (left ? -9 : 9), point.y);
+        context.fillText(shortened(points[i].label), point.x + (left ? -9 : 9), point.y);
       });
       context.restore();
     },
