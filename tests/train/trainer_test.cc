@@ -329,6 +329,24 @@ TEST(Tune, FastIsRefusedWhereItDoesNotFit) {
   EXPECT_EQ(plan_memory(run.model, run.config, run.sequences).part_tokens, 512);
 }
 
+// Takes more than any machine has.
+struct Vast : Objective {
+  void backward(kernels::Context&, const model::Model&, const ForwardPart&, float, std::span<float>,
+                tensor::MatView) override {}
+  int64_t planned_bytes(std::span<const data::TokenSequence>) const override { return int64_t{1} << 55; }
+  std::string identity() const override { return "vast"; }
+};
+
+TEST(Tune, NamesTheTeacherWhereItDoesNotFit) {
+  TestRun run;
+  const Vast vast;
+  expect_error(ErrorCode::kInvalidInput, "34359738368 of them for the teacher",
+               [&] { plan_memory(run.model, run.config, run.sequences, &vast); });
+  run.model.config.ffn = int64_t{1} << 34;  // nor does the rest
+  expect_error(ErrorCode::kInvalidInput, "lower --length",
+               [&] { plan_memory(run.model, run.config, run.sequences, &vast); });
+}
+
 TEST(Tune, PartsOfABatchAddUpToIt) {
   TestRun run;
   run.sequences = random_sequences(5, run.model.config.vocab, 1, 200);
