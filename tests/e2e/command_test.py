@@ -350,7 +350,10 @@ class Blocks(Case):
         brick("tune", sliced, "--data", self.data, "--steps", 2, "--out", adapter)
         brick("merge", sliced, adapter, "--values", "f32", "--out", self.path("merged"))
         self.assert_close(self.logits(self.path("merged")), self.logits(sliced, adapter=adapter), 1e-4)
-        brick("recover", sliced, "--teacher", self.model, "--text", self.text, "--length", 64, "--steps", 2, "--out", self.path("recovered"))
+        recover = ("recover", sliced, "--teacher", self.model, "--text", self.text, "--length", 64, "--steps", 2)
+        brick(*recover, "--out", self.path("recovered"))
+        refused = brick(*recover, "--hidden-weight", 1, "--out", self.path("never"), check=False)
+        self.assertEqual((refused.returncode, "64 wide" in refused.stderr), (1, True))
         masked = self.path("masked")
         both = brick_json("prune", sliced, "--method", "wanda", "--sparsity", .5, *calibration, "--out", masked)
         self.assertEqual((both["method"], both["sparsity"]), (method + "+wanda", .5))
@@ -556,6 +559,12 @@ class Recovery(Case):
         brick(*arguments, "--resume")
         self.assertEqual(tree_bytes(self.path("killed")), tree_bytes(self.path("whole")))
         self.assertFalse(Path(f"{self.path('killed')}.teacher").exists())
+
+    def test_hidden_states_count_if_asked(self):
+        plain = brick_json(*self.recover("plain", "--steps", 1))
+        done = brick_json(*self.recover("hidden", "--steps", 12, "--lr", 1e-2, "--hidden-weight", 1))
+        self.assertGreater(done["loss_first"], plain["loss_first"])
+        self.assertLess(done["loss_last"], done["loss_first"])
 
     def test_a_budget_of_time_ends(self):
         done = brick_json(*self.recover("timed", "--minutes", 0.02))

@@ -25,9 +25,10 @@ struct Fixture {
   std::vector<data::TokenSequence> sequences = random_sequences(7, model.config.vocab, 1);
   model::TempFolder folder;
   kernels::Context context;
+  bool hidden = false;
 
   TeacherOptions options(const std::string& hash = "a", int64_t top = 8) const {
-    return {top, folder.file("cache"), hash, "test"};
+    return {top, folder.file("cache"), hash, "test", hidden};
   }
   Teacher teacher(const std::string& hash = "a", int64_t top = 8) { return {model, options(hash, top), context}; }
   TopProbabilities of_all(Teacher& teacher) {
@@ -84,6 +85,42 @@ TEST(Teacher, IsAskedOnce) {
   f.sequences[0].ids.back() ^= 1;  // another text
   f.of_all(again);
   EXPECT_EQ(again.computed_tokens(), static_cast<int64_t>(f.sequences[0].ids.size()));
+}
+
+TEST(Teacher, KeepsHiddenStatesIfAsked) {
+  Fixture f;
+  {
+    Teacher plain = f.teacher();
+    EXPECT_TRUE(f.of_all(plain).hidden.empty());
+    plain.save();
+  }
+  f.hidden = true;
+  expect_error(ErrorCode::kMismatch, "hidden", [&] { f.teacher(); });  // that cache has none
+  std::filesystem::remove_all(f.folder.file("cache"));
+  const int64_t width = f.model.config.hidden;
+  for (const bool from_cache : {false, true}) {
+    Teacher teacher = f.teacher();
+    const data::TokenSequence& sequence = f.sequences[2];
+    TopProbabilities got;
+    teacher.append(sequence.ids, sequence.supervised, got);
+    EXPECT_EQ(teacher.computed_tokens() == 0, from_cache);
+    teacher.save();
+    const std::vector<int64_t> offsets{0, static_cast<int64_t>(sequence.ids.size())};
+    const auto scored = model::scored_tokens(sequence.ids, sequence.supervised, offsets);
+    ASSERT_EQ(got.hidden.size(), scored.size() * static_cast<size_t>(width));
+    model::Transformer transformer(f.model, f.context, offsets[1]);
+    const tensor::MatView stream = transformer.forward({sequence.ids, offsets});
+    for (size_t i = 0; i < scored.size(); ++i) {
+      const float* x = stream.row(scored[i].row);
+      double squares = 0;
+      for (int64_t c = 0; c < width; ++c) squares += double{x[c]} * double{x[c]};
+      const double rms = std::sqrt(squares / static_cast<double>(width) + double{f.model.config.norm_eps});
+      for (int64_t c = 0; c < width; ++c) {
+        const double z = double{x[c]} / rms * double{f.model.final_norm[static_cast<size_t>(c)]};
+        EXPECT_NEAR(got.hidden[i * static_cast<size_t>(width) + static_cast<size_t>(c)], z, std::fabs(z) / 200 + 1e-6);
+      }
+    }
+  }
 }
 
 TEST(Teacher, PlansForWhatItDoesNotKnow) {
@@ -181,6 +218,62 @@ TEST(Objective, NamesAreKnown) {
   expect_error(ErrorCode::kInvalidInput, "distill = 1.5", [&] { make_objective("forward-kl", {&teacher, 1.5}); });
   EXPECT_NE(make_objective("forward-kl", {&teacher, 0.5})->identity(),
             make_objective("forward-kl", {&teacher, 0.25})->identity());
+}
+
+TEST(Objective, HiddenWeightsNeedATeacher) {
+  Fixture f;
+  Teacher teacher = f.teacher();
+  const auto make = [&](std::string_view name, double weight) {
+    make_objective(name, {.teacher = &teacher, .hidden_weight = weight});
+  };
+  expect_error(ErrorCode::kInvalidInput, "hidden_weight = -1", [&] { make("forward-kl", -1); });
+  expect_error(ErrorCode::kInvalidInput, "hidden_weight = 2", [&] { make("cross-entropy", 2); });
+}
+
+// The gradient of the loss by central differences, and what the term adds to it.
+TEST(Objective, HiddenStatesHaveTheirGradient) {
+  constexpr double kWeight = 3, kStep = 1e-2, kTolerance = 2e-3;  // float32 losses of about 10
+  Fixture f;
+  f.hidden = true;
+  Teacher teacher = f.teacher();
+  const model::Model block = model::tiny_block(f.model, 0.5);
+  const data::Batch batch = data::make_batch(f.sequences, std::vector<int64_t>{0, 1});
+  const std::vector<model::ScoredToken> scored = model::scored_tokens(batch.ids, batch.supervised, batch.offsets);
+  model::Transformer transformer(block, f.context, batch.tokens());
+  tensor::Tensor x = tensor::matrix(batch.tokens(), block.config.hidden);
+  const tensor::MatView stream = transformer.forward({batch.ids, batch.offsets});
+  std::copy(stream.data, stream.data + x.size(), x.f32());
+  tensor::Tensor d = tensor::matrix(batch.tokens(), block.config.hidden);
+  const auto losses = [&](double weight) {
+    const auto objective = make_objective("forward-kl", {.teacher = &teacher, .hidden_weight = weight});
+    std::vector<float> each(scored.size());
+    objective->backward(f.context, block, {batch, scored, x.mat()}, 0.5f, each, d.mat());
+    return each;
+  };
+  const std::vector<float> without = losses(0), with = losses(kWeight), twice = losses(2 * kWeight);
+  for (size_t i = 0; i < scored.size(); ++i) {
+    EXPECT_GT(with[i], without[i]);
+    EXPECT_NEAR(twice[i] - with[i], with[i] - without[i], 1e-4);
+  }
+  losses(kWeight);
+  const tensor::Tensor gradient = d.clone();
+  const int64_t row = scored.front().row;
+  double largest = 0;
+  for (int64_t c = 0; c < block.config.hidden; ++c) {
+    float& entry = x.mat()(row, c);
+    const float middle = entry;
+    const auto sum = [&](double step) {
+      entry = middle + static_cast<float>(step);
+      double total = 0;
+      for (const float loss : losses(kWeight)) total += double{loss};
+      entry = middle;
+      return total;
+    };
+    const double want = 0.5 * (sum(kStep) - sum(-kStep)) / (2 * kStep);
+    EXPECT_NEAR(gradient.mat()(row, c), want, kTolerance) << c;
+    largest = std::max(largest, std::fabs(want));
+  }
+  EXPECT_GT(largest, 20 * kTolerance);
 }
 
 // A block learns to agree with the model that it was cut from.

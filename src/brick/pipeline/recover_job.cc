@@ -33,6 +33,10 @@ model::Model load_teacher(const RecoverJob& job, const model::Model& block, cons
          teacher.config.vocab, job.block, block.config.vocab);
   if (teacher.tokenizer->tokens != block.tokenizer->tokens)
     fail(ErrorCode::kMismatch, "the teacher {} has another tokenizer than the block {}", job.teacher, job.block);
+  if (job.recover.hidden_weight > 0 && teacher.config.hidden != block.config.hidden)
+    fail(ErrorCode::kMismatch,
+         "hidden_weight = {}: the teacher {} is {} wide, the block {} {}: their hidden states have no difference",
+         job.recover.hidden_weight, job.teacher, teacher.config.hidden, job.block, block.config.hidden);
   return teacher;
 }
 
@@ -95,11 +99,15 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   if (teaches) {
     teacher_model = load_teacher(job, bench.model(), settings);
     teacher_hash = io::hash_path(job.teacher);
-    teacher.emplace(*teacher_model, train::TeacherOptions{job.recover.top_tokens, cache, teacher_hash, tool_version()},
+    teacher.emplace(*teacher_model,
+                    train::TeacherOptions{job.recover.top_tokens, cache, teacher_hash, tool_version(),
+                                          job.recover.hidden_weight > 0},
                     context);
   }
-  const std::unique_ptr<train::Objective> objective = train::make_objective(
-      job.recover.objective, {.teacher = teacher ? &*teacher : nullptr, .share = job.recover.distill});
+  const std::unique_ptr<train::Objective> objective =
+      train::make_objective(job.recover.objective, {.teacher = teacher ? &*teacher : nullptr,
+                                                    .share = job.recover.distill,
+                                                    .hidden_weight = job.recover.hidden_weight});
   train::TuneOptions options;
   options.objective = objective.get();
   options.minutes = job.minutes;

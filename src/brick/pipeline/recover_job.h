@@ -9,12 +9,15 @@ struct RecoverConfig {
   std::string objective = "forward-kl";
   double distill = 0.5;
   int64_t top_tokens = 32;
+  double hidden_weight = 0;
 
   template <class Visit>
   void fields(Visit&& visit) {
     visit("objective", objective, "forward-kl (distillation mixed with cross-entropy) or cross-entropy alone");
     visit("distill", distill, "forward-kl: share of the teacher's term, in [0, 1]");
     visit("top_tokens", top_tokens, "forward-kl: likeliest tokens of the teacher that are kept, the others as one");
+    visit("hidden_weight", hidden_weight,
+          "forward-kl: weight of the mean squared difference from what the teacher's head reads");
   }
 };
 
@@ -34,8 +37,9 @@ struct RecoverJob {
 
 // LoRA with distillation, merged and written to job.files.out as a block. A sparse block keeps its mask unless
 // config.masked is off. As tune(), and {"nonzeros", "bytes", "teacher_tokens", "teacher_seconds"}, what ran through the
-// teacher: none where the cache had all. Error(kMismatch) for a teacher with another vocabulary and for another
-// teacher's cache; kNumeric if training stopped early: nothing is written then.
+// teacher: none where the cache had all. Error(kMismatch) for a teacher with another vocabulary, or another width
+// where there is a hidden_weight, and for another teacher's cache; kNumeric if training stopped early: nothing is
+// written then.
 nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, ProgressSink& sink);
 
 }  // namespace brick::pipeline

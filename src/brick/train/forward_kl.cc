@@ -1,8 +1,13 @@
-// Cross-entropy mixed with the forward KL divergence from a teacher's distribution (kernels/forward_kl.h).
+// Cross-entropy mixed with the forward KL divergence from a teacher's distribution (kernels/forward_kl.h), and the
+// difference from its hidden states.
 #include "brick/kernels/forward_kl.h"
 
 #include <fmt/format.h>
 
+#include "brick/base/error.h"
+#include "brick/kernels/norm.h"
+#include "brick/kernels/vector_ops.h"
+#include "brick/tensor/tensor.h"
 #include "brick/train/objective.h"
 
 namespace brick::train {
@@ -10,7 +15,8 @@ namespace {
 
 class ForwardKl : public Objective {
  public:
-  explicit ForwardKl(const ObjectiveSettings& settings) : teacher_(*settings.teacher), share_(settings.share) {}
+  explicit ForwardKl(const ObjectiveSettings& settings)
+      : teacher_(*settings.teacher), share_(settings.share), hidden_weight_(settings.hidden_weight) {}
 
   void backward(kernels::Context& context, const model::Model& model, const ForwardPart& part, float weight,
                 std::span<float> losses, tensor::MatView d_hidden) override {
@@ -31,15 +37,39 @@ class ForwardKl : public Objective {
                                        losses.data() + begin);
         },
         d_hidden);
+    if (hidden_weight_ > 0) add_hidden(model, part, weight, losses, d_hidden);
   }
   int64_t planned_bytes(std::span<const data::TokenSequence> sequences) const override {
     return teacher_.planned_bytes(sequences);
   }
-  std::string identity() const override { return fmt::format("forward-kl {} of {}", share_, teacher_.identity()); }
+  std::string identity() const override {
+    return fmt::format("forward-kl {} of {}", share_, teacher_.identity()) +
+           (hidden_weight_ > 0 ? fmt::format(", hidden {}", hidden_weight_) : "");
+  }
 
  private:
+  // losses += w mean_j (z_j - teacher's z_j)^2, z = norm(x); d_hidden gains its gradient.
+  void add_hidden(const model::Model& model, const ForwardPart& part, float weight, std::span<float> losses,
+                  tensor::MatView d_hidden) {
+    const int64_t width = part.hidden.cols;
+    BRICK_ASSERT(top_.hidden.size() == part.scored.size() * static_cast<size_t>(width));
+    const auto share = static_cast<float>(hidden_weight_ / static_cast<double>(width));
+    tensor::Tensor buffer = tensor::matrix(1, width);
+    const tensor::MatView z = buffer.mat();
+    for (size_t i = 0; i < part.scored.size(); ++i) {
+      const int64_t row = part.scored[i].row;
+      const tensor::ConstMatView x = part.hidden.row_range(row, row + 1);
+      float inverse_rms = 0;
+      kernels::rms_norm(x, model.final_norm.data(), model.config.norm_eps, z, &inverse_rms);
+      kernels::axpy(-1.0f, top_.hidden.data() + static_cast<int64_t>(i) * width, z.data, width);
+      losses[i] += share * kernels::sum_squares(z.data, width);
+      kernels::scale(2 * weight * share, z.data, width);
+      kernels::rms_norm_backward(x, model.final_norm.data(), &inverse_rms, z, d_hidden.row_range(row, row + 1));
+    }
+  }
+
   Teacher& teacher_;
-  double share_;
+  double share_, hidden_weight_;
   TopProbabilities top_;  // of the part at hand
 };
 

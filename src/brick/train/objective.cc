@@ -1,6 +1,7 @@
 #include "brick/train/objective.h"
 
 #include <array>
+#include <cmath>
 
 #include "brick/base/error.h"
 
@@ -32,6 +33,11 @@ std::unique_ptr<Objective> make_objective(std::string_view name, const Objective
     fail(ErrorCode::kInvalidInput, "the objective {} needs a teacher", name);
   if (!(settings.share >= 0 && settings.share <= 1))
     fail(ErrorCode::kInvalidInput, "distill = {}: expected a share from 0 to 1", settings.share);
+  if (!(settings.hidden_weight >= 0) || !std::isfinite(settings.hidden_weight))
+    fail(ErrorCode::kInvalidInput, "hidden_weight = {}: expected 0 or more", settings.hidden_weight);
+  if (settings.hidden_weight > 0 && !entry.needs_teacher)
+    fail(ErrorCode::kInvalidInput, "hidden_weight = {}: the objective {} has no teacher's hidden states",
+         settings.hidden_weight, name);
   return entry.make(settings);
 }
 

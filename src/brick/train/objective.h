@@ -36,10 +36,14 @@ class Objective {
 struct ObjectiveSettings {
   Teacher* teacher = nullptr;  // outlives the objective
   double share = 0.5;          // of the teacher's term, in [0, 1]; the rest is cross-entropy
+  // Of what is added for the mean squared difference of what the head reads, the last norm's outputs, from the
+  // teacher's (as TinyBERT, Jiao et al. 2020, of its layers). That state alone, as layers of a block need not be the
+  // teacher's. Above 0 the teacher gives hidden states, and the trained model has its width.
+  double hidden_weight = 0;
 };
 
 // "cross-entropy", or "forward-kl" (forward_kl.h in kernels/). Error(kInvalidInput) for another name, naming all; for
-// a share outside [0, 1]; and where a teacher is needed and there is none.
+// a share outside [0, 1] or a weight below 0; where a teacher is needed and there is none, or a weight has no use.
 std::unique_ptr<Objective> make_objective(std::string_view name, const ObjectiveSettings& settings = {});
 bool needs_teacher(std::string_view name);
 std::string known_objectives();  // "cross-entropy, forward-kl"

@@ -12,6 +12,8 @@
 #include "brick/io/atomic_output.h"
 #include "brick/io/json_file.h"
 #include "brick/kernels/forward_kl.h"
+#include "brick/kernels/norm.h"
+#include "brick/kernels/vector_ops.h"
 #include "brick/tensor/pack.h"
 
 namespace brick::train {
@@ -25,13 +27,14 @@ constexpr const char* kProvenance = "teacher.json";
 constexpr const char* kExtension = ".safetensors";
 constexpr const char* kIds = ".ids";
 constexpr const char* kLogProbabilities = ".log_probabilities";
+constexpr const char* kHidden = ".hidden";
 constexpr int64_t kUnsavedTokens = 8192;  // about a megabyte
 constexpr int64_t kShortIds = int64_t{1} << 16;
 constexpr double kRounding = 0.02;  // float16 logarithms down to -16 are within 2^-7
 
 io::Provenance provenance_of(const model::Model& model, const TeacherOptions& options, kernels::Compute compute) {
-  const nlohmann::json config = {
-      {"top", options.top}, {"vocab", model.config.vocab}, {"compute", kernels::name(compute)}};
+  nlohmann::json config = {{"top", options.top}, {"vocab", model.config.vocab}, {"compute", kernels::name(compute)}};
+  if (options.hidden) config["hidden"] = model.config.hidden;
   return {options.tool_version, options.model_hash, io::compact_json(config), 0};
 }
 
@@ -122,17 +125,28 @@ Teacher::Record Teacher::compute(std::span<const int32_t> ids, std::span<const m
   const int64_t k = top();
   std::vector<int32_t> likeliest(static_cast<size_t>(tokens * k));
   Tensor log_probabilities = tensor::matrix(tokens, k + 1);
-  model::for_each_logits(context_, model_, transformer_->forward({ids, offsets, first_read}), scored,
-                         [&](int64_t begin, tensor::MatView logits) {
-                           kernels::top_tokens(logits, k, likeliest.data() + begin * k,
-                                               log_probabilities.mat().row(begin));
-                         });
+  const tensor::ConstMatView stream = transformer_->forward({ids, offsets, first_read});
+  model::for_each_logits(context_, model_, stream, scored, [&](int64_t begin, tensor::MatView logits) {
+    kernels::top_tokens(logits, k, likeliest.data() + begin * k, log_probabilities.mat().row(begin));
+  });
   computed_tokens_ += offsets.back();
   seconds_ += watch.seconds();
   for (int64_t t = 0; t < tokens; ++t)
     if (!std::isfinite(log_probabilities.mat()(t, 0)))
       fail(ErrorCode::kNumeric, "the teacher {} gives logits that are no numbers", model_.source);
-  return {encode_ids(likeliest, k, model_.config.vocab), tensor::convert(log_probabilities.view(), DType::kF16)};
+  return {encode_ids(likeliest, k, model_.config.vocab), tensor::convert(log_probabilities.view(), DType::kF16),
+          gives_hidden() ? encode_hidden(stream, scored) : Tensor()};
+}
+
+Tensor Teacher::encode_hidden(tensor::ConstMatView stream, std::span<const model::ScoredToken> scored) const {
+  Tensor out = tensor::matrix(static_cast<int64_t>(scored.size()), stream.cols);
+  for (size_t i = 0; i < scored.size(); ++i) {
+    const auto t = static_cast<int64_t>(i);
+    float inverse_rms = 0;
+    kernels::rms_norm(stream.row_range(scored[i].row, scored[i].row + 1), model_.final_norm.data(),
+                      model_.config.norm_eps, out.mat().row_range(t, t + 1), &inverse_rms);
+  }
+  return tensor::convert(out.view(), DType::kBF16);
 }
 
 int64_t Teacher::planned_bytes(std::span<const data::TokenSequence> sequences) const {
@@ -145,7 +159,8 @@ int64_t Teacher::planned_bytes(std::span<const data::TokenSequence> sequences) c
   if (longest == 0) return 0;
   const model::ModelConfig& c = model_.config;
   const int64_t floats = 4 * c.hidden + 2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.ffn + c.heads + 2;  // a token
-  return model_.weight_bytes() + 4 * static_cast<int64_t>(longest) * floats;
+  const int64_t hidden = gives_hidden() ? 2 * c.hidden * (kUnsavedTokens + static_cast<int64_t>(longest)) : 0;
+  return model_.weight_bytes() + 4 * static_cast<int64_t>(longest) * floats + hidden;
 }
 
 void Teacher::append(std::span<const int32_t> ids, std::span<const uint8_t> supervised, TopProbabilities& out) {
@@ -155,7 +170,9 @@ void Teacher::append(std::span<const int32_t> ids, std::span<const uint8_t> supe
   const std::string key = key_of(ids, supervised);
   if (const auto at = file_of_.find(key); at != file_of_.end()) {
     const io::SafetensorsFile& file = files_[at->second];
-    return decode(tokens, file.tensor(key + kIds), file.tensor(key + kLogProbabilities), out);
+    decode(tokens, file.tensor(key + kIds), file.tensor(key + kLogProbabilities), out);
+    if (gives_hidden()) decode_hidden(tokens, file.tensor(key + kHidden), out);
+    return;
   }
   auto at = unsaved_.find(key);
   if (at == unsaved_.end()) {
@@ -163,30 +180,40 @@ void Teacher::append(std::span<const int32_t> ids, std::span<const uint8_t> supe
     unsaved_tokens_ += tokens;
   }
   decode(tokens, at->second.ids.view(), at->second.log_probabilities.view(), out);
+  if (gives_hidden()) decode_hidden(tokens, at->second.hidden.view(), out);
   if (unsaved_tokens_ >= kUnsavedTokens) save();
+}
+
+void Teacher::refuse_damage() const {
+  fail(ErrorCode::kCorrupt,
+       "{} is damaged: a sequence's tokens, probabilities or hidden states make no sense; remove the folder",
+       options_.folder.string());
+}
+
+void Teacher::decode_hidden(int64_t tokens, const TensorView& hidden, TopProbabilities& out) const {
+  if (hidden.dtype != DType::kBF16 || hidden.shape != tensor::Shape{tokens, model_.config.hidden}) refuse_damage();
+  const Tensor values = tensor::to_f32(hidden);
+  if (!kernels::all_finite(values.f32(), values.size())) refuse_damage();
+  out.hidden.insert(out.hidden.end(), values.f32(), values.f32() + values.size());
 }
 
 void Teacher::decode(int64_t tokens, const TensorView& ids, const TensorView& log_probabilities,
                      TopProbabilities& out) const {
   const int64_t k = top();
   const bool is_short = model_.config.vocab <= kShortIds;
-  const auto damaged = [&] {
-    fail(ErrorCode::kCorrupt, "{} is damaged: a sequence's tokens or probabilities make no sense; remove the folder",
-         options_.folder.string());
-  };
   if (ids.dtype != (is_short ? DType::kU8 : DType::kI32) || ids.shape != tensor::Shape{tokens, is_short ? 2 * k : k} ||
       log_probabilities.dtype != DType::kF16 || log_probabilities.shape != tensor::Shape{tokens, k + 1})
-    damaged();
+    refuse_damage();
   for (int64_t i = 0; i < tokens * k; ++i) {
     const int32_t id = decode_id(ids, i);
-    if (id < 0 || id >= model_.config.vocab) damaged();
+    if (id < 0 || id >= model_.config.vocab) refuse_damage();
     out.ids.push_back(id);
   }
   const Tensor logs = tensor::to_f32(log_probabilities);
   for (int64_t t = 0; t < tokens; ++t) {
     double sum = 0;
     for (int64_t i = 0; i <= k; ++i) sum += std::exp(double{logs.mat()(t, i)});
-    if (!(std::abs(sum - 1) < kRounding)) damaged();
+    if (!(std::abs(sum - 1) < kRounding)) refuse_damage();
     for (int64_t i = 0; i <= k; ++i)
       out.probabilities.push_back(static_cast<float>(std::exp(double{logs.mat()(t, i)}) / sum));
   }
@@ -199,6 +226,7 @@ void Teacher::save() {
   for (const auto& [key, record] : unsaved_) {
     writer.add_tensor(key + kIds, record.ids.view());
     writer.add_tensor(key + kLogProbabilities, record.log_probabilities.view());
+    if (gives_hidden()) writer.add_tensor(key + kHidden, record.hidden.view());
   }
   writer.write(path, true);
   add_file(path);

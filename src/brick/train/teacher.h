@@ -1,6 +1,6 @@
 // What a larger model says of the next tokens, computed once and kept in a folder: its likeliest tokens and their
 // log-probabilities in float16, 4 k + 2 bytes a token for k of them (6 k + 2 where the vocabulary has more than
-// 65,536).
+// 65,536), and, if asked for, what its head reads, in bfloat16, 2 D bytes a token.
 //
 // The folder holds teacher.json, which says whose numbers these are, and *.safetensors with the sequences seen so far,
 // each under the SHA-256 of its ids and targets. A sequence that is not there is computed when it is asked for, alone,
@@ -30,8 +30,9 @@ namespace brick::train {
 struct TopProbabilities {
   std::vector<int32_t> ids;          // [n, k]
   std::vector<float> probabilities;  // [n, k + 1]
+  std::vector<float> hidden;         // [n, D], the last norm's outputs; empty unless asked for
 
-  void clear() { ids.clear(), probabilities.clear(); }
+  void clear() { ids.clear(), probabilities.clear(), hidden.clear(); }
 };
 
 struct TeacherOptions {
@@ -39,6 +40,7 @@ struct TeacherOptions {
   std::filesystem::path folder;  // made where there is none
   std::string model_hash;        // SHA-256 of the teacher's bytes
   std::string tool_version;
+  bool hidden = false;  // also TopProbabilities::hidden
 };
 
 class Teacher {
@@ -58,6 +60,7 @@ class Teacher {
   void save();
 
   int64_t top() const { return options_.top; }
+  bool gives_hidden() const { return options_.hidden; }
   // Of the teacher, k and arithmetic.
   std::string identity() const;
   int64_t computed_tokens() const { return computed_tokens_; }  // that ran through the model
@@ -66,13 +69,17 @@ class Teacher {
  private:
   // A sequence's numbers as they are in the file.
   struct Record {
-    tensor::Tensor ids, log_probabilities;
+    tensor::Tensor ids, log_probabilities, hidden;
   };
   Record compute(std::span<const int32_t> ids, std::span<const model::ScoredToken> scored,
                  std::span<const int64_t> offsets);
   void add_file(const std::filesystem::path& path);
+  // Normalised rows [n, D] of the residual stream after the last layer.
+  tensor::Tensor encode_hidden(tensor::ConstMatView stream, std::span<const model::ScoredToken> scored) const;
   void decode(int64_t tokens, const tensor::TensorView& ids, const tensor::TensorView& log_probabilities,
               TopProbabilities& out) const;
+  void decode_hidden(int64_t tokens, const tensor::TensorView& hidden, TopProbabilities& out) const;
+  [[noreturn]] void refuse_damage() const;
 
   const model::Model& model_;
   kernels::Context& context_;
