@@ -28,35 +28,36 @@ constexpr int64_t kRowsAtATime = 8;  // of a weight: the activations stay in reg
 enum class Path : uint8_t {
   kIntegers,        // block formats with activations in int8
   kEncoded,         // decoded in registers
+  kSparseF32,       // kept values in float32
   kSparseBf16,      // kept values in bfloat16
   kSparseIntegers,  // kept values in blocks of Q4_1, activations in int16
   kSparseLanes,     // the same, laid out for it, activations in 14 bits
   kSparseBothBf16,  // kept values and activations rounded to bfloat16
   kRows,            // one row after the other as float32
 };
-constexpr int kPaths = 7;
+constexpr int kPaths = 8;
 
 // The layouts of all PreparedWeights, by the weight.
 class Layouts {
  public:
-  std::shared_ptr<const SparseLanes> find(const Matrix& weight) const {
+  std::shared_ptr<const RowLayout> find(const Matrix& weight) const {
     const std::shared_lock lock(mutex_);
-    const auto found = lanes_.find(&weight.sparse_matrix());
-    return found != lanes_.end() ? found->second.lock() : nullptr;
+    const auto found = layouts_.find(&weight.sparse_matrix());
+    return found != layouts_.end() ? found->second.lock() : nullptr;
   }
   // Those that were there first, if another thread added some meanwhile.
-  std::shared_ptr<const SparseLanes> add(const Matrix& weight, std::shared_ptr<const SparseLanes> lanes) {
+  std::shared_ptr<const RowLayout> add(const Matrix& weight, std::shared_ptr<const RowLayout> layout) {
     const std::unique_lock lock(mutex_);
-    std::erase_if(lanes_, [](const auto& entry) { return entry.second.expired(); });
-    std::weak_ptr<const SparseLanes>& entry = lanes_[&weight.sparse_matrix()];
-    if (std::shared_ptr<const SparseLanes> there = entry.lock()) return there;
-    entry = lanes;
-    return lanes;
+    std::erase_if(layouts_, [](const auto& entry) { return entry.second.expired(); });
+    std::weak_ptr<const RowLayout>& entry = layouts_[&weight.sparse_matrix()];
+    if (std::shared_ptr<const RowLayout> there = entry.lock()) return there;
+    entry = layout;
+    return layout;
   }
 
  private:
   mutable std::shared_mutex mutex_;
-  std::unordered_map<const tensor::SparseMatrix*, std::weak_ptr<const SparseLanes>> lanes_;
+  std::unordered_map<const tensor::SparseMatrix*, std::weak_ptr<const RowLayout>> layouts_;
 };
 
 Layouts& layouts() {
@@ -77,9 +78,24 @@ Path path_of(const Context& context, const Matrix& weight) {
   const tensor::SparseView view = weight.sparse_view();
   if (!is_packed(view)) return Path::kRows;
   if (context.compute() == Compute::kBf16 && has_sparse_dot_bf16()) return Path::kSparseBothBf16;
+  if (view.dtype == DType::kF32) return Path::kSparseF32;
   if (view.dtype == DType::kBF16) return Path::kSparseBf16;
   if (view.dtype == DType::kQ4_1 && context.rounds_activations() && has_sparse_dot_q4_1()) return Path::kSparseIntegers;
   return Path::kRows;
+}
+
+// The weight's layout where a product on that path uses one.
+std::shared_ptr<const RowLayout> find_layout(Path path, const Matrix& weight) {
+  const bool used = path == Path::kSparseF32 || path == Path::kSparseBf16 || path == Path::kSparseIntegers;
+  return used ? layouts().find(weight) : nullptr;
+}
+
+std::shared_ptr<const RowLayout> make_layout(Path path, const tensor::SparseView& view) {
+  if (path == Path::kSparseIntegers && SparseLanes::fits(view))
+    return std::make_shared<const RowLayout>(std::in_place_type<SparseLanes>, view);
+  if ((path == Path::kSparseF32 || path == Path::kSparseBf16) && SparsePairs::fits(view))
+    return std::make_shared<const RowLayout>(std::in_place_type<SparsePairs>, view);
+  return nullptr;
 }
 
 // A row of activations in the forms that the products ask for.
@@ -220,20 +236,24 @@ int64_t own_floats(int64_t cols) { return 2 * (cols + kPackedSlack); }
 
 // Products with at most so many weights at a time.
 constexpr size_t kMostProducts = 4;
-using LanesOf = std::array<std::shared_ptr<const SparseLanes>, kMostProducts>;
+using LayoutOf = std::array<std::shared_ptr<const RowLayout>, kMostProducts>;
 
-// Those of the products whose weights are laid out: each thread takes its share of every one's panels. `own` are `each`
-// floats of each thread.
-void multiply_lanes(std::span<const Product> products, const LanesOf& lanes, std::span<const Input> inputs, float* own,
-                    int64_t each) {
-  SplitRow x[kFewRows];
-  for (size_t t = 0; t < inputs.size(); ++t) x[t] = inputs[t].split;
+// Those of the products whose weights are laid out: each thread takes its share of every one. `own` are `each` floats
+// of each thread.
+void multiply_layouts(std::span<const Product> products, const LayoutOf& layout_of, ConstMatView x,
+                      std::span<const Input> inputs, float* own, int64_t each) {
+  SplitRow split[kFewRows];
+  for (size_t t = 0; t < inputs.size(); ++t) split[t] = inputs[t].split;
   const int64_t team = threads();
   parallel_ranges(team, 1, [&](int64_t begin, int64_t end) {
     for (size_t i = 0; i < products.size(); ++i) {
-      const int64_t panels = lanes[i] ? lanes[i]->panels() : 0;
+      const float beta = products[i].beta;
+      if (const auto* pairs = std::get_if<SparsePairs>(layout_of[i].get()))
+        pairs->product(pairs->pairs() * begin / team, pairs->pairs() * end / team, x, beta, products[i].y);
+      const auto* lanes = std::get_if<SparseLanes>(layout_of[i].get());
+      const int64_t panels = lanes != nullptr ? lanes->panels() : 0;
       for (int64_t p = panels * begin / team; p < panels * end / team; ++p)
-        lanes[i]->product(p, {x, inputs.size()}, products[i].beta, products[i].y, own + omp_get_thread_num() * each);
+        lanes->product(p, {split, inputs.size()}, beta, products[i].y, own + omp_get_thread_num() * each);
     }
   });
 }
@@ -246,29 +266,31 @@ void linear_few_rows(Context& context, std::span<const Product> products, ConstM
   const int64_t cols = x.cols, each = input_floats(cols);
   int64_t rows = 0, own_each = own_floats(cols);
   bool wanted[kPaths] = {};
-  LanesOf lanes;
+  LayoutOf layout_of;
+  bool any_layout = false;
   for (size_t i = 0; i < products.size(); ++i) {
     Path path = path_of(context, *products[i].weight);
-    if (path == Path::kSparseIntegers && (lanes[i] = layouts().find(*products[i].weight))) {
-      path = Path::kSparseLanes;
-      own_each = std::max(own_each, lanes[i]->product_floats());
-    } else {
+    layout_of[i] = find_layout(path, *products[i].weight);
+    if (!layout_of[i]) {
       rows += products[i].weight->rows();
+    } else if (const auto* lanes = std::get_if<SparseLanes>(layout_of[i].get())) {
+      path = Path::kSparseLanes;
+      own_each = std::max(own_each, lanes->product_floats());
     }
     wanted[static_cast<size_t>(path)] = true;
+    any_layout = any_layout || layout_of[i];
   }
   float* memory = context.scratch(Context::kInput, x.rows * each);
   Input inputs[kFewRows];
   for (int64_t t = 0; t < x.rows; ++t) inputs[t] = prepare(x.row(t), cols, wanted, memory + t * each);
   float* own = context.scratch(Context::kWeights, threads() * own_each);
-  if (wanted[static_cast<size_t>(Path::kSparseLanes)])
-    multiply_lanes(products, lanes, {inputs, static_cast<size_t>(x.rows)}, own, own_each);
+  if (any_layout) multiply_layouts(products, layout_of, x, {inputs, static_cast<size_t>(x.rows)}, own, own_each);
   if (rows == 0) return;
 
   // The rows of all other weights, one behind the other, are shared out.
   parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
     for (size_t i = 0; i < products.size(); ++i) {
-      if (lanes[i]) continue;
+      if (layout_of[i]) continue;
       const Product& product = products[i];
       const int64_t count = product.weight->rows();
       const int64_t first = std::max<int64_t>(begin, 0), last = std::min(end, count);
@@ -296,17 +318,18 @@ void linear_few_rows(Context& context, const RowSource& weight, ConstMatView x, 
 
 PreparedWeights::PreparedWeights(const Context& context, std::span<const Matrix* const> weights) {
   for (const Matrix* weight : weights) {
-    // Only where linear_few_rows() looks for the layout.
-    if (path_of(context, *weight) != Path::kSparseIntegers || !SparseLanes::fits(weight->sparse_view())) continue;
-    std::shared_ptr<const SparseLanes> lanes = layouts().find(*weight);
-    if (!lanes) lanes = layouts().add(*weight, std::make_shared<const SparseLanes>(weight->sparse_view()));
-    held_.push_back({*weight, std::move(lanes)});
+    const Path path = path_of(context, *weight);
+    std::shared_ptr<const RowLayout> layout = find_layout(path, *weight);
+    if (!layout && weight->is_sparse() && (layout = make_layout(path, weight->sparse_view())))
+      layout = layouts().add(*weight, std::move(layout));
+    if (layout) held_.push_back({*weight, std::move(layout)});
   }
 }
 
 int64_t PreparedWeights::extra_bytes() const {
   int64_t total = 0;
-  for (const Held& held : held_) total += held.lanes->bytes() - held.weight.bytes();
+  for (const Held& held : held_)
+    total += std::visit([](const auto& layout) { return layout.bytes(); }, *held.layout) - held.weight.bytes();
   return total;
 }
 

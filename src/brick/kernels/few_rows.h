@@ -4,10 +4,12 @@
 
 #include <memory>
 #include <span>
+#include <variant>
 #include <vector>
 
 #include "brick/kernels/linear.h"
 #include "brick/kernels/sparse_lanes.h"
+#include "brick/kernels/sparse_pairs.h"
 
 namespace brick::kernels {
 
@@ -17,8 +19,11 @@ constexpr int64_t kFewRows = 4;  // up to here one pass over the weights beats t
 void linear_few_rows(Context& context, std::span<const Product> products, tensor::ConstMatView x);
 void linear_few_rows(Context& context, const RowSource& weight, tensor::ConstMatView x, float beta, tensor::MatView y);
 
-// Weights laid out anew where linear_few_rows() multiplies another form faster than the stored one (sparse_lanes.h) and
-// may round activations. While one of these lives, all such products in the process with these weights use that form.
+using RowLayout = std::variant<SparseLanes, SparsePairs>;
+
+// Weights laid out anew where linear_few_rows() multiplies another form faster than the stored one: 4-bit values, if it
+// may round activations (sparse_lanes.h); others, two of every four kept (sparse_pairs.h). While one of these lives,
+// all such products in the process with these weights use that form.
 class PreparedWeights {
  public:
   PreparedWeights() = default;
@@ -30,7 +35,7 @@ class PreparedWeights {
  private:
   struct Held {
     tensor::Matrix weight;  // so that no other one takes its address
-    std::shared_ptr<const SparseLanes> lanes;
+    std::shared_ptr<const RowLayout> layout;
   };
   std::vector<Held> held_;
 };

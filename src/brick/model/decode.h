@@ -33,8 +33,9 @@ class Sampler {
 
 class Decoder {
  public:
-  // `capacity`: most tokens, prompt included. Lays out 4-bit sparse weights for it (PreparedWeights), which takes a few
-  // tenths of a second a hundred million weights; other Decoders of the model share that while this one lives.
+  // `capacity`: most tokens, prompt included. Lays out 4-bit and 2:4 sparse weights for it (PreparedWeights), which
+  // takes a few tenths of a second a hundred million weights; other Decoders of the model share that while this one
+  // lives.
   Decoder(const Model& model, kernels::Context& context, AdapterUse use, int64_t capacity);
 
   // Feeds ids and returns the logits [V] after the last one; valid until the next call.
