@@ -26,9 +26,12 @@ constexpr int kSplit = 128;
 constexpr int kLargestSplit = 63 * kSplit + 63;
 
 struct Head {
-  uint16_t scales[kTileGroups], minima[kTileGroups], rows[kTileGroups], first_column;
+  uint16_t scales[kTileGroups], minima[kTileGroups], rows[kTileGroups], first_columns[kTracks];
 };
 static_assert(sizeof(Head) == kMovesAt);
+
+// Where a head has group g of a track: as the groups' sums come out of unpacking.
+int64_t place_in_head(int64_t track, int64_t g) { return g / 4 * 8 + track * 4 + g % 4; }
 
 // The kept values of a panel: columns and 4-bit values of all groups, one behind the other.
 struct Group {
@@ -70,7 +73,7 @@ Groups groups_of(const SparseView& view, int64_t begin, int64_t end) {
   return out;
 }
 
-// Roughly by the steps they need and the columns they cover, so that those which could share a tile are near.
+// Roughly by the steps they need and the columns they cover, so that those which could share a track are near.
 std::vector<uint32_t> sorted_groups(const Groups& all) {
   constexpr unsigned kFullPairs = kQuantBlock / 2, kFirstNear = 24, kLastNear = 8;  // columns
   std::vector<std::pair<uint64_t, uint32_t>> keys;
@@ -105,8 +108,8 @@ uint32_t distance(const Path& a, const Path& b) {
   return total;
 }
 
-// The groups, those of a tile one behind the other: the first that is left and, of the next ones, the nearest to it.
-std::vector<uint32_t> tile_order(const Groups& all) {
+// The groups, those of a track one behind the other: the first that is left and, of the next ones, the nearest to it.
+std::vector<uint32_t> track_order(const Groups& all) {
   constexpr uint32_t kCandidates = 64, kTaken = std::numeric_limits<uint32_t>::max();
   const std::vector<uint32_t> sorted = sorted_groups(all);
   std::vector<uint32_t> order;
@@ -120,7 +123,7 @@ std::vector<uint32_t> tile_order(const Groups& all) {
     for (size_t i = 0; i < count; ++i)
       keys[i] = distance(candidates[0].second, candidates[i].second) * kCandidates + static_cast<uint32_t>(i);
     // Passes without branches: a selection's could not be foreseen.
-    for (size_t taken = 0; taken < std::min<size_t>(kTileGroups, count); ++taken) {
+    for (size_t taken = 0; taken < std::min<size_t>(kTrackGroups, count); ++taken) {
       uint32_t least = kTaken;
       for (size_t i = 0; i < count; ++i) least = std::min(least, keys[i]);
       keys[least % kCandidates] = kTaken;
@@ -134,106 +137,130 @@ std::vector<uint32_t> tile_order(const Groups& all) {
   return order;
 }
 
-// The tile of up to kTileGroups groups, appended to heads and steps; returns its pairs of steps.
-int64_t append_tile(const Groups& all, std::span<const uint32_t> members, std::vector<std::byte>& heads,
-                    std::vector<SparseLanes::StepPair>& steps) {
+// One step of a track, and how far the window moves behind it.
+struct TrackStep {
+  std::byte entries[kTrackBytes];
+  uint8_t move;
+};
+
+struct Track {
+  std::span<const uint32_t> members;
+  int64_t first, steps;  // of all steps
+};
+
+// Appends the steps of the track of up to kTrackGroups groups.
+Track append_track(const Groups& all, std::span<const uint32_t> members, std::vector<TrackStep>& steps) {
   constexpr int kNone = std::numeric_limits<int>::max();
-  Head head{};
-  std::array<const uint16_t*, kTileGroups> next{}, end{};
+  std::array<const uint16_t*, kTrackGroups> next{}, end{};
   int column = kNone;  // where the window begins
   for (size_t g = 0; g < members.size(); ++g) {
     const Group& group = all.groups[members[g]];
-    head.scales[g] = group.scale;
-    head.minima[g] = group.minimum;
-    head.rows[g] = group.row;
     next[g] = all.columns.data() + group.first;
     end[g] = next[g] + group.count;
     column = std::min<int>(column, *next[g]);
   }
-  head.first_column = static_cast<uint16_t>(column);
-  const auto* bytes = reinterpret_cast<const std::byte*>(&head);
-  heads.insert(heads.end(), bytes, bytes + kMovesAt);
-
-  int64_t step_pairs = 0;
-  for (bool second = false; column != kNone || second; second = !second) {
-    if (!second) {
-      heads.push_back({});
-      steps.push_back({});
-      ++step_pairs;
-    }
-    std::byte* entries = steps.back().entries + (second ? kStepBytes : 0);
+  const int64_t first = std::ssize(steps);
+  while (column != kNone) {
+    TrackStep step{};
     int following = kNone;
     for (size_t g = 0; g < members.size(); ++g) {
       for (size_t slot = 0; slot < 2 && next[g] != end[g] && *next[g] < column + kWindow; ++slot, ++next[g]) {
         const uint8_t value = all.values[static_cast<size_t>(next[g] - all.columns.data())];
-        entries[2 * g + slot] = static_cast<std::byte>(value << 4 | (*next[g] - column + 1));
+        step.entries[2 * g + slot] = static_cast<std::byte>(value << 4 | (*next[g] - column + 1));
       }
       if (next[g] != end[g]) following = std::min<int>(following, *next[g]);
     }
     // What is farther away than a move reaches takes steps without values.
-    const int move = following == kNone ? 0 : std::min(following - column, kLargestMove);
-    heads.back() |= static_cast<std::byte>(second ? move << 4 : move);
-    column = following == kNone ? kNone : column + move;
+    step.move = static_cast<uint8_t>(following == kNone ? 0 : std::min(following - column, kLargestMove));
+    column = following == kNone ? kNone : column + step.move;
+    steps.push_back(step);
   }
-  return step_pairs;
+  return {members, first, std::ssize(steps) - first};
+}
+
+// The tile of one or two tracks, appended to the panel; its steps are those of the last one.
+void append_tile(const Groups& all, std::span<const Track> tracks, const std::vector<TrackStep>& steps,
+                 SparseLanes::Panel& panel) {
+  Head head{};
+  std::vector<std::byte> moves(static_cast<size_t>(tracks.back().steps));
+  const size_t first = panel.steps.size();
+  panel.steps.resize(first + moves.size());
+  for (size_t i = 0; i < tracks.size(); ++i) {
+    const auto [members, track_first, count] = tracks[i];
+    int column = std::numeric_limits<uint16_t>::max();
+    for (size_t g = 0; g < members.size(); ++g) {
+      const Group& group = all.groups[members[g]];
+      const int64_t at = place_in_head(static_cast<int64_t>(i), static_cast<int64_t>(g));
+      head.scales[at] = group.scale;
+      head.minima[at] = group.minimum;
+      head.rows[at] = group.row;
+      column = std::min<int>(column, all.columns[group.first]);
+    }
+    head.first_columns[i] = static_cast<uint16_t>(column);
+    for (size_t s = 0; s < static_cast<size_t>(count); ++s) {
+      const TrackStep& step = steps[static_cast<size_t>(track_first) + s];
+      std::copy_n(step.entries, kTrackBytes, panel.steps[first + s].entries + i * kTrackBytes);
+      moves[s] |= static_cast<std::byte>(step.move << (4 * i));
+    }
+  }
+  const auto* bytes = reinterpret_cast<const std::byte*>(&head);
+  panel.heads.insert(panel.heads.end(), bytes, bytes + kMovesAt);
+  panel.heads.insert(panel.heads.end(), moves.begin(), moves.end());
 }
 
 SparseLanes::Panel panel_of(const SparseView& view, int64_t begin, int64_t end) {
   const Groups all = groups_of(view, begin, end);
-  const std::vector<uint32_t> order = tile_order(all);
-  struct Tile {
-    int64_t step_pairs, head, steps;
-  };
-  std::vector<Tile> tiles;
-  std::vector<std::byte> heads;
-  std::vector<SparseLanes::StepPair> steps;
-  for (size_t g = 0; g < order.size(); g += kTileGroups) {
-    const std::span<const uint32_t> members(order.data() + g, std::min<size_t>(kTileGroups, order.size() - g));
-    const int64_t head = std::ssize(heads), first = std::ssize(steps);
-    tiles.push_back({append_tile(all, members, heads, steps), head, first});
-  }
+  const std::vector<uint32_t> order = track_order(all);
+  std::vector<Track> tracks;
+  std::vector<TrackStep> steps;
+  for (size_t g = 0; g < order.size(); g += kTrackGroups)
+    tracks.push_back(
+        append_track(all, std::span(order).subspan(g, std::min<size_t>(kTrackGroups, order.size() - g)), steps));
 
-  // Those of as many steps together: the loop over steps ends where the processor expects it.
-  std::stable_sort(tiles.begin(), tiles.end(),
-                   [](const Tile& a, const Tile& b) { return a.step_pairs < b.step_pairs; });
+  // Those of as many steps together: no track waits for the other of its tile, and the loop over steps ends where the
+  // processor expects it.
+  std::stable_sort(tracks.begin(), tracks.end(), [](const Track& a, const Track& b) { return a.steps < b.steps; });
   SparseLanes::Panel panel{begin, end, {}, {}, {}};
-  panel.heads.reserve(heads.size());
-  panel.steps.reserve(steps.size());
-  for (const Tile& tile : tiles) {
-    if (panel.runs.empty() || panel.runs.back().step_pairs != tile.step_pairs)
-      panel.runs.push_back({tile.step_pairs, 0});
+  panel.steps.reserve(steps.size() / kTracks + steps.size() / 64);
+  for (size_t t = 0; t < tracks.size(); t += kTracks) {
+    const auto tile = std::span(tracks).subspan(t, std::min<size_t>(kTracks, tracks.size() - t));
+    append_tile(all, tile, steps, panel);
+    if (panel.runs.empty() || panel.runs.back().steps != tile.back().steps)
+      panel.runs.push_back({tile.back().steps, 0});
     ++panel.runs.back().tiles;
-    const std::byte* head = heads.data() + tile.head;
-    const SparseLanes::StepPair* first = steps.data() + tile.steps;
-    panel.heads.insert(panel.heads.end(), head, head + kMovesAt + tile.step_pairs);
-    panel.steps.insert(panel.steps.end(), first, first + tile.step_pairs);
   }
+  panel.heads.shrink_to_fit();
+  panel.steps.shrink_to_fit();
   return panel;
 }
 
 void add_tiles_scalar(const SparseLanes::Panel& panel, SplitRow x, float* out) noexcept {
   const std::byte* at = panel.heads.data();
-  const SparseLanes::StepPair* steps = panel.steps.data();
-  for (const auto [step_pairs, tiles] : panel.runs)
-    for (int64_t i = 0; i < tiles; ++i, at += kMovesAt + step_pairs, steps += step_pairs) {
+  const SparseLanes::Step* steps = panel.steps.data();
+  for (const auto [count, tiles] : panel.runs)
+    for (int64_t i = 0; i < tiles; ++i, at += kMovesAt + count, steps += count) {
       Head head;
       std::memcpy(&head, at, sizeof(head));
-      int32_t products[kTileGroups] = {}, sums[kTileGroups] = {};
-      int64_t column = head.first_column;
-      for (int64_t s = 0; s < 2 * step_pairs; ++s) {
-        for (int64_t b = 0; b < kStepBytes; ++b) {
-          const int entry = static_cast<uint8_t>(steps[s / 2].entries[s % 2 * kStepBytes + b]);
-          if (entry == 0) continue;
-          const int64_t c = column + (entry & 15) - 1;
-          const int32_t q = kSplit * x.high[c] + x.low[c];
-          products[b / 2] += (entry >> 4) * q;
-          sums[b / 2] += q;
+      for (int64_t track = 0; track < kTracks; ++track) {
+        int32_t products[kTrackGroups] = {}, sums[kTrackGroups] = {};
+        int64_t column = head.first_columns[track];
+        for (int64_t s = 0; s < count; ++s) {
+          for (int64_t b = 0; b < kTrackBytes; ++b) {
+            const int entry = static_cast<uint8_t>(steps[s].entries[track * kTrackBytes + b]);
+            if (entry == 0) continue;
+            const int64_t c = column + (entry & 15) - 1;
+            const int32_t q = kSplit * x.high[c] + x.low[c];
+            products[b / 2] += (entry >> 4) * q;
+            sums[b / 2] += q;
+          }
+          column += static_cast<uint8_t>(at[kMovesAt + s]) >> (4 * track) & 15;
         }
-        column += static_cast<uint8_t>(at[kMovesAt + s / 2]) >> (s % 2 * 4) & 15;
+        for (int64_t g = 0; g < kTrackGroups; ++g) {
+          const int64_t place = place_in_head(track, g);
+          out[head.rows[place]] += tensor::f16_to_f32(head.scales[place]) * static_cast<float>(products[g]) +
+                                   tensor::f16_to_f32(head.minima[place]) * static_cast<float>(sums[g]);
+        }
       }
-      for (int64_t g = 0; g < kTileGroups; ++g)
-        out[head.rows[g]] += tensor::f16_to_f32(head.scales[g]) * static_cast<float>(products[g]) +
-                             tensor::f16_to_f32(head.minima[g]) * static_cast<float>(sums[g]);
     }
 }
 
@@ -281,7 +308,7 @@ SparseLanes::SparseLanes(const SparseView& view) : panels_(static_cast<size_t>(t
 int64_t SparseLanes::bytes() const {
   int64_t total = 0;
   for (const Panel& panel : panels_)
-    total += std::ssize(panel.heads) + std::ssize(panel.steps) * static_cast<int64_t>(sizeof(StepPair));
+    total += std::ssize(panel.heads) + std::ssize(panel.steps) * static_cast<int64_t>(sizeof(Step));
   return total;
 }
 

@@ -1,15 +1,16 @@
 // Sparse weights with 4-bit values (tensor::SparseCoding::kQ4) in a layout without a mask, for products with few rows
 // of activations. Our choice; made in memory, never written to disk.
 //
-// A group is the up to 32 kept values of a row that share a scale and a minimum. Eight groups, of any rows, make a tile
-// and go through the columns side by side. A step is 16 bytes, two for each group: up to two of its values in a window
-// of 15 columns, each a byte with the value in the high four bits and its place in the window, from 1, in the low ones;
-// 0 is no value. So one byte shuffle fetches the activations of a step. The next window begins at the first column that
-// a group still lacks; groups that begin and end at like columns share a tile, as every step pads all to two.
+// A group is the up to 32 kept values of a row that share a scale and a minimum. Eight groups, of any rows, make a
+// track and go through the columns side by side. A track's step is 16 bytes, two for each group: up to two of its
+// values in a window of 15 columns, each a byte with the value in the high four bits and its place in the window, from
+// 1, in the low ones; 0 is no value. So one byte shuffle fetches the activations of a step. The next window begins at
+// the first column that a group still lacks; groups that begin and end at like columns share a track, as every step
+// pads all to two. Two tracks of about as many steps make a tile, a step of which has both's.
 //
-// A tile's head: for each group its scale, then for each its minimum, float16, then its row in the panel, uint16; the
-// first column, uint16; for each pair of steps one byte, how far the window moves behind the first (low four bits) and
-// behind the second.
+// A tile's head: for each group its scale, then for each its minimum, float16, then its row in the panel, uint16, the
+// tracks' groups by turns in fours; each track's first column, uint16; for each step one byte, how far the first
+// track's window moves behind it (low four bits) and the second's.
 #pragma once
 
 #include <cstddef>
@@ -37,19 +38,19 @@ SplitRow split_row(const float* x, int64_t n, float* memory) noexcept;
 
 class SparseLanes {
  public:
-  struct alignas(32) StepPair {
+  struct alignas(32) Step {
     std::byte entries[32];
   };
   // Tiles of the same number of steps, one behind the other.
   struct Run {
-    int64_t step_pairs, tiles;
+    int64_t steps, tiles;
   };
   // Rows [begin, end), with tiles of their own, so that panels can be multiplied at the same time.
   struct Panel {
     int64_t begin, end;
     std::vector<Run> runs;
     std::vector<std::byte> heads;
-    std::vector<StepPair> steps;
+    std::vector<Step> steps;
   };
 
   // Whether this machine multiplies the layout fast and such a matrix fits into it.

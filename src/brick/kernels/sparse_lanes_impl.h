@@ -5,9 +5,11 @@
 
 namespace brick::kernels {
 
-inline constexpr int64_t kTileGroups = 8;
-inline constexpr int64_t kStepBytes = 16;
-inline constexpr int64_t kMovesAt = 50;  // in a head, of kMovesAt + step_pairs bytes
+inline constexpr int64_t kTracks = 2;
+inline constexpr int64_t kTrackGroups = 8;
+inline constexpr int64_t kTileGroups = kTracks * kTrackGroups;
+inline constexpr int64_t kTrackBytes = 16;  // of a step
+inline constexpr int64_t kMovesAt = 100;    // in a head, of kMovesAt + steps bytes
 
 // sums[r] += row r of the panel . x / x.scale, for all tiles.
 using AddTiles = void (*)(const SparseLanes::Panel& panel, SplitRow x, float* sums) noexcept;
