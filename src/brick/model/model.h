@@ -46,8 +46,8 @@ struct Model {
 };
 
 // SHA-256 over V, D and head size, the last norm and 64 rows of the embedding, rounded to bfloat16: what LoRA and
-// pruning, but SliceGPT's, leave alone. Equal for a GGUF, its f32 and bf16 folders, and blocks pruned from or merged
-// into any of them; other models differ, and so does an export that rounds the embedding otherwise (q8_0, or
+// pruning, but of the residual stream, leave alone. Equal for a GGUF, its f32 and bf16 folders, and blocks pruned from
+// or merged into any of them; other models differ, and so does an export that rounds the embedding otherwise (q8_0, or
 // f16 where it is not exact).
 std::string fingerprint(const Model& model);
 
