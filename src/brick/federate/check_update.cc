@@ -10,6 +10,7 @@
 #include "brick/base/parallel.h"
 #include "brick/federate/placement.h"
 #include "brick/kernels/linear.h"
+#include "brick/kernels/vector_ops.h"
 
 namespace brick::federate {
 namespace {
@@ -205,8 +206,8 @@ double frobenius_norm(const tensor::Matrix& weight) {
   for (int64_t begin = 0; begin < weight.rows(); begin += piece) {
     const int64_t end = std::min(begin + piece, weight.rows());
     kernels::expand_rows(weight, begin, end, rows.data());
-    for (int64_t i = 0; i < (end - begin) * cols; ++i)
-      squares += static_cast<double>(rows[static_cast<size_t>(i)]) * rows[static_cast<size_t>(i)];
+    for (int64_t i = 0; i < end - begin; ++i)
+      squares += kernels::sum_squares(&rows[static_cast<size_t>(i * cols)], cols);
   }
   return std::sqrt(squares);
 }
