@@ -340,11 +340,13 @@ struct Vast : Objective {
 TEST(Tune, NamesTheTeacherWhereItDoesNotFit) {
   TestRun run;
   const Vast vast;
-  expect_error(ErrorCode::kInvalidInput, "34359738368 of them for the teacher",
-               [&] { plan_memory(run.model, run.config, run.sequences, &vast); });
+  const auto plan = [&] { plan_memory(run.model, run.config, run.sequences, &vast); };
+  const std::string length = "MB are free: lower --length (the longest record has 15 tokens)";
+  expect_error(ErrorCode::kInvalidInput, "34359738368 of them for the teacher", plan);
+  expect_error(ErrorCode::kInvalidInput, length + ", give a --teacher", plan);
   run.model.config.ffn = int64_t{1} << 34;  // nor does the rest
-  expect_error(ErrorCode::kInvalidInput, "lower --length",
-               [&] { plan_memory(run.model, run.config, run.sequences, &vast); });
+  expect_error(ErrorCode::kInvalidInput, " MB and ", plan);
+  expect_error(ErrorCode::kInvalidInput, length, plan);
 }
 
 TEST(Tune, PartsOfABatchAddUpToIt) {

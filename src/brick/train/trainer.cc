@@ -175,15 +175,19 @@ MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
   const MemoryPlan low = planned(kLowPartTokens, Activations::kRecompute);
   const int64_t available = available_memory_bytes();
   const auto fits = [&](const MemoryPlan& plan) { return available == 0 || plan.bytes <= available; };
-  if (!fits(low) && low.bytes - beside <= available)
-    fail(ErrorCode::kInvalidInput,
-         "training needs {} MB, {} of them for the teacher, and {} MB are free: give a --teacher of fewer bits or "
-         "layers, or a --cache that was filled where there is more memory",
-         low.bytes >> 20, beside >> 20, available >> 20);
-  if (!fits(low))
+  if (!fits(low)) {
+    const int64_t longest = std::ranges::max(data::lengths_of(sequences));
+    if (low.bytes - beside <= available)
+      fail(ErrorCode::kInvalidInput,
+           "training needs {} MB, {} of them for the teacher, and {} MB are free: lower --length (the longest record "
+           "has "
+           "{} tokens), give a --teacher of fewer bits or layers, or a --cache that was filled where there is more "
+           "memory",
+           low.bytes >> 20, beside >> 20, available >> 20, longest);
     fail(ErrorCode::kInvalidInput,
          "training needs {} MB and {} MB are free: lower --length (the longest record has {} tokens)", low.bytes >> 20,
-         available >> 20, low.part_tokens);
+         available >> 20, longest);
+  }
   if (config.memory == "low") return low;
   if (config.memory == "fast") {
     const MemoryPlan fast = planned(kWholeBatch, Activations::kKeep);
