@@ -5,9 +5,11 @@
 
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <stdexcept>
 
 #include "brick/io/provenance.h"
+#include "brick/io/safetensors.h"
 #include "brick/train/trainer.h"
 #include "model/expect_error.h"
 #include "model/tiny_model.h"
@@ -35,6 +37,15 @@ struct Fixture {
     TopProbabilities out;
     for (const data::TokenSequence& s : sequences) teacher.append(s.ids, s.supervised, out);
     return out;
+  }
+  // The cache's one file, of all sequences.
+  std::filesystem::path saved() {
+    Teacher teacher = this->teacher();
+    of_all(teacher);
+    teacher.save();
+    for (const auto& entry : std::filesystem::directory_iterator(folder.file("cache")))
+      if (entry.path().extension() == ".safetensors") return entry.path();
+    return {};
   }
 };
 
@@ -183,14 +194,7 @@ TEST(Teacher, RefusesWhatIsNotItsOwn) {
 
 TEST(Teacher, RefusesDamage) {
   Fixture f;
-  {
-    Teacher teacher = f.teacher();
-    f.of_all(teacher);
-    teacher.save();
-  }
-  std::filesystem::path file;
-  for (const auto& entry : std::filesystem::directory_iterator(f.folder.file("cache")))
-    if (entry.path().extension() == ".safetensors") file = entry.path();
+  const std::filesystem::path file = f.saved();
   const auto size = std::filesystem::file_size(file);
   {
     std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
@@ -201,6 +205,42 @@ TEST(Teacher, RefusesDamage) {
   expect_error(ErrorCode::kCorrupt, "damaged", [&] { f.of_all(damaged); });
   std::filesystem::resize_file(file, size - 1);
   expect_error(ErrorCode::kCorrupt, file.filename().string(), [&] { f.teacher(); });
+}
+
+TEST(Teacher, RefusesDamagedHiddenStates) {
+  using tensor::DType, tensor::Tensor;
+  Fixture f;
+  f.hidden = true;
+  const std::filesystem::path path = f.saved();
+  const io::SafetensorsFile whole = io::SafetensorsFile::open(path);
+  // Of a cache with other hidden states, or without them.
+  const auto read = [&](const std::function<Tensor(Tensor states)>& changed) {
+    io::SafetensorsWriter writer;
+    std::vector<Tensor> written;
+    for (const io::SafetensorInfo& info : whole.tensors()) {
+      if (!info.name.ends_with(".hidden")) {
+        writer.add_tensor(info.name, whole.tensor(info));
+        continue;
+      }
+      written.push_back(changed(tensor::to_f32(whole.tensor(info))));
+      if (!written.back().empty()) writer.add_tensor(info.name, written.back().view());
+    }
+    writer.write(path, true);
+    Teacher teacher = f.teacher();
+    return f.of_all(teacher).hidden;
+  };
+  const auto bf16 = [](const Tensor& states) { return tensor::convert(states.view(), DType::kBF16); };
+  EXPECT_FALSE(read(bf16).empty());
+  const auto refuse = [&](const std::function<Tensor(Tensor states)>& changed) {
+    expect_error(ErrorCode::kCorrupt, "hidden states make no sense; remove the folder", [&] { read(changed); });
+  };
+  refuse([&](const Tensor& states) { return bf16(tensor::matrix(states.shape()[0], f.model.config.hidden - 1)); });
+  refuse([](const Tensor& states) { return tensor::convert(states.view(), DType::kF16); });
+  refuse([&](Tensor states) {
+    states.f32()[5] = NAN;
+    return bf16(states);
+  });
+  refuse([](const Tensor&) { return Tensor(); });
 }
 
 TEST(Teacher, RefusesLogitsThatAreNoNumbers) {

@@ -170,8 +170,13 @@ void Teacher::append(std::span<const int32_t> ids, std::span<const uint8_t> supe
   const std::string key = key_of(ids, supervised);
   if (const auto at = file_of_.find(key); at != file_of_.end()) {
     const io::SafetensorsFile& file = files_[at->second];
-    decode(tokens, file.tensor(key + kIds), file.tensor(key + kLogProbabilities), out);
-    if (gives_hidden()) decode_hidden(tokens, file.tensor(key + kHidden), out);
+    const auto stored = [&](const char* what) {
+      const io::SafetensorInfo* info = file.find_tensor(key + what);
+      if (info == nullptr) refuse_damage();
+      return file.tensor(*info);
+    };
+    decode(tokens, stored(kIds), stored(kLogProbabilities), out);
+    if (gives_hidden()) decode_hidden(tokens, stored(kHidden), out);
     return;
   }
   auto at = unsaved_.find(key);
