@@ -27,8 +27,9 @@ struct Fixture {
   std::vector<data::TokenSequence> sequences = random_sequences(7, model.config.vocab, 1);
   model::TempFolder folder;
   kernels::Context context;
-  bool hidden = false;
+  bool hidden;
 
+  explicit Fixture(bool with_hidden = false) : hidden(with_hidden) {}
   TeacherOptions options(const std::string& hash = "a", int64_t top = 8) const {
     return {top, folder.file("cache"), hash, "test", hidden};
   }
@@ -48,6 +49,17 @@ struct Fixture {
     return {};
   }
 };
+
+// What the head reads of a row [D] of the residual stream.
+std::vector<double> last_norm(const model::Model& model, const float* x) {
+  const size_t width = model.final_norm.size();
+  double squares = 0;
+  for (size_t c = 0; c < width; ++c) squares += double{x[c]} * double{x[c]};
+  const double rms = std::sqrt(squares / static_cast<double>(width) + double{model.config.norm_eps});
+  std::vector<double> z;
+  for (size_t c = 0; c < width; ++c) z.push_back(double{x[c]} / rms * double{model.final_norm[c]});
+  return z;
+}
 
 TEST(Teacher, GivesTheModelsLikeliestTokens) {
   Fixture f;
@@ -108,7 +120,6 @@ TEST(Teacher, KeepsHiddenStatesIfAsked) {
   f.hidden = true;
   expect_error(ErrorCode::kMismatch, "hidden", [&] { f.teacher(); });  // that cache has none
   std::filesystem::remove_all(f.folder.file("cache"));
-  const int64_t width = f.model.config.hidden;
   for (const bool from_cache : {false, true}) {
     Teacher teacher = f.teacher();
     const data::TokenSequence& sequence = f.sequences[2];
@@ -118,18 +129,13 @@ TEST(Teacher, KeepsHiddenStatesIfAsked) {
     teacher.save();
     const std::vector<int64_t> offsets{0, static_cast<int64_t>(sequence.ids.size())};
     const auto scored = model::scored_tokens(sequence.ids, sequence.supervised, offsets);
-    ASSERT_EQ(got.hidden.size(), scored.size() * static_cast<size_t>(width));
+    ASSERT_EQ(got.hidden.size(), scored.size() * f.model.final_norm.size());
     model::Transformer transformer(f.model, f.context, offsets[1]);
     const tensor::MatView stream = transformer.forward({sequence.ids, offsets});
     for (size_t i = 0; i < scored.size(); ++i) {
-      const float* x = stream.row(scored[i].row);
-      double squares = 0;
-      for (int64_t c = 0; c < width; ++c) squares += double{x[c]} * double{x[c]};
-      const double rms = std::sqrt(squares / static_cast<double>(width) + double{f.model.config.norm_eps});
-      for (int64_t c = 0; c < width; ++c) {
-        const double z = double{x[c]} / rms * double{f.model.final_norm[static_cast<size_t>(c)]};
-        EXPECT_NEAR(got.hidden[i * static_cast<size_t>(width) + static_cast<size_t>(c)], z, std::fabs(z) / 200 + 1e-6);
-      }
+      const std::vector<double> z = last_norm(f.model, stream.row(scored[i].row));
+      for (size_t c = 0; c < z.size(); ++c)
+        EXPECT_NEAR(got.hidden[i * z.size() + c], z[c], std::fabs(z[c]) / 200 + 1e-6);
     }
   }
 }
@@ -270,42 +276,94 @@ TEST(Objective, HiddenWeightsNeedATeacher) {
   expect_error(ErrorCode::kInvalidInput, "hidden_weight = 2", [&] { make("cross-entropy", 2); });
 }
 
+// Two sequences' losses beside a teacher's hidden states.
+struct HiddenTerm : Fixture {
+  data::Batch batch = data::make_batch(sequences, std::vector<int64_t>{0, 1});
+  std::vector<model::ScoredToken> scored = model::scored_tokens(batch.ids, batch.supervised, batch.offsets);
+  tensor::Tensor x = tensor::matrix(batch.tokens(), model.config.hidden), d = x.clone();
+  Teacher asked = teacher();
+
+  HiddenTerm() : Fixture(true) {}
+  // x, the trained model's stream.
+  void pass(const model::Model& trained) {
+    model::Transformer transformer(trained, context, batch.tokens());
+    const tensor::MatView stream = transformer.forward({batch.ids, batch.offsets});
+    std::copy(stream.data, stream.data + x.size(), x.f32());
+  }
+  // Of x; d is their gradient.
+  std::vector<float> losses(const model::Model& trained, double weight) {
+    const auto objective = make_objective("forward-kl", {.teacher = &asked, .hidden_weight = weight});
+    std::vector<float> each(scored.size());
+    objective->backward(context, trained, {batch, scored, x.mat()}, 0.5f, each, d.mat());
+    return each;
+  }
+  // What the term adds to each.
+  std::vector<double> added(const model::Model& trained, double weight) {
+    const std::vector<float> without = losses(trained, 0), with = losses(trained, weight);
+    std::vector<double> out;
+    for (size_t i = 0; i < with.size(); ++i) out.push_back(double{with[i]} - double{without[i]});
+    return out;
+  }
+};
+
+// By the term in double, from the teacher's own pass of each sequence; other rows' states would not pass.
+TEST(Objective, HiddenStatesHaveTheirValue) {
+  constexpr double kWeight = 3;
+  HiddenTerm t;
+  std::vector<std::vector<double>> wanted;  // z*, a row each
+  for (const data::TokenSequence& s : {t.sequences[0], t.sequences[1]}) {
+    const std::vector<int64_t> offsets{0, static_cast<int64_t>(s.ids.size())};
+    model::Transformer transformer(t.model, t.context, offsets[1]);
+    const tensor::MatView stream = transformer.forward({s.ids, offsets});
+    for (const model::ScoredToken& token : model::scored_tokens(s.ids, s.supervised, offsets))
+      wanted.push_back(last_norm(t.model, stream.row(token.row)));
+  }
+  const size_t count = t.scored.size();
+  ASSERT_EQ(wanted.size(), count);
+  const auto worst = [&](const std::vector<double>& added, size_t shift) {
+    double largest = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const std::vector<double> z = last_norm(t.model, t.x.mat().row(t.scored[i].row));
+      double squares = 0;
+      for (size_t c = 0; c < z.size(); ++c) squares += std::pow(z[c] - wanted[(i + shift) % count][c], 2);
+      const double want = kWeight * squares / static_cast<double>(z.size());
+      largest = std::max(largest, std::fabs(added[i] - want));
+    }
+    return largest;
+  };
+  constexpr double kTolerance = 2e-2;  // of about 3, the teacher's states in bfloat16
+  const model::Model block = model::tiny_block(t.model, 0.5);
+  t.pass(block);
+  const std::vector<double> added = t.added(block, kWeight);
+  EXPECT_GT(*std::min_element(added.begin(), added.end()), 10 * kTolerance);
+  EXPECT_LT(worst(added, 0), kTolerance);
+  EXPECT_GT(worst(added, 1), 10 * kTolerance);
+  t.pass(t.model);
+  for (const double one : t.added(t.model, kWeight)) EXPECT_NEAR(one, 0, 1e-4);
+}
+
 // The gradient of the loss by central differences, and what the term adds to it.
 TEST(Objective, HiddenStatesHaveTheirGradient) {
   constexpr double kWeight = 3, kStep = 1e-2, kTolerance = 2e-3;  // float32 losses of about 10
-  Fixture f;
-  f.hidden = true;
-  Teacher teacher = f.teacher();
-  const model::Model block = model::tiny_block(f.model, 0.5);
-  const data::Batch batch = data::make_batch(f.sequences, std::vector<int64_t>{0, 1});
-  const std::vector<model::ScoredToken> scored = model::scored_tokens(batch.ids, batch.supervised, batch.offsets);
-  model::Transformer transformer(block, f.context, batch.tokens());
-  tensor::Tensor x = tensor::matrix(batch.tokens(), block.config.hidden);
-  const tensor::MatView stream = transformer.forward({batch.ids, batch.offsets});
-  std::copy(stream.data, stream.data + x.size(), x.f32());
-  tensor::Tensor d = tensor::matrix(batch.tokens(), block.config.hidden);
-  const auto losses = [&](double weight) {
-    const auto objective = make_objective("forward-kl", {.teacher = &teacher, .hidden_weight = weight});
-    std::vector<float> each(scored.size());
-    objective->backward(f.context, block, {batch, scored, x.mat()}, 0.5f, each, d.mat());
-    return each;
-  };
-  const std::vector<float> without = losses(0), with = losses(kWeight), twice = losses(2 * kWeight);
-  for (size_t i = 0; i < scored.size(); ++i) {
-    EXPECT_GT(with[i], without[i]);
-    EXPECT_NEAR(twice[i] - with[i], with[i] - without[i], 1e-4);
+  HiddenTerm t;
+  const model::Model block = model::tiny_block(t.model, 0.5);
+  t.pass(block);
+  const std::vector<double> once = t.added(block, kWeight), twice = t.added(block, 2 * kWeight);
+  for (size_t i = 0; i < once.size(); ++i) {
+    EXPECT_GT(once[i], 0);
+    EXPECT_NEAR(twice[i], 2 * once[i], 1e-4);
   }
-  losses(kWeight);
-  const tensor::Tensor gradient = d.clone();
-  const int64_t row = scored.front().row;
+  t.losses(block, kWeight);
+  const tensor::Tensor gradient = t.d.clone();
+  const int64_t row = t.scored.front().row;
   double largest = 0;
   for (int64_t c = 0; c < block.config.hidden; ++c) {
-    float& entry = x.mat()(row, c);
+    float& entry = t.x.mat()(row, c);
     const float middle = entry;
     const auto sum = [&](double step) {
       entry = middle + static_cast<float>(step);
       double total = 0;
-      for (const float loss : losses(kWeight)) total += double{loss};
+      for (const float loss : t.losses(block, kWeight)) total += double{loss};
       entry = middle;
       return total;
     };
