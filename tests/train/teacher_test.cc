@@ -141,35 +141,37 @@ TEST(Teacher, KeepsHiddenStatesIfAsked) {
 }
 
 TEST(Teacher, PlansForWhatItDoesNotKnow) {
-  Fixture f;
-  const auto longest = [&] {
-    int64_t tokens = 0;
-    for (const data::TokenSequence& s : f.sequences) tokens = std::max(tokens, static_cast<int64_t>(s.ids.size()));
-    return tokens;
-  };
-  const auto held = [&] {
-    return f.model.weight_bytes() + model::Transformer(f.model, f.context, longest()).buffer_bytes();
-  };
-  {
-    Teacher teacher = f.teacher();
-    EXPECT_EQ(teacher.planned_bytes(f.sequences), held());
-    f.of_all(teacher);
-    EXPECT_EQ(teacher.planned_bytes(f.sequences), 0);
-    teacher.save();
-  }
-  Teacher again = f.teacher();
-  EXPECT_EQ(again.planned_bytes(f.sequences), 0);
-  f.sequences[1].ids.resize(4);  // what is known says nothing of another
-  f.sequences[1].supervised.resize(4);
-  const int64_t planned = again.planned_bytes(f.sequences);
-  f.sequences = {f.sequences[1]};
-  EXPECT_EQ(planned, held());
+  constexpr int64_t kPart = 20, kUnsaved = 8192;
+  for (const bool hidden : {false, true}) {
+    Fixture f(hidden);
+    const int64_t width = hidden ? f.model.config.hidden : 0, part = 4 * kPart * width;
+    const auto held = [&] {
+      const std::vector<int64_t> lengths = data::lengths_of(f.sequences);
+      const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+      return f.model.weight_bytes() + model::Transformer(f.model, f.context, longest).buffer_bytes() +
+             2 * width * (kUnsaved + longest) + part;
+    };
+    {
+      Teacher teacher = f.teacher();
+      EXPECT_EQ(teacher.planned_bytes(f.sequences, kPart), held());
+      f.of_all(teacher);
+      EXPECT_EQ(teacher.planned_bytes(f.sequences, kPart), part);
+      teacher.save();
+    }
+    Teacher again = f.teacher();
+    EXPECT_EQ(again.planned_bytes(f.sequences, kPart), part);
+    f.sequences[1].ids.resize(4);  // what is known says nothing of another
+    f.sequences[1].supervised.resize(4);
+    const int64_t planned = again.planned_bytes(f.sequences, kPart);
+    const std::vector<data::TokenSequence> all = f.sequences;
+    f.sequences = {f.sequences[1]};
+    EXPECT_EQ(planned, held());
 
-  const model::Model block = model::tiny_block(f.model, 0.5);
-  const TuneConfig config;
-  const auto objective = make_objective("forward-kl", {&again});
-  EXPECT_EQ(plan_memory(block, config, f.sequences, objective.get()).bytes,
-            plan_memory(block, config, f.sequences).bytes + planned);
+    const model::Model block = model::tiny_block(f.model, 0.5);
+    const auto objective = make_objective("forward-kl", {&again});
+    const MemoryPlan with = plan_memory(block, {}, all, objective.get());
+    EXPECT_EQ(with.bytes, plan_memory(block, {}, all).bytes + again.planned_bytes(all, with.part_tokens));
+  }
 }
 
 TEST(Teacher, NumbersDoNotDependOnWhatElseIsAsked) {

@@ -333,7 +333,7 @@ TEST(Tune, FastIsRefusedWhereItDoesNotFit) {
 struct Vast : Objective {
   void backward(kernels::Context&, const model::Model&, const ForwardPart&, float, std::span<float>,
                 tensor::MatView) override {}
-  int64_t planned_bytes(std::span<const data::TokenSequence>) const override { return int64_t{1} << 55; }
+  int64_t planned_bytes(std::span<const data::TokenSequence>, int64_t) const override { return int64_t{1} << 55; }
   std::string identity() const override { return "vast"; }
 };
 

@@ -21,6 +21,7 @@ class ForwardKl : public Objective {
   void backward(kernels::Context& context, const model::Model& model, const ForwardPart& part, float weight,
                 std::span<float> losses, tensor::MatView d_hidden) override {
     top_.clear();
+    if (teacher_.gives_hidden()) top_.hidden.reserve(part.scored.size() * static_cast<size_t>(part.hidden.cols));
     const data::Batch& batch = part.batch;
     for (size_t i = 0; i + 1 < batch.offsets.size(); ++i) {
       const auto begin = static_cast<size_t>(batch.offsets[i]), end = static_cast<size_t>(batch.offsets[i + 1]);
@@ -39,8 +40,8 @@ class ForwardKl : public Objective {
         d_hidden);
     if (hidden_weight_ > 0) add_hidden(model, part, weight, losses, d_hidden);
   }
-  int64_t planned_bytes(std::span<const data::TokenSequence> sequences) const override {
-    return teacher_.planned_bytes(sequences);
+  int64_t planned_bytes(std::span<const data::TokenSequence> sequences, int64_t part_tokens) const override {
+    return teacher_.planned_bytes(sequences, part_tokens);
   }
   std::string identity() const override {
     return fmt::format("forward-kl {} of {}", share_, teacher_.identity()) +

@@ -27,8 +27,8 @@ class Objective {
   // losses[i] of scored[i]; d_hidden [T, D], overwritten: d(weight * sum of the losses) / d hidden.
   virtual void backward(kernels::Context& context, const model::Model& model, const ForwardPart& part, float weight,
                         std::span<float> losses, tensor::MatView d_hidden) = 0;
-  // Bytes that it will take beside the model, its activations and logits to train on these.
-  virtual int64_t planned_bytes(std::span<const data::TokenSequence>) const { return 0; }
+  // Bytes that it will take beside the model, its activations and logits to train on these in parts of so many tokens.
+  virtual int64_t planned_bytes(std::span<const data::TokenSequence>, int64_t) const { return 0; }
   // Everything about it that a run's result depends on, for checkpoints.
   virtual std::string identity() const = 0;
 };

@@ -28,7 +28,7 @@ constexpr const char* kExtension = ".safetensors";
 constexpr const char* kIds = ".ids";
 constexpr const char* kLogProbabilities = ".log_probabilities";
 constexpr const char* kHidden = ".hidden";
-constexpr int64_t kUnsavedTokens = 8192;  // about a megabyte
+constexpr int64_t kUnsavedTokens = 8192;  // about a megabyte, and 16 kB a channel of hidden states
 constexpr int64_t kShortIds = int64_t{1} << 16;
 constexpr double kRounding = 0.02;  // float16 logarithms down to -16 are within 2^-7
 
@@ -139,28 +139,32 @@ Teacher::Record Teacher::compute(std::span<const int32_t> ids, std::span<const m
 }
 
 Tensor Teacher::encode_hidden(tensor::ConstMatView stream, std::span<const model::ScoredToken> scored) const {
-  Tensor out = tensor::matrix(static_cast<int64_t>(scored.size()), stream.cols);
-  for (size_t i = 0; i < scored.size(); ++i) {
-    const auto t = static_cast<int64_t>(i);
+  Tensor out(DType::kBF16, {static_cast<int64_t>(scored.size()), stream.cols});
+  Tensor row = tensor::matrix(1, stream.cols);
+  std::byte* at = out.bytes().data();
+  for (const model::ScoredToken& token : scored) {
     float inverse_rms = 0;
-    kernels::rms_norm(stream.row_range(scored[i].row, scored[i].row + 1), model_.final_norm.data(),
-                      model_.config.norm_eps, out.mat().row_range(t, t + 1), &inverse_rms);
+    kernels::rms_norm(stream.row_range(token.row, token.row + 1), model_.final_norm.data(), model_.config.norm_eps,
+                      row.mat(), &inverse_rms);
+    tensor::pack(DType::kBF16, row.f32(), stream.cols, at);
+    at += 2 * stream.cols;
   }
-  return tensor::convert(out.view(), DType::kBF16);
+  return out;
 }
 
-int64_t Teacher::planned_bytes(std::span<const data::TokenSequence> sequences) const {
+int64_t Teacher::planned_bytes(std::span<const data::TokenSequence> sequences, int64_t part_tokens) const {
   size_t longest = 0;
   for (const data::TokenSequence& sequence : sequences)
     if (sequence.ids.size() > longest)
       if (const std::string key = key_of(sequence.ids, sequence.supervised);
           !file_of_.contains(key) && !unsaved_.contains(key))
         longest = sequence.ids.size();
-  if (longest == 0) return 0;
   const model::ModelConfig& c = model_.config;
+  const int64_t read = gives_hidden() ? 4 * c.hidden * part_tokens : 0;
+  if (longest == 0) return read;
   const int64_t floats = 4 * c.hidden + 2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.ffn + c.heads + 2;  // a token
-  const int64_t hidden = gives_hidden() ? 2 * c.hidden * (kUnsavedTokens + static_cast<int64_t>(longest)) : 0;
-  return model_.weight_bytes() + 4 * static_cast<int64_t>(longest) * floats + hidden;
+  const int64_t unsaved = gives_hidden() ? 2 * c.hidden * (kUnsavedTokens + static_cast<int64_t>(longest)) : 0;
+  return model_.weight_bytes() + 4 * static_cast<int64_t>(longest) * floats + unsaved + read;
 }
 
 void Teacher::append(std::span<const int32_t> ids, std::span<const uint8_t> supervised, TopProbabilities& out) {
@@ -197,9 +201,12 @@ void Teacher::refuse_damage() const {
 
 void Teacher::decode_hidden(int64_t tokens, const TensorView& hidden, TopProbabilities& out) const {
   if (hidden.dtype != DType::kBF16 || hidden.shape != tensor::Shape{tokens, model_.config.hidden}) refuse_damage();
-  const Tensor values = tensor::to_f32(hidden);
-  if (!kernels::all_finite(values.f32(), values.size())) refuse_damage();
-  out.hidden.insert(out.hidden.end(), values.f32(), values.f32() + values.size());
+  const int64_t count = tokens * model_.config.hidden;
+  const size_t before = out.hidden.size();
+  out.hidden.resize(before + static_cast<size_t>(count));
+  float* values = out.hidden.data() + before;
+  tensor::unpack(DType::kBF16, hidden.bytes.data(), count, values);
+  if (!kernels::all_finite(values, count)) refuse_damage();
 }
 
 void Teacher::decode(int64_t tokens, const TensorView& ids, const TensorView& log_probabilities,

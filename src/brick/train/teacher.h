@@ -53,9 +53,9 @@ class Teacher {
   // Appends, for each supervised token of a sequence that has a predecessor, the teacher's view of it. Error(kNumeric)
   // where the teacher's logits are no numbers.
   void append(std::span<const int32_t> ids, std::span<const uint8_t> supervised, TopProbabilities& out);
-  // Bytes that append() of these will take: the model's weights and a pass of the longest sequence that is not there
-  // yet; 0 where all are.
-  int64_t planned_bytes(std::span<const data::TokenSequence> sequences) const;
+  // Bytes that append() of these will take, in parts of so many tokens: the model's weights and a pass of the longest
+  // sequence that is not there yet, none where all are; the part's hidden states.
+  int64_t planned_bytes(std::span<const data::TokenSequence> sequences, int64_t part_tokens) const;
   // Writes what was computed since the last time; append() does so now and then.
   void save();
 

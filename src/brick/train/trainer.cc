@@ -167,23 +167,24 @@ model::LoraConfig lora_config(const model::Model& model, const TuneConfig& confi
 MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
                        std::span<const data::TokenSequence> sequences, const Objective* objective) {
   using model::Activations;
-  const int64_t beside = objective != nullptr ? objective->planned_bytes(sequences) : 0;
+  const auto beside = [&](int64_t part_tokens) {
+    return objective != nullptr ? objective->planned_bytes(sequences, part_tokens) : 0;
+  };
   const auto planned = [&](int64_t part, Activations activations) {
     const int64_t tokens = largest_part(sequences, config, part);
-    return MemoryPlan{tokens, activations, planned_bytes(model, config, tokens, activations) + beside};
+    return MemoryPlan{tokens, activations, planned_bytes(model, config, tokens, activations) + beside(tokens)};
   };
   const MemoryPlan low = planned(kLowPartTokens, Activations::kRecompute);
   const int64_t available = available_memory_bytes();
   const auto fits = [&](const MemoryPlan& plan) { return available == 0 || plan.bytes <= available; };
   if (!fits(low)) {
     const int64_t longest = std::ranges::max(data::lengths_of(sequences));
-    if (low.bytes - beside <= available)
+    if (const int64_t teacher = beside(low.part_tokens); low.bytes - teacher <= available)
       fail(ErrorCode::kInvalidInput,
            "training needs {} MB, {} of them for the teacher, and {} MB are free: lower --length (the longest record "
-           "has "
-           "{} tokens), give a --teacher of fewer bits or layers, or a --cache that was filled where there is more "
+           "has {} tokens), give a --teacher of fewer bits or layers, or a --cache that was filled where there is more "
            "memory",
-           low.bytes >> 20, beside >> 20, available >> 20, longest);
+           low.bytes >> 20, teacher >> 20, available >> 20, longest);
     fail(ErrorCode::kInvalidInput,
          "training needs {} MB and {} MB are free: lower --length (the longest record has {} tokens)", low.bytes >> 20,
          available >> 20, longest);
