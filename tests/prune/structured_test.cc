@@ -351,6 +351,17 @@ TEST(StructuredErrors, NarrowBlocksThatCannotBeHeldAreRefusedBeforeTheWork) {
   }
 }
 
+// Heads of any width stay whole.
+TEST(StructuredErrors, NarrowBlocksOfNarrowHeadsAreHeldInFourBits) {
+  const Model parent = model::tiny_model({.hidden = 64});  // 16 query channels a key/value head
+  for (PruneConfig config : every_method("q4")) {
+    if (!parse_recipe(config.method).structured->needs(config).narrows) continue;
+    config.width_multiple = 32;
+    const Model block = run(parent, Text(), config);
+    for (const Proj proj : model::kProjs) EXPECT_EQ(block.layers[0][proj].dtype(), tensor::DType::kQ4_1);
+  }
+}
+
 TEST(StructuredErrors, WeightsAndInputsThatAreNotFinite) {
   for (const StructuredMethod& method : structured_methods()) {
     Model parent = four_layers();

@@ -29,7 +29,7 @@ void check_structures(const StructureNeeds& needs, const model::Model& parent, c
   for (size_t i = 0; i < parent.layers.size(); ++i) {
     const model::LayerShape& shape = parent.layers[i].shape;
     if (const int64_t group = shape.heads / shape.kv_heads * shape.head_dim;
-        values == "q4" && group % tensor::kQuantBlock != 0)
+        values == "q4" && !needs.narrows && group % tensor::kQuantBlock != 0)
       fail(ErrorCode::kUnsupported,
            "values q4 come in blocks of {}, but a key/value head of layer {} has {} query channels",
            tensor::kQuantBlock, i, group);
