@@ -378,6 +378,17 @@ TEST(LlmPruner, ChannelsInStepsScoreAnew) {
   EXPECT_EQ(outputs(run(parent, Text(0), config)), steps);
 }
 
+TEST(LlmPruner, RandomChannelsFollowTheirSeed) {
+  const Model parent = four_layers();
+  PruneConfig config = channel_mode("random", 0.5);
+  config.iterative_steps = 2;
+  const std::vector<float> first = outputs(run(parent, Text(0), config));
+  EXPECT_EQ(first.size(), 10u * 16);
+  EXPECT_EQ(outputs(run(parent, Text(0), config)), first);
+  config.seed = 1;
+  EXPECT_NE(outputs(run(parent, Text(0), config)), first);
+}
+
 TEST(LlmPruner, ChannelsHoldValuesAsAsked) {
   const Model wide = model::tiny_model({.hidden = 64, .head_dim = 32, .tied = false, .dtype = tensor::DType::kQ4_1});
   PruneConfig config = channel_mode("l1", 0.5);

@@ -273,15 +273,9 @@ void add_columns(Importance importance, const tensor::Matrix& weight, std::vecto
 }
 
 // What each channel of the residual stream is worth.
-std::vector<double> score_stream(const StructureProblem& problem, const model::Model& model, const Settings& settings,
-                                 int64_t step) {
+std::vector<double> score_stream(const StructureProblem& problem, const model::Model& model, const Settings& settings) {
   const int64_t hidden = model.config.hidden;
   std::vector<double> scores(static_cast<size_t>(hidden));
-  if (settings.importance == Importance::kRandom) {
-    Rng rng(problem.config.seed, stream_id({kRandomStream, static_cast<uint64_t>(step)}));
-    std::generate(scores.begin(), scores.end(), [&] { return rng.uniform(); });
-    return scores;
-  }
   for_each_layer(problem, model, settings, [&](size_t, const Channels& channels) {
     for (const std::vector<double>& of_weight : channels) add(of_weight, scores);
   });
@@ -305,19 +299,32 @@ std::vector<double> score_stream(const StructureProblem& problem, const model::M
   return scores;
 }
 
+// Of the parent's `kept` channels, ascending, once the others are gone.
+std::vector<double> score_channels(const StructureProblem& problem, const Settings& settings,
+                                   const std::vector<int32_t>& kept, int64_t step) {
+  if (settings.importance == Importance::kRandom) {
+    std::vector<double> scores(kept.size());
+    Rng rng(problem.config.seed, stream_id({kRandomStream, static_cast<uint64_t>(step)}));
+    std::generate(scores.begin(), scores.end(), [&] { return rng.uniform(); });
+    return scores;
+  }
+  if (step == 0) return score_stream(problem, problem.parent, settings);
+  return score_stream(problem, model::narrow(problem.parent, kept, "f32"), settings);
+}
+
 std::vector<model::Model> prune_channels(const StructureProblem& problem, const Settings& settings) {
   const int64_t hidden = problem.parent.config.hidden, steps = problem.config.iterative_steps;
   for (const double sparsity : problem.sparsities)
     check_width(problem.parent, stream_width(sparsity, hidden, problem.config.width_multiple), problem.config.values);
-  const std::vector<double> first = score_stream(problem, problem.parent, settings, 0);
+  std::vector<int32_t> all(static_cast<size_t>(hidden));
+  std::iota(all.begin(), all.end(), 0);
+  const std::vector<double> first = score_channels(problem, settings, all, 0);
   std::vector<model::Model> blocks;
   for (const double sparsity : problem.sparsities) {
-    std::vector<int32_t> kept(static_cast<size_t>(hidden));
-    std::iota(kept.begin(), kept.end(), 0);
+    std::vector<int32_t> kept = all;
     for (int64_t step = 0; step < steps; ++step) {
       const double reached = sparsity * static_cast<double>(step + 1) / static_cast<double>(steps);
-      const std::vector<double> scores =
-          step == 0 ? first : score_stream(problem, model::narrow(problem.parent, kept, "f32"), settings, step);
+      const std::vector<double> scores = step == 0 ? first : score_channels(problem, settings, kept, step);
       std::vector<int32_t> next;
       for (const int32_t i : keep_highest(scores, stream_width(reached, hidden, problem.config.width_multiple)))
         next.push_back(kept[static_cast<size_t>(i)]);
