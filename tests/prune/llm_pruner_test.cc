@@ -321,10 +321,11 @@ PruneConfig channel_mode(const std::string& importance, double sparsity) {
   return config;
 }
 
-// The l1 sums of channels 3 and 30 are the least by far; nothing reads or writes them, so that without them only the
-// norms' means are over fewer.
-TEST(LlmPruner, ChannelsGoEverywhere) {
-  Model parent = model::tiny_cut_block();
+// Nothing reads or writes channels 3 and 30, so that their l1 sums are the least by far.
+Model with_idle_channels(bool tied) {
+  Model model = model::tiny_cut_block();
+  model.config.tied_head = tied;
+  if (!tied) model.own_head = model::tiny_model({.tied = false, .seed = 8}).own_head;
   const auto clear = [](tensor::Matrix& weight, bool rows) {
     tensor::Tensor values = weight.to_f32();
     for (int64_t r = 0; r < weight.rows(); ++r)
@@ -332,35 +333,61 @@ TEST(LlmPruner, ChannelsGoEverywhere) {
         if (const int64_t channel = rows ? r : c; channel == 3 || channel == 30) values.mat()(r, c) = 0;
     weight = tensor::Matrix::dense(std::move(values));
   };
-  clear(parent.embedding, false);
-  for (model::Layer& layer : parent.layers) {
+  clear(model.embedding, false);
+  if (!tied) clear(*model.own_head, false);
+  for (model::Layer& layer : model.layers) {
     for (const Proj proj : model::kProjs) clear(layer[proj], proj == Proj::kO || proj == Proj::kDown);
     for (std::vector<float>* bias : {&layer.o_bias, &layer.down_bias})
       if (!bias->empty()) (*bias)[3] = (*bias)[30] = 0;
   }
+  return model;
+}
+
+PruneConfig two_channels_less() {
   PruneConfig config = channel_mode("l1", 0.06);
   config.width_multiple = 10;
-  const Model block = run(parent, Text(0), config);
-  EXPECT_EQ(block.config.hidden, 30);
-  EXPECT_TRUE(block.config.tied_head);
-  EXPECT_EQ(block.config.head_dim, parent.config.head_dim);
-  EXPECT_EQ(model::cut_hash(block), model::cut_hash(parent));
-  EXPECT_NE(model::fingerprint(block), model::fingerprint(parent));
-  const std::vector<std::pair<const tensor::Matrix*, const tensor::Matrix*>> cases{
-      {&parent.embedding, &block.embedding},
-      {&parent.layers[0][Proj::kV], &block.layers[0][Proj::kV]},
-      {&parent.layers[1][Proj::kUp], &block.layers[1][Proj::kUp]}};
-  const auto from = [](int64_t i) { return i < 3 ? i : i < 29 ? i + 1 : i + 2; };
-  for (const auto& [whole, left] : cases)
-    for (int64_t r = 0; r < left->rows(); ++r)
-      for (int64_t c = 0; c < 30; ++c) ASSERT_EQ(left->to_f32().mat()(r, c), whole->to_f32().mat()(r, from(c)));
-  for (int64_t i = 0; i < 30; ++i) {
-    const auto to = static_cast<size_t>(i), at = static_cast<size_t>(from(i));
-    EXPECT_EQ(block.layers[0].o_bias[to], parent.layers[0].o_bias[at]);
-    EXPECT_EQ(block.layers[1].ffn_norm[to], parent.layers[1].ffn_norm[at]);
-    EXPECT_EQ(block.layers[1][Proj::kDown].to_f32().mat()(i, 7),
-              parent.layers[1][Proj::kDown].to_f32().mat()(from(i), 7));
+  return config;
+}
+
+TEST(LlmPruner, ChannelsGoEverywhere) {
+  for (const bool tied : {true, false}) {
+    const Model parent = with_idle_channels(tied), block = run(parent, Text(0), two_channels_less());
+    EXPECT_EQ(block.config.hidden, 30);
+    EXPECT_EQ(block.config.tied_head, tied);
+    EXPECT_EQ(block.own_head.has_value(), !tied);
+    EXPECT_EQ(block.config.head_dim, parent.config.head_dim);
+    EXPECT_EQ(model::cut_hash(block), model::cut_hash(parent));
+    EXPECT_NE(model::fingerprint(block), model::fingerprint(parent));
+    const std::vector<std::pair<const tensor::Matrix*, const tensor::Matrix*>> cases{
+        {&parent.embedding, &block.embedding},
+        {&parent.head(), &block.head()},
+        {&parent.layers[0][Proj::kV], &block.layers[0][Proj::kV]},
+        {&parent.layers[1][Proj::kUp], &block.layers[1][Proj::kUp]}};
+    const auto from = [](int64_t i) { return i < 3 ? i : i < 29 ? i + 1 : i + 2; };
+    for (const auto& [whole, left] : cases) {
+      const tensor::Tensor want = whole->to_f32(), got = left->to_f32();
+      for (int64_t r = 0; r < left->rows(); ++r)
+        for (int64_t c = 0; c < 30; ++c) ASSERT_EQ(got.mat()(r, c), want.mat()(r, from(c)));
+    }
+    for (int64_t i = 0; i < 30; ++i) {
+      const auto to = static_cast<size_t>(i), at = static_cast<size_t>(from(i));
+      EXPECT_EQ(block.layers[0].o_bias[to], parent.layers[0].o_bias[at]);
+      EXPECT_EQ(block.layers[1].ffn_norm[to], parent.layers[1].ffn_norm[at]);
+      EXPECT_EQ(block.layers[1][Proj::kDown].to_f32().mat()(i, 7),
+                parent.layers[1][Proj::kDown].to_f32().mat()(from(i), 7));
+    }
   }
+}
+
+TEST(LlmPruner, AHeadOfItsOwnKeepsItsChannels) {
+  Model parent = with_idle_channels(false);
+  tensor::Tensor head = parent.own_head->to_f32();
+  head.mat()(50, 3) = 1000;
+  parent.own_head = tensor::Matrix::dense(std::move(head));
+  const Indices gone = missing(kept_channels(parent, run(parent, Text(0), two_channels_less())), 32);
+  EXPECT_EQ(gone.size(), 2u);
+  EXPECT_EQ(std::count(gone.begin(), gone.end(), 3), 0);
+  EXPECT_EQ(std::count(gone.begin(), gone.end(), 30), 1);
 }
 
 TEST(LlmPruner, ChannelsInStepsScoreAnew) {
