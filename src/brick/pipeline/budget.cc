@@ -145,6 +145,7 @@ using Left = std::optional<prune::ExpectedStructures>;
 Left expect_left(const model::Model& parent, const prune::PruneConfig& config) {
   const prune::Recipe recipe = prune::parse_recipe(config.method);
   if (recipe.structured == nullptr || config.sparsity == 0) return std::nullopt;
+  BRICK_ASSERT(!recipe.structured->needs(config).narrows);
   return recipe.structured->expect(parent, config);
 }
 

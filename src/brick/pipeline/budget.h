@@ -23,7 +23,8 @@ Target parse_target(const std::string& text);
 // Bytes of the folder that save_block() would write for the block that prune() would make: of weights and masks by
 // their shapes, the values' encoding and how the method spreads what it keeps over the rows; of structured blocks by
 // the widths that it leaves; of the rest by the parent's tokenizer and configuration. Within 1 % of what comes out, or
-// half of what a structured method takes at once where that is more.
+// half of what a structured method takes at once where that is more. Neither of these two is for what
+// check_has_targets() refuses.
 int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& config);
 // Parameters that its masks keep, or that it has.
 int64_t predicted_nonzeros(const model::Model& parent, const prune::PruneConfig& config);
