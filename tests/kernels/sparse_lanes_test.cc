@@ -36,11 +36,6 @@ Mask random_mask(int64_t rows, int64_t cols, double density) {
   return mask;
 }
 
-bool has_avx2() {
-  const auto isas = available_isas();
-  return std::find(isas.begin(), isas.end(), Isa::kAvx2) != isas.end();
-}
-
 struct Split {
   std::vector<float> memory;
   SplitRow row;

@@ -41,11 +41,6 @@ Matrix sparse(const Mask& mask, DType dtype, uint64_t stream = 1) {
                                                      tensor::SparseCoding::kValues, dtype));
 }
 
-bool has_avx2() {
-  const auto isas = available_isas();
-  return std::find(isas.begin(), isas.end(), Isa::kAvx2) != isas.end();
-}
-
 // Largest error of a row's product with x [1, cols] over the sum of magnitudes.
 double error(const Matrix& weight, const SparsePairs& pairs, PairDot dot, const Grid& x) {
   const tensor::Tensor expanded = weight.to_f32();

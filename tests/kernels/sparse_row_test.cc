@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include "brick/base/cpu.h"
 #include "brick/kernels/sparse_row_impl.h"
 #include "brick/tensor/pack.h"
 #include "kernels/test_util.h"
@@ -39,11 +38,6 @@ std::vector<uint16_t> bf16_of(const std::vector<float>& values) {
   std::vector<uint16_t> out;
   for (const float value : values) out.push_back(tensor::f32_to_bf16(value));
   return out;
-}
-
-bool has_avx2() {
-  const auto isas = available_isas();
-  return std::find(isas.begin(), isas.end(), Isa::kAvx2) != isas.end();
 }
 
 TEST(SparseRow, AgreesWithTheScalarDefinition) {

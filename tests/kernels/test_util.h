@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "brick/base/cpu.h"
 #include "brick/base/rng.h"
 #include "brick/tensor/view.h"
 #include "kernels/reference.h"
@@ -77,6 +78,12 @@ inline double worst_error(const Grid& got, const ref::Array<double>& want, doubl
       largest = std::max(largest, std::fabs(want(r, c)));
     }
   return largest > 0 ? difference / largest : difference;
+}
+
+// Whether this CPU has it, whatever BRICK_ISA says.
+inline bool has_avx2() {
+  const std::vector<Isa> isas = available_isas();
+  return std::find(isas.begin(), isas.end(), Isa::kAvx2) != isas.end();
 }
 
 // The worst error of each comparison of this process; printed when the program ends.
