@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -150,19 +151,29 @@ TEST(SparseLanes, SplitActivationsAreWithinHalfAStep) {
   EXPECT_EQ(Split(std::vector<float>(3)).value(1), 0);
 }
 
+// In either track: two groups a row make two tiles of a panel of all rows.
 TEST(SparseLanes, NegativeControlAChangedValuePlaceOrMoveIsSeen) {
+  const int before = threads();
+  set_threads(1);
   const Matrix weight = four_bit(Grid::random(16, 200, 5), random_mask(16, 200, 0.3));
   const SparseLanes right(weight.sparse_view());
   for (const AddTiles add_tiles : {kAddTilesScalar, has_avx2() ? kAddTilesAvx2 : kAddTilesScalar}) {
-    SparseLanes value = right, place = right, move = right;
     const auto panel = [](SparseLanes & lanes) -> auto& { return const_cast<SparseLanes::Panel&>(lanes.panel(0)); };
-    panel(value).steps[0].entries[0] ^= std::byte{0x40};
-    panel(place).steps[0].entries[0] ^= std::byte{0x02};
-    panel(move).heads[kMovesAt] ^= std::byte{0x01};
     const Split x(random_row(200, 3));
-    for (const SparseLanes& wrong : {value, place, move})
-      EXPECT_GT(error(weight, wrong, add_tiles, x), 100 * kTolerance);
+    for (int64_t track = 0; track < kTracks; ++track) {
+      SparseLanes value = right, place = right, move = right;
+      const auto entry = [&](SparseLanes & lanes) -> auto& {
+        std::byte* first = panel(lanes).steps[0].entries + track * kTrackBytes;
+        return *std::find_if(first, first + kTrackBytes, [](std::byte used) { return used != std::byte{0}; });
+      };
+      entry(value) ^= std::byte{0x40};
+      entry(place) ^= std::byte{0x02};
+      panel(move).heads[kMovesAt] ^= std::byte{0x01} << (4 * track);
+      for (const SparseLanes& wrong : {value, place, move})
+        EXPECT_GT(error(weight, wrong, add_tiles, x), 100 * kTolerance);
+    }
   }
+  set_threads(before);
 }
 
 Grid product(const Matrix& weight, const Grid& x, float beta) {

@@ -132,7 +132,8 @@ TEST(PreparedWeights, LayOutTwoOfFourWhileTheyLive) {
         const Grid x = Grid::random(tokens, 176, 7), before = product(weight, x, beta);
         {
           const PreparedWeights prepared(Context(), all);
-          EXPECT_FALSE(prepared.empty());
+          // 19 pairs of 176 values and two blocks' places.
+          EXPECT_EQ(prepared.extra_bytes(), 19 * (176 * tensor::info(dtype).block_bytes + 2 * 32) - weight.bytes());
           const Grid during = product(weight, x, beta);
           EXPECT_NE(during.memory(), before.memory());
           EXPECT_LE(worst_error(during, before.exact()), 1e-5);
