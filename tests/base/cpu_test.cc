@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <iostream>
+#include <iterator>
+#include <regex>
 #include <thread>
 
 #include "base/subprocess.h"
@@ -25,6 +28,13 @@ TEST(Cpu, ActiveInstructionSetIsAvailable) {
   const std::vector<Isa> found = available_isas();
   EXPECT_NE(std::find(found.begin(), found.end(), active_isa()), found.end());
   EXPECT_EQ(has_bf16_arithmetic(), active_isa() >= Isa::kAvx512Bf16);
+}
+
+TEST(Cpu, ModelHasItsFamilyWhereTheSystemSaysIt) {
+  std::ifstream file("/proc/cpuinfo");
+  const std::string said{std::istreambuf_iterator<char>(file), {}};
+  if (said.find("cpu family") == std::string::npos) GTEST_SKIP() << "no family in /proc/cpuinfo";
+  EXPECT_TRUE(std::regex_match(cpu_model(), std::regex(R"(.+ \(family \d+, model \d+\))"))) << cpu_model();
 }
 
 TEST(Cpu, DescribesTheMachine) {
