@@ -176,6 +176,7 @@ TEST(ComparisonPage, LabelsAPathByItsEnd) {
   EXPECT_EQ(label_of("/home/someone/runs/april/block-50/"), "…/runs/april/block-50");
   EXPECT_EQ(label_of("/home/someone/runs/apriles/block-50"), "…/apriles/block-50");
   EXPECT_EQ(label_of("/home/a-block-with-a-name-of-its-own"), "…/a-block-with-a-name-of-its-own");
+  EXPECT_EQ(label_of("/a-block-with-a-name-of-its-own"), "/a-block-with-a-name-of-its-own");
   EXPECT_EQ(label_of("a-block-with-a-name-of-its-own"), "a-block-with-a-name-of-its-own");
 }
 

@@ -47,7 +47,7 @@ std::string chart_label(std::string name) {
   if (name.size() <= kLongest) return name;
   size_t slash = name.find('/', name.size() - kLongest + 2);
   if (slash == std::string::npos) slash = name.rfind('/');
-  return slash == std::string::npos ? name : "…" + name.substr(slash);
+  return slash == std::string::npos || slash == 0 ? name : "…" + name.substr(slash);
 }
 
 json chart_points(const json& rows, const std::string& text_name, const Axis& axis, const Palette& palette) {
