@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3", help="of random calibration windows")
     parser.add_argument("--samples", type=int, default=32, help="windows of calibration text")
     parser.add_argument("--length", type=int, default=128, help="tokens a window of calibration text")
+    parser.add_argument("--threads", default="2")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "structured_perplexity.json")
     args = parser.parse_args()
     text = pathlib.Path(args.data) / "wikitext2"
@@ -68,7 +69,7 @@ def main() -> None:
 
     def perplexity(model: object) -> float:
         return brick(args, "eval", model, "--text", text / "wiki.test.tokens.txt", "--length", 512, "--samples", 32,
-                     "--compute", "f32")["perplexity"]
+                     "--compute", "f32", "--threads", args.threads)["perplexity"]
 
     if "dense" not in results:
         results["parameters"] = brick(args, "info", args.model)["parameters"]
@@ -84,7 +85,8 @@ def main() -> None:
                 block = pathlib.Path(folder) / "block"
                 made = brick(args, "prune", args.model, "--method", name.split(",")[0], "--sparsity", sparsity,
                              "--calibration", text / "wiki.valid.tokens.txt", "--samples", args.samples, "--length", args.length,
-                             "--calibration-seed", seed, "--values", "f32", "--compute", "f32", "--out", block, *METHODS[name])
+                             "--calibration-seed", seed, "--values", "f32", "--compute", "f32", "--threads", args.threads,
+                             "--out", block, *METHODS[name])
                 info = brick(args, "info", block)
                 shape = {"hidden": info["hidden"]} if "layer_widths" not in info else {
                     "layers_kv_heads_ffn": [[layer["of"], layer["kv_heads"], layer["ffn"]] for layer in info["layer_widths"]]}
