@@ -40,6 +40,8 @@ enum class Proj : uint8_t { kQ, kK, kV, kO, kGate, kUp, kDown };
 constexpr int kProjCount = 7;
 constexpr std::array<Proj, kProjCount> kProjs{Proj::kQ,    Proj::kK,  Proj::kV,   Proj::kO,
                                               Proj::kGate, Proj::kUp, Proj::kDown};
+// Whether its rows are channels of the residual stream; the others' columns are.
+constexpr bool writes_stream(Proj proj) { return proj == Proj::kO || proj == Proj::kDown; }
 
 std::string_view name(Proj proj);         // "q_proj"
 std::string_view module_path(Proj proj);  // "self_attn.q_proj"

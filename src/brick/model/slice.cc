@@ -156,7 +156,7 @@ Model narrow(const Model& model, const std::vector<int32_t>& channels, const std
     const Layer& from = model.layers[i];
     Layer& to = out.layers[i];
     for (Proj proj : kProjs) {
-      const bool writes = proj == Proj::kO || proj == Proj::kDown;
+      const bool writes = writes_stream(proj);
       to[proj] = take(from[proj], writes ? Kept(channels) : Kept(), writes ? Kept() : Kept(channels), dtype,
                       weight_name(static_cast<int64_t>(i), proj));
     }

@@ -139,9 +139,9 @@ Channels layer_channels(Importance importance, const DenseLayer& weights, const 
   for (const Proj proj : model::kProjs) {
     const auto p = static_cast<size_t>(proj);
     const auto view = [](const tensor::Tensor& tensor) { return tensor.empty() ? ConstMatView() : tensor.mat(); };
-    const bool writes = proj == Proj::kO || proj == Proj::kDown;
-    channels[p] = channel_importances(
-        importance, {dense_rows(weights[p]), view(gradients.loss[p]), view(gradients.squares[p])}, writes != stream);
+    channels[p] =
+        channel_importances(importance, {dense_rows(weights[p]), view(gradients.loss[p]), view(gradients.squares[p])},
+                            model::writes_stream(proj) != stream);
   }
   return channels;
 }

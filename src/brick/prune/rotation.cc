@@ -74,7 +74,7 @@ model::Model rotate(const model::Model& model, const Rotation& rotation, const s
     model::Layer& to = out.layers[i];
     for (const Proj proj : model::kProjs) {
       const std::string name = model::weight_name(static_cast<int64_t>(i), proj);
-      const bool writes = proj == Proj::kO || proj == Proj::kDown, second = proj == Proj::kGate || proj == Proj::kUp;
+      const bool writes = model::writes_stream(proj), second = proj == Proj::kGate || proj == Proj::kUp;
       const DType dtype = dense_dtype(values, from[proj], writes ? from[proj].cols() : stream.rows, name);
       to[proj] = writes ? write_through(from[proj], stream, dtype)
                         : read_through(from[proj], (second ? from.ffn_norm : from.attention_norm).data(),

@@ -1,7 +1,6 @@
 #include "brick/prune/stored_values.h"
 
 #include "brick/base/error.h"
-#include "brick/model/block_format.h"
 
 namespace brick::prune {
 
@@ -40,10 +39,14 @@ DType dense_dtype(const std::string& values, const tensor::Matrix& parent, int64
 }
 
 void check_width(const model::Model& parent, int64_t width, const std::string& values) {
-  model::for_each_matrix(parent, [&](const std::string& name, const tensor::Matrix& weight) {
-    const bool writes = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
-    dense_dtype(values, weight, writes ? weight.cols() : width, name);
-  });
+  dense_dtype(values, parent.embedding, width, "model.embed_tokens.weight");
+  if (parent.own_head) dense_dtype(values, *parent.own_head, width, "lm_head.weight");
+  for (size_t i = 0; i < parent.layers.size(); ++i)
+    for (const model::Proj proj : model::kProjs) {
+      const tensor::Matrix& weight = parent.layers[i][proj];
+      dense_dtype(values, weight, model::writes_stream(proj) ? weight.cols() : width,
+                  model::weight_name(static_cast<int64_t>(i), proj));
+    }
 }
 
 tensor::Matrix store_pruned(const Storage& storage, const tensor::Matrix& parent, tensor::ConstMatView dense,
