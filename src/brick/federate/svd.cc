@@ -155,8 +155,8 @@ double residual_of(const Step& step, const MatrixXd& w, int64_t rank) {
 MatrixXd random_columns(int64_t rows, int64_t cols, uint64_t seed) {
   Rng rng(seed, stream_id({0x53564442}));  // "SVDB"
   MatrixXd out(rows, cols);
-  // Any directions do: truncated_svd() measures the residual, start_basis() only fills up beside what it is given. Normal
-  // ones take longer to draw.
+  // Any directions do: truncated_svd() measures the residual, start_basis() only fills up beside what it is given.
+  // Normal ones take longer to draw.
   for (Eigen::Index i = 0; i < out.size(); ++i) out.data()[i] = rng.uniform() - 0.5;
   return out;
 }
