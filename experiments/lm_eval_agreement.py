@@ -84,8 +84,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     machine = brick(args, "cpu")
-    results = {"cpu": machine["model"], "isa": machine["isa"], "lm_eval": lm_eval.__version__, "torch": torch.__version__,
-               "transformers": transformers.__version__, "limit": args.limit, "tolerance": TOLERANCE, "tasks": {}}
+    results = {"lm_eval": lm_eval.__version__, "torch": torch.__version__, "transformers": transformers.__version__,
+               "tolerance": TOLERANCE, "tasks": {}}
     if args.out.exists():
         earlier = json.loads(args.out.read_text())
         if earlier | {"tasks": {}} == results:
@@ -95,7 +95,7 @@ def main() -> None:
         brick(args, "export", args.model, "--format", "hf", "--dtype", "f32", "--out", exported)
         model = HFLM(pretrained=str(exported), dtype="float32", device="cpu", batch_size=args.batch)
         for task in args.tasks.split(","):
-            if task in results["tasks"]:
+            if results["tasks"].get(task, {}).get("limit") == args.limit:
                 continue
             begin = time.monotonic()
             summary, mine = ours(args, task, pathlib.Path(folder) / f"{task}.jsonl")
@@ -106,7 +106,7 @@ def main() -> None:
             result = compare(summary, mine, theirs(args, model, task, summary["num_fewshot"], rows))
             # Not a measurement of speed: nobody keeps the machine quiet.
             print(f"{task}: {json.dumps(result)}, {middle - begin:.0f} s and {time.monotonic() - middle:.0f} s", flush=True)
-            results["tasks"][task] = result
+            results["tasks"][task] = {"cpu": machine["model"], "isa": machine["isa"], "limit": args.limit, **result}
             args.out.write_text(json.dumps(results, indent=1) + "\n")
     sys.exit(0 if all(result["agrees"] for result in results["tasks"].values()) else 1)
 
