@@ -100,7 +100,7 @@ def main() -> None:
                 "block_loss": {name: [loss["block_untuned"], loss["block_lego"]] for name, loss in losses.items()},
                 "aggregate_seconds": [e["seconds"] for e in rounds]}
             print(f"{rule}: done", flush=True)
-    args.out.write_text(json.dumps(results, indent=1) + "\n")
+            args.out.write_text(json.dumps(results, indent=1) + "\n")
 
     columns = ["whole model", "perplexity", *(f"block of {office}" for office in blocks)]
     print("| rule | " + " | ".join(columns) + " |\n| --- |" + " --- |" * len(columns))
