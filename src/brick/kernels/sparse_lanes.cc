@@ -145,6 +145,7 @@ struct TrackStep {
 
 struct Track {
   std::span<const uint32_t> members;
+  uint16_t column;       // where its first window begins
   int64_t first, steps;  // of all steps
 };
 
@@ -159,6 +160,7 @@ Track append_track(const Groups& all, std::span<const uint32_t> members, std::ve
     end[g] = next[g] + group.count;
     column = std::min<int>(column, *next[g]);
   }
+  const auto first_column = static_cast<uint16_t>(column);
   const int64_t first = std::ssize(steps);
   while (column != kNone) {
     TrackStep step{};
@@ -175,7 +177,7 @@ Track append_track(const Groups& all, std::span<const uint32_t> members, std::ve
     column = following == kNone ? kNone : column + step.move;
     steps.push_back(step);
   }
-  return {members, first, std::ssize(steps) - first};
+  return {members, first_column, first, std::ssize(steps) - first};
 }
 
 // The tile of one or two tracks, appended to the panel; its steps are those of the last one.
@@ -186,17 +188,15 @@ void append_tile(const Groups& all, std::span<const Track> tracks, const std::ve
   const size_t first = panel.steps.size();
   panel.steps.resize(first + moves.size());
   for (size_t i = 0; i < tracks.size(); ++i) {
-    const auto [members, track_first, count] = tracks[i];
-    int column = std::numeric_limits<uint16_t>::max();
+    const auto [members, column, track_first, count] = tracks[i];
     for (size_t g = 0; g < members.size(); ++g) {
       const Group& group = all.groups[members[g]];
       const int64_t at = place_in_head(static_cast<int64_t>(i), static_cast<int64_t>(g));
       head.scales[at] = group.scale;
       head.minima[at] = group.minimum;
       head.rows[at] = group.row;
-      column = std::min<int>(column, all.columns[group.first]);
     }
-    head.first_columns[i] = static_cast<uint16_t>(column);
+    head.first_columns[i] = column;
     for (size_t s = 0; s < static_cast<size_t>(count); ++s) {
       const TrackStep& step = steps[static_cast<size_t>(track_first) + s];
       std::copy_n(step.entries, kTrackBytes, panel.steps[first + s].entries + i * kTrackBytes);
