@@ -86,12 +86,23 @@ def measured(results: dict, row: tuple) -> dict | float | None:
     return results.get(row[1], {}).get("ratios", {}).get(row[2])
 
 
-def bars_table(results: dict, isa: str) -> str:
-    rows = [["what", "bar", "measured", ""]]
+def machine_name(results: dict) -> str:
+    one = next(iter(results.values()))
+    return f"{one['cpu']}, {one['isa']}{' (held to it)' if one['held'] else ''}"
+
+
+def isa_of(results: dict) -> str:
+    return next(iter(results.values()))["isa"]
+
+
+def bars_table(machines: dict[str, dict]) -> str:
+    rows = [["what", "bar", "with AMX", *map(machine_name, machines.values())]]
     for row in BARS:
-        value = measured(results, row)
-        rows.append([row[0], f"{row[3]} {compare.number(bar_of(row, isa))}", "not measured" if value is None else compare.cell(value),
-                     "" if value is None else "met" if is_met(row, value, isa) else "**missed**"])
+        cells = []
+        for results in machines.values():
+            value = measured(results, row)
+            cells.append("" if value is None else f"{compare.cell(value)} {'met' if is_met(row, value, isa_of(results)) else '**missed**'}")
+        rows.append([row[0], f"{row[3]} {compare.number(row[4])}", "" if row[5] == row[4] else compare.number(row[5]), *cells])
     return compare.markdown(rows)
 
 
@@ -119,13 +130,11 @@ def shares(results: dict) -> dict[str, float]:
 
 def machine_text(slug: str, results: dict) -> str:
     one = next(iter(results.values()))
-    isa, held = one["isa"], one["held"]
     commits = sorted({r["commit"] or "?" for r in results.values()})
     dates = sorted({r["date"] for r in results.values()})
-    parts = [f"## {one['cpu']}, {isa}{' (held to it)' if held else ''}",
+    parts = [f"## {machine_name(results)}",
              f"Measured {dates[0]}{'' if len(dates) == 1 else f' to {dates[-1]}'} at {', '.join(commits)}, {one['settings']['threads']} "
-             f"threads. Median (range) of interleaved runs; ratios are of each turn's runs.",
-             bars_table(results, isa)]
+             f"threads. Median (range) of interleaved runs; ratios are of each turn's runs."]
     pictures = [f"![{title}]({kind}-{slug}.png)" for kind, title in PICTURES.items() if (compare.HERE / f"{kind}-{slug}.png").exists()]
     parts += pictures
     for what, title in COMPARISONS.items():
@@ -183,7 +192,7 @@ def draw(slug: str, results: dict) -> None:
     from matplotlib import pyplot
     for kind, title in PICTURES.items():
         figure, axes = pyplot.subplots(figsize=(10, 6), layout="constrained")
-        DRAWN[kind](results, next(iter(results.values()))["isa"], axes)
+        DRAWN[kind](results, isa_of(results), axes)
         if axes.has_data():
             axes.set_title(f"{title}: {slug}")
             axes.grid(axis="x", alpha=0.3)
@@ -202,7 +211,8 @@ def main() -> None:
     before = README.read_text(encoding="utf-8")
     if before.count(BEGIN) != 1 or before.count(END) != 1:
         sys.exit(f"{README} needs its markers once each: {BEGIN} {END}")
-    texts = [machine_text(slug, results) for slug, results in machines.items()]
+    texts = ["## Bars\n\nMedian (range); empty: not measured there.", bars_table(machines),
+             *(machine_text(slug, results) for slug, results in machines.items())]
     after = "\n\n".join([before[:before.index(BEGIN) + len(BEGIN)], *texts, before[before.index(END):]])
     if args.check:
         if before != after:
