@@ -13,17 +13,21 @@ torch  from embedding the ids to the last pruned layer; not its start, loading, 
 
 So loading counts for brick only. Both peaks of memory have it. The arithmetic is that of the forward passes; values
 are kept in its type (torch) or as --values (brick). Perplexity is of the first turn's results over --text in float32:
-each by its own program, and torch's by brick too.
+each by its own program, and torch's by brick too. --first-layers N cuts the model down for both sides, for machines where
+all its layers take hours: a layer's cost is the same, and the perplexities, far off, still tell whether both did the same.
 """
 
 import argparse
 import hashlib
+import json
 import math
 import pathlib
+import shutil
 import struct
 import tempfile
 
 import compare
+import safetensors.numpy
 
 BATCHES = (2, 8)  # windows that go through a layer together, of torch
 TRIED_LAYERS = 2
@@ -33,10 +37,21 @@ TIMED = {
 }
 
 
+def cut_layers(folder: str, count: int, out: pathlib.Path) -> None:
+    """A Hugging Face folder's first layers, as one of its own."""
+    shutil.copytree(folder, out)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"num_hidden_layers": count}))
+    tensors = safetensors.numpy.load_file(out / "model.safetensors")
+    dropped = tuple(f"model.layers.{i}." for i in range(count, config["num_hidden_layers"]))
+    safetensors.numpy.save_file({name: value for name, value in tensors.items() if not name.startswith(dropped)},
+                                out / "model.safetensors")
+
+
 def run_brick(args: argparse.Namespace, method: str, dtype: str, out: str) -> dict:
     values = args.values or compare.COMPUTE[dtype]
     made = compare.run_json(args, [
-        args.brick, "prune", args.model, "--method", method, "--sparsity", args.sparsity, "--calibration",
+        args.brick, "prune", args.pruned, "--method", method, "--sparsity", args.sparsity, "--calibration",
         args.calibration, "--samples", args.samples, "--length", args.length, "--values", values, "--compute",
         compare.COMPUTE[dtype], "--threads", args.threads, "--out", out, "--force", "--json"])
     return {"seconds": made["seconds"], "sparsity": made["linear_sparsity"], "values": values,
@@ -97,17 +112,22 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=32, help="windows of calibration text")
     parser.add_argument("--length", type=int, default=512, help="tokens a window")
     parser.add_argument("--text-samples", type=int, default=32, help="windows of --text")
+    parser.add_argument("--first-layers", type=int, help="cut the model down to as many (default: all)")
     parser.add_argument("--values", choices=["f32", "bf16"], help="how brick keeps values (default: as the arithmetic)")
     args = compare.parse(parser, "pruning", smoke={"samples": 4, "text_samples": 2})
-    args.methods = args.methods.split(",")
+    args.methods, args.pruned = args.methods.split(","), args.model
     if unknown := set(args.methods) - {"wanda", "sparsegpt"}:
         parser.error(f"--methods: {', '.join(sorted(unknown))}: expected wanda, sparsegpt")
     ids = brick_calibration_sha256(args)
     arms, ratios, tried, runs = {}, {}, {}, {}
-    with compare.hf_folder(args) as folder:
+    with compare.hf_folder(args) as folder, tempfile.TemporaryDirectory() as temp:
+        if args.first_layers is not None:
+            whole, folder = folder, str(pathlib.Path(temp) / "cut")
+            cut_layers(whole, args.first_layers, pathlib.Path(folder))
+            args.pruned = folder
         for method in args.methods:
             tried[method], runs[method] = compare_method(args, folder, method, ids)
-        dense = args.journal.once("dense", lambda: {"perplexity": evaluate(args, args.model)})["perplexity"]
+        dense = args.journal.once("dense", lambda: {"perplexity": evaluate(args, args.pruned)})["perplexity"]
     for method, made in runs.items():
         ours, theirs = made["brick"], made["torch"]
         firsts = {"share removed": "sparsity", "perplexity": "perplexity"}
@@ -122,7 +142,8 @@ def main() -> None:
     note = f"Unpruned: perplexity {dense:.3f}. Timed: " + "; ".join(f"{who}: {what}" for who, what in TIMED.items()) + "."
     print(note)
     peer = runs[args.methods[0]]["torch"][0]
-    compare.write(args, ["sparsity", "samples", "length", "text_samples"], arms, ratios, note=note, timed=TIMED,
+    settings = ["sparsity", "samples", "length", "text_samples"] + (["first_layers"] if args.first_layers else [])
+    compare.write(args, settings, arms, ratios, note=note, timed=TIMED,
                   versions={name: peer[name] for name in ("torch", "transformers")}, perplexity_unpruned=dense,
                   texts={"calibration": pathlib.Path(args.calibration).name, "perplexity": pathlib.Path(args.text).name},
                   tried=tried, runs=runs)

@@ -303,7 +303,7 @@ TEST(Tune, MemoryIsPlannedForWhatIsHeld) {
   };
   expect_plan("fast", 1024, Activations::kKeep);
   expect_plan("auto", 512, Activations::kKeep);
-  expect_plan("low", 256, Activations::kRecompute);
+  expect_plan("low", 512, Activations::kRecompute);
   run.sequences = random_sequences(6, run.model.config.vocab, 1, 600);
   expect_plan("auto", 609, Activations::kKeep);  // the longest record
   EXPECT_GT(held[0], held[1]);

@@ -76,7 +76,6 @@ int64_t largest_part(std::span<const data::TokenSequence> sequences, const TuneC
 
 constexpr int64_t kWholeBatch = std::numeric_limits<int64_t>::max();
 constexpr int64_t kPartTokens = 512;  // products of as many rows run at full rate
-constexpr int64_t kLowPartTokens = 256;
 
 int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64_t tokens,
                       model::Activations activations) {
@@ -174,7 +173,7 @@ MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
     const int64_t tokens = largest_part(sequences, config, part);
     return MemoryPlan{tokens, activations, planned_bytes(model, config, tokens, activations) + beside(tokens)};
   };
-  const MemoryPlan low = planned(kLowPartTokens, Activations::kRecompute);
+  const MemoryPlan low = planned(kPartTokens, Activations::kRecompute);
   const int64_t available = available_memory_bytes();
   const auto fits = [&](const MemoryPlan& plan) { return available == 0 || plan.bytes <= available; };
   if (!fits(low)) {
@@ -198,7 +197,7 @@ MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
     return fast;
   }
   const MemoryPlan keep = planned(kPartTokens, Activations::kKeep);
-  return available == 0 || 2 * keep.bytes <= available ? keep : planned(kPartTokens, Activations::kRecompute);
+  return available == 0 || 2 * keep.bytes <= available ? keep : low;
 }
 
 TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> sequences, const TuneConfig& config,

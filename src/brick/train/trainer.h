@@ -51,7 +51,7 @@ struct MemoryPlan {
 };
 
 // As --memory says: fast takes a batch as one part and keeps its activations; auto takes parts of 512 tokens and keeps
-// activations where twice their plan is available; low takes parts of 256 tokens and recomputes. The parts, and so the
+// activations where twice their plan is available; low takes as many and recomputes. The parts, and so the
 // results, do not depend on what is available. No objective: cross-entropy. Error(kInvalidInput) where the plan does
 // not fit, naming what would.
 MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
