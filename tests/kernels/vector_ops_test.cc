@@ -182,10 +182,14 @@ void expect_same_as_scalar(DType dtype, const std::vector<std::byte>& bytes, int
   }
 }
 
+constexpr std::array kBlockFormats{DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
+                                   DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+
 TEST(UnpackValues, EqualsTheScalarDefinitionBitForBit) {
   Rng rng(57);
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
-                      DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+  std::vector<DType> all{DType::kF32, DType::kF16, DType::kBF16};
+  all.insert(all.end(), kBlockFormats.begin(), kBlockFormats.end());
+  for (DType dtype : all) {
     const int64_t step = tensor::info(dtype).block_values;
     for (int64_t count = 0; count <= (step == 1 ? 70 : 32 * 64); count += step) {
       std::vector<std::byte> bytes(static_cast<size_t>(row_bytes(dtype, count)));
@@ -205,12 +209,28 @@ TEST(UnpackValues, DecodesEveryHalfAndEveryBfloat) {
   expect_same_as_scalar(DType::kBF16, bytes, 0x10000);
 }
 
-TEST(UnpackValues, RoundTripsPackedValues) {
-  std::vector<float> x = values(319, 8);
-  for (DType dtype : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
-    std::vector<std::byte> bytes(static_cast<size_t>(row_bytes(dtype, 320)));
-    tensor::pack(dtype, x.data(), 320, bytes.data());
-    expect_same_as_scalar(dtype, bytes, 320);
+TEST(UnpackValues, EqualsTheScalarDefinitionForPackedValues) {
+  const std::vector<float> x = values(511, 8);
+  for (DType dtype : kBlockFormats) {
+    std::vector<std::byte> bytes(static_cast<size_t>(row_bytes(dtype, 512)));
+    tensor::pack(dtype, x.data(), 512, bytes.data());
+    expect_same_as_scalar(dtype, bytes, 512);
+  }
+}
+
+TEST(UnpackValues, NegativeControlEveryBitOfABlockIsSeen) {
+  for (DType dtype : kBlockFormats) {
+    const int64_t count = tensor::info(dtype).block_values;
+    std::vector<float> x = values(count, 9), got(x), want(x);
+    std::vector<std::byte> bytes(static_cast<size_t>(row_bytes(dtype, count)));
+    tensor::pack(dtype, x.data(), count, bytes.data());
+    tensor::unpack(dtype, bytes.data(), count, want.data());
+    for (size_t bit = 0; bit < 8 * bytes.size(); ++bit) {
+      bytes[bit / 8] ^= std::byte{1} << bit % 8;
+      unpack_values(dtype, bytes.data(), count, got.data());
+      EXPECT_NE(got, want) << name(dtype) << " bit " << bit;
+      bytes[bit / 8] ^= std::byte{1} << bit % 8;
+    }
   }
 }
 

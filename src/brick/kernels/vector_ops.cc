@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "brick/kernels/simd_targets.h"
+#include "brick/tensor/k_quants.h"
 #include "brick/tensor/pack.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -168,15 +169,27 @@ void UnpackF16(const std::byte* source, int64_t count, float* out) {
 #endif
 }
 
+// The float16 at `source`, without a call, around which the loops' vectors would be spilled.
+HWY_INLINE float Half(const std::byte* source) {
+  uint16_t bits;
+  std::memcpy(&bits, source, 2);
+#if HWY_TARGET <= HWY_AVX2
+  const hn::CappedTag<float, 4> f;
+  const hn::Rebind<uint16_t, decltype(f)> u16;
+  const hn::Rebind<hwy::float16_t, decltype(f)> f16;
+  return hn::GetLane(hn::PromoteTo(f, hn::BitCast(f16, hn::Set(u16, bits))));
+#else
+  return tensor::f16_to_f32(bits);
+#endif
+}
+
 void UnpackQ8(const std::byte* source, int64_t count, float* out) {
   const F f;
   const hn::Rebind<int8_t, F> i8;
   const hn::Rebind<int32_t, F> i32;
   const int lanes = static_cast<int>(hn::Lanes(f));
   for (int64_t i = 0; i < count; i += tensor::kQuantBlock, source += 34, out += tensor::kQuantBlock) {
-    uint16_t bits;
-    std::memcpy(&bits, source, 2);
-    const auto d = hn::Set(f, tensor::f16_to_f32(bits));
+    const auto d = hn::Set(f, Half(source));
     const auto* q = reinterpret_cast<const int8_t*>(source + 2);
     for (int j = 0; j < tensor::kQuantBlock; j += lanes)
       hn::StoreU(hn::Mul(d, hn::ConvertTo(f, hn::PromoteTo(i32, hn::LoadU(i8, q + j)))), f, out + j);
@@ -191,11 +204,8 @@ void UnpackQ4(const std::byte* source, int64_t count, bool offset, float* out) {
   const int lanes = static_cast<int>(hn::Lanes(f));
   const auto low = hn::Set(i32, 15);
   for (int64_t i = 0; i < count; i += tensor::kQuantBlock, out += tensor::kQuantBlock) {
-    uint16_t d_bits, m_bits;
-    std::memcpy(&d_bits, source, 2);
-    std::memcpy(&m_bits, source + 2, 2);
-    const float d = tensor::f16_to_f32(d_bits);
-    const auto vd = hn::Set(f, d), vm = hn::Set(f, offset ? tensor::f16_to_f32(m_bits) : -8.0f * d);
+    const float d = Half(source);
+    const auto vd = hn::Set(f, d), vm = hn::Set(f, offset ? Half(source + 2) : -8.0f * d);
     source += offset ? 4 : 2;
     const auto* q = reinterpret_cast<const uint8_t*>(source);
     for (int j = 0; j < 16; j += lanes) {
@@ -205,6 +215,99 @@ void UnpackQ4(const std::byte* source, int64_t count, bool offset, float* out) {
       hn::StoreU(hn::Add(hn::Mul(vd, hn::ConvertTo(f, hn::ShiftRight<4>(bytes))), vm), f, out + j + 16);
     }
     source += 16;
+  }
+}
+
+// Q5_0 and Q5_1 alike: value = d (q - centre) + m, with m = -0 for Q5_0: that changes not even the sign of a zero.
+void UnpackQ5(const std::byte* source, int64_t count, bool offset, float* out) {
+  const F f;
+  const hn::Rebind<uint8_t, F> u8;
+  const hn::Rebind<int32_t, F> i32;
+  const int lanes = static_cast<int>(hn::Lanes(f));
+  const auto low = hn::Set(i32, 15), bit_of_lane = hn::Shl(hn::Set(i32, 1), hn::Iota(i32, 0));
+  const auto with_bit = hn::Set(i32, offset ? 16 : 0), without = hn::Set(i32, offset ? 0 : -16);
+  for (int64_t i = 0; i < count; i += tensor::kQuantBlock, out += tensor::kQuantBlock) {
+    const auto d = hn::Set(f, Half(source)), m = hn::Set(f, offset ? Half(source + 2) : -0.0f);
+    source += offset ? 4 : 2;
+    int32_t fifth;
+    std::memcpy(&fifth, source, 4);
+    const auto bits = hn::Set(i32, fifth);
+    const auto* nibbles = reinterpret_cast<const uint8_t*>(source + 4);
+    const auto store = [&](auto q, int j) {
+      const auto upper = hn::IfThenElse(hn::TestBit(bits, hn::ShiftLeftSame(bit_of_lane, j)), with_bit, without);
+      hn::StoreU(hn::Add(hn::Mul(d, hn::ConvertTo(f, hn::Add(q, upper))), m), f, out + j);
+    };
+    for (int j = 0; j < 16; j += lanes) {
+      const auto bytes = hn::PromoteTo(i32, hn::LoadU(u8, nibbles + j));
+      store(hn::And(bytes, low), j);
+      store(hn::ShiftRight<4>(bytes), j + 16);
+    }
+    source += 20;
+  }
+}
+
+// Q4_K and Q5_K alike: value = d s q - m t.
+void UnpackAffineK(const std::byte* source, int64_t count, bool five_bits, float* out) {
+  const F f;
+  const hn::Rebind<uint8_t, F> u8;
+  const hn::Rebind<int32_t, F> i32;
+  const int lanes = static_cast<int>(hn::Lanes(f));
+  const auto low = hn::Set(i32, 15), sixteen = hn::Set(i32, 16);
+  for (int64_t i = 0; i < count; i += tensor::kSuperBlock, out += tensor::kSuperBlock) {
+    const float d = Half(source), m = Half(source + 2);
+    const tensor::SixBits six = tensor::load_six_bits(source + 4);
+    const auto* fifth = reinterpret_cast<const uint8_t*>(source + 16);
+    const uint8_t* nibbles = five_bits ? fifth + 32 : fifth;
+    for (int pair = 0; pair < 4; ++pair)
+      for (int j = 0; j < 32; j += lanes) {
+        const auto store = [&](auto q, int sub) {
+          const auto step = hn::Set(f, d * static_cast<float>(six.s[static_cast<size_t>(sub)]));
+          const auto offset = hn::Set(f, m * static_cast<float>(six.t[static_cast<size_t>(sub)]));
+          hn::StoreU(hn::Sub(hn::Mul(step, hn::ConvertTo(f, q)), offset), f, out + 32 * sub + j);
+        };
+        const auto bytes = hn::PromoteTo(i32, hn::LoadU(u8, nibbles + 32 * pair + j));
+        auto first = hn::And(bytes, low), second = hn::ShiftRight<4>(bytes);
+        if (five_bits) {
+          const auto bits = hn::ShiftRightSame(hn::PromoteTo(i32, hn::LoadU(u8, fifth + j)), 2 * pair);
+          first = hn::Or(first, hn::And(hn::ShiftLeft<4>(bits), sixteen));
+          second = hn::Or(second, hn::And(hn::ShiftLeft<3>(bits), sixteen));
+        }
+        store(first, 2 * pair);
+        store(second, 2 * pair + 1);
+      }
+    source += five_bits ? 176 : 144;
+  }
+}
+
+// value = d s (q - 32), s for each 16 values.
+void UnpackQ6K(const std::byte* source, int64_t count, float* out) {
+  const F f;
+  const hn::Rebind<uint8_t, F> u8;
+  const hn::Rebind<int32_t, F> i32;
+  const int lanes = static_cast<int>(hn::Lanes(f));
+  const auto low = hn::Set(i32, 15), high = hn::Set(i32, 48), centre = hn::Set(i32, 32);
+  for (int64_t i = 0; i < count; i += tensor::kSuperBlock, source += 210) {
+    const float d = Half(source + 208);
+    for (int half = 0; half < 2; ++half, out += 128) {
+      const auto* nibbles = reinterpret_cast<const uint8_t*>(source + 64 * half);
+      const auto* pairs = reinterpret_cast<const uint8_t*>(source + 128 + 32 * half);
+      const auto* scales = reinterpret_cast<const int8_t*>(source + 192 + 8 * half);
+      for (int j = 0; j < 32; j += lanes) {
+        const auto store = [&](int quarter, auto nibble, auto upper) {
+          const auto q = hn::Sub(hn::Or(nibble, hn::And(upper, high)), centre);
+          const int8_t scale = scales[2 * quarter + j / 16];
+          const auto step = hn::Set(f, d * static_cast<float>(scale));
+          hn::StoreU(hn::Mul(step, hn::ConvertTo(f, q)), f, out + 32 * quarter + j);
+        };
+        const auto even = hn::PromoteTo(i32, hn::LoadU(u8, nibbles + j));
+        const auto odd = hn::PromoteTo(i32, hn::LoadU(u8, nibbles + 32 + j));
+        const auto upper = hn::PromoteTo(i32, hn::LoadU(u8, pairs + j));
+        store(0, hn::And(even, low), hn::ShiftLeft<4>(upper));
+        store(1, hn::And(odd, low), hn::ShiftLeft<2>(upper));
+        store(2, hn::ShiftRight<4>(even), upper);
+        store(3, hn::ShiftRight<4>(odd), hn::ShiftRight<2>(upper));
+      }
+    }
   }
 }
 
@@ -228,6 +331,9 @@ HWY_EXPORT(UnpackBf16);
 HWY_EXPORT(UnpackF16);
 HWY_EXPORT(UnpackQ8);
 HWY_EXPORT(UnpackQ4);
+HWY_EXPORT(UnpackQ5);
+HWY_EXPORT(UnpackAffineK);
+HWY_EXPORT(UnpackQ6K);
 
 int64_t count_bits(const uint64_t* words, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(CountBits)(words, n); }
 float dot(const float* a, const float* b, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(Dot)(a, b, n); }
@@ -255,6 +361,14 @@ void unpack_values(tensor::DType dtype, const std::byte* source, int64_t count, 
       return HWY_DYNAMIC_DISPATCH(UnpackQ4)(source, count, false, out);
     case DType::kQ4_1:
       return HWY_DYNAMIC_DISPATCH(UnpackQ4)(source, count, true, out);
+    case DType::kQ5_0:
+    case DType::kQ5_1:
+      return HWY_DYNAMIC_DISPATCH(UnpackQ5)(source, count, dtype == DType::kQ5_1, out);
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      return HWY_DYNAMIC_DISPATCH(UnpackAffineK)(source, count, dtype == DType::kQ5_K, out);
+    case DType::kQ6_K:
+      return HWY_DYNAMIC_DISPATCH(UnpackQ6K)(source, count, out);
     default:
       tensor::unpack(dtype, source, count, out);
   }

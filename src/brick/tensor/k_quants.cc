@@ -197,23 +197,13 @@ AffineBlock fit_affine(const std::array<AffineSub, kAffineSubs>& subs) {
   return best;
 }
 
-// 6-bit pairs: the first four in the low bits of bytes 0-3 and 4-7; of the others, nibbles in 8-11 and their upper
-// two bits above the first ones.
+// As load_six_bits() reads them.
 void store_six_bits(const AffineBlock& block, std::byte* out) {
   for (size_t i = 0; i < 4; ++i) {
     const int s = block.scales[i + 4], t = block.minima[i + 4];
     out[i] = static_cast<std::byte>(block.scales[i] | s >> 4 << 6);
     out[i + 4] = static_cast<std::byte>(block.minima[i] | t >> 4 << 6);
     out[i + 8] = static_cast<std::byte>((s & 15) | (t & 15) << 4);
-  }
-}
-void load_six_bits(const std::byte* in, AffineBlock& block) {
-  const auto byte = [&](size_t i) { return static_cast<int>(in[i]); };
-  for (size_t i = 0; i < 4; ++i) {
-    block.scales[i] = byte(i) & 63;
-    block.minima[i] = byte(i + 4) & 63;
-    block.scales[i + 4] = (byte(i + 8) & 15) | byte(i) >> 6 << 4;
-    block.minima[i + 4] = byte(i + 8) >> 4 | byte(i + 4) >> 6 << 4;
   }
 }
 
@@ -242,18 +232,16 @@ void pack_affine(bool five_bits, const float* x, std::byte* out) {
 }
 
 void unpack_affine(bool five_bits, const std::byte* in, float* out) {
-  AffineBlock block;
-  block.d = load_half(in);
-  block.m = load_half(in + 2);
-  load_six_bits(in + 4, block);
+  const float d = load_half(in), m = load_half(in + 2);
+  const SixBits six = load_six_bits(in + 4);
   const auto* fifth = reinterpret_cast<const uint8_t*>(in + 16);
   const uint8_t* nibbles = five_bits ? fifth + kAffineSub : fifth;
   for (size_t i = 0; i < kAffineSubs; ++i, out += kAffineSub) {
-    const Affine grid = block.grid(i);
+    const float step = d * static_cast<float>(six.s[i]), offset = m * static_cast<float>(six.t[i]);
     const uint8_t* pair = nibbles + i / 2 * kAffineSub;
     for (size_t l = 0; l < kAffineSub; ++l) {
       const int upper = five_bits ? (fifth[l] >> i & 1) << 4 : 0;
-      out[l] = grid.step * static_cast<float>((i % 2 == 0 ? pair[l] & 15 : pair[l] >> 4) + upper) - grid.offset;
+      out[l] = step * static_cast<float>((i % 2 == 0 ? pair[l] & 15 : pair[l] >> 4) + upper) - offset;
     }
   }
 }
