@@ -13,7 +13,7 @@ namespace {
 using tensor::DType;
 using tensor::kQuantBlock;
 
-// Of the sum of magnitudes: float32 sums of up to 48 blocks, each exact before its two scales are applied.
+// Of the sum of magnitudes: float32 sums of up to 48 blocks, each exact before its scales are applied.
 constexpr double kTolerance = 2e-6;
 
 struct Implementation {
@@ -29,8 +29,29 @@ std::vector<Implementation> runnable() {
   return out;
 }
 
-IntegerDotKernels::Rows rows_of(const IntegerDotKernels& kernels, DType dtype) {
-  return dtype == DType::kQ4_0 ? kernels.q4_0 : dtype == DType::kQ4_1 ? kernels.q4_1 : kernels.q8_0;
+// Columns in whole blocks, at least so many.
+int64_t whole_blocks(DType dtype, int64_t n) {
+  const int64_t block = tensor::info(dtype).block_values;
+  return (n + block - 1) / block * block;
+}
+
+// Gives a block the integers and scales of largest magnitude; d and m stay.
+void make_extreme(DType dtype, std::byte* block) {
+  const auto fill = [&](int begin, int end, int value) {
+    std::fill(block + begin, block + end, static_cast<std::byte>(value));
+  };
+  switch (dtype) {
+    case DType::kQ8_0:
+      return fill(2, 34, 0x80);
+    case DType::kQ6_K:
+      fill(0, 192, 0);  // -32 each
+      return fill(192, 208, 0x80);
+    case DType::kQ4_0:
+    case DType::kQ5_0:
+      return fill(2, tensor::info(dtype).block_bytes, 0xFF);
+    default:
+      return fill(4, tensor::info(dtype).block_bytes, 0xFF);
+  }
 }
 
 struct Case {
@@ -40,7 +61,7 @@ struct Case {
   std::vector<float> x, decoded, memory;
   QuantisedRow quantised{};
 
-  Case(DType type, int64_t row_count, int64_t cols) : dtype(type), count(row_count), n(cols) {
+  Case(DType type, int64_t row_count, int64_t cols) : dtype(type), count(row_count), n(whole_blocks(type, cols)) {
     Rng rng(71, static_cast<uint64_t>(n));
     std::vector<float> values(static_cast<size_t>(count * n));
     for (float& v : values) v = static_cast<float>(0.1 * rng.normal());
@@ -82,7 +103,7 @@ TEST_P(IntegerDot, EveryImplementationMatchesTheSumInDouble) {
     for (auto [count, n] : {std::pair<int64_t, int64_t>{1, 32}, {4, 64}, {7, 96}, {9, 576}, {5, 1536}}) {
       const Case c(GetParam(), count, n);
       std::vector<float> got(static_cast<size_t>(count));
-      rows_of(*each.kernels, c.dtype)(c.rows.data(), count, c.quantised, n, got.data());
+      each.kernels->of(c.dtype)(c.rows.data(), count, c.quantised, c.n, got.data());
       expect_within("integer_dots " + each.label, c.error(got), kTolerance);
     }
 }
@@ -96,12 +117,10 @@ TEST_P(IntegerDot, ExtremesDoNotSaturate) {
       std::fill(c.x.begin(), c.x.end(), static_cast<float>(sign));
       c.quantise();
       for (size_t b = 0; b < c.rows.size(); b += static_cast<size_t>(tensor::info(c.dtype).block_bytes))
-        for (size_t j = c.dtype == DType::kQ4_1 ? 4 : 2; j < static_cast<size_t>(tensor::info(c.dtype).block_bytes);
-             ++j)
-          c.rows[b + j] = c.dtype == DType::kQ8_0 ? std::byte{0x80} : std::byte{0xFF};
-      tensor::unpack(c.dtype, c.rows.data(), 4 * 64, c.decoded.data());
+        make_extreme(c.dtype, &c.rows[b]);
+      tensor::unpack(c.dtype, c.rows.data(), 4 * c.n, c.decoded.data());
       std::vector<float> got(4);
-      rows_of(*each.kernels, c.dtype)(c.rows.data(), 4, c.quantised, 64, got.data());
+      each.kernels->of(c.dtype)(c.rows.data(), 4, c.quantised, c.n, got.data());
       expect_within("integer_dots extremes", c.error(got), kTolerance);
     }
 }
@@ -111,21 +130,28 @@ TEST_P(IntegerDot, DispatchRunsTheBestOfThem) {
   if (runnable().empty()) return;
   const Case c(GetParam(), 6, 96);
   std::vector<float> got(6), want(6);
-  integer_dots(c.dtype, c.rows.data(), 6, c.quantised, 96, got.data());
-  rows_of(*runnable().back().kernels, c.dtype)(c.rows.data(), 6, c.quantised, 96, want.data());
+  integer_dots(c.dtype, c.rows.data(), 6, c.quantised, c.n, got.data());
+  runnable().back().kernels->of(c.dtype)(c.rows.data(), 6, c.quantised, c.n, want.data());
   EXPECT_EQ(got, want);
 }
 
-TEST_P(IntegerDot, NegativeControlAPerturbedByteIsSeen) {
+TEST_P(IntegerDot, NegativeControlEveryPerturbedByteIsSeen) {
   if (runnable().empty()) GTEST_SKIP() << "less than AVX2";
   Case c(GetParam(), 4, 64);
-  c.rows[6] ^= std::byte{0x10};
-  std::vector<float> got(4);
-  integer_dots(c.dtype, c.rows.data(), 4, c.quantised, 64, got.data());
-  EXPECT_GT(c.error(got), 10 * kTolerance);
+  std::fill(c.x.begin(), c.x.end(), 1.0f);
+  c.quantise();
+  for (size_t at = 0; at < static_cast<size_t>(tensor::info(c.dtype).block_bytes); ++at) {
+    c.rows[at] ^= std::byte{0x10};
+    std::vector<float> got(4);
+    integer_dots(c.dtype, c.rows.data(), 4, c.quantised, c.n, got.data());
+    EXPECT_GT(c.error(got), 10 * kTolerance) << at;
+    c.rows[at] ^= std::byte{0x10};
+  }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, IntegerDot, ::testing::Values(DType::kQ4_0, DType::kQ4_1, DType::kQ8_0),
+INSTANTIATE_TEST_SUITE_P(Formats, IntegerDot,
+                         ::testing::Values(DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kQ5_0, DType::kQ5_1,
+                                           DType::kQ4_K, DType::kQ5_K, DType::kQ6_K),
                          [](const auto& param) { return std::string(tensor::name(param.param)); });
 
 TEST(IntegerDotInput, RoundsToTheNearestStepOfEachBlock) {

@@ -147,31 +147,37 @@ TEST_P(LinearForms, FewRowsAgreeWithTheProductOfMatrices) {
 // Half a step of int8 in a block's largest |x|, and a little for float32.
 constexpr double kRoundedBound = 0.51 / 127;
 
-// Only forms with integer kernels may differ, within the rounding of x; that they do differ proves that they ran.
-TEST_P(LinearForms, RoundedActivationsStayWithinTheirBound) {
-  const Form& form = GetParam();
-  const Matrix weight = form.make(random_weight(37, 160));
-  const Grid x = Grid::random(3, 160, 1);
+// Only where there are integer kernels may the product differ, within the rounding of x; that it does proves they ran.
+void expect_rounded(const Matrix& weight, bool has_integer_kernel) {
+  const int64_t rows = weight.rows(), cols = weight.cols();
+  const Grid x = Grid::random(3, cols, 1);
   Context context;
   context.set_rounds_activations(true);
-  Grid rounded(3, 37);
+  Grid rounded(3, rows);
   linear(context, weight, x.view(), 0.0f, rounded.view());
-  const Grid plain = forward(weight, x, Grid(3, 37), 0.0f);
-  const bool has_integer_kernel =
-      form.sparse ? form.coding == SparseCoding::kQ4
-                  : form.dtype == DType::kQ8_0 || form.dtype == DType::kQ4_0 || form.dtype == DType::kQ4_1;
-  const bool may_round = active_isa() >= Isa::kAvx2 && has_integer_kernel;
-  EXPECT_EQ(rounded.memory() != plain.memory(), may_round);
+  const Grid plain = forward(weight, x, Grid(3, rows), 0.0f);
+  EXPECT_EQ(rounded.memory() != plain.memory(), active_isa() >= Isa::kAvx2 && has_integer_kernel);
   const ref::Array<double> w = exact(weight);
   for (int64_t t = 0; t < 3; ++t)
-    for (int64_t o = 0; o < 37; ++o) {
+    for (int64_t o = 0; o < rows; ++o) {
       double magnitude = 0, largest = 0;
-      for (int64_t i = 0; i < 160; ++i) {
+      for (int64_t i = 0; i < cols; ++i) {
         magnitude += std::fabs(w(o, i));
         largest = std::max(largest, std::fabs(double{x(t, i)}));
       }
       EXPECT_LE(std::fabs(double{rounded(t, o)} - plain(t, o)), kRoundedBound * largest * magnitude + 1e-30);
     }
+}
+
+TEST_P(LinearForms, RoundedActivationsStayWithinTheirBound) {
+  const Form& form = GetParam();
+  expect_rounded(form.make(random_weight(37, 160)),
+                 form.sparse ? form.coding == SparseCoding::kQ4 : is_quantised(form.dtype));
+}
+
+TEST(LinearSuperBlocks, RoundedActivationsStayWithinTheirBound) {
+  for (DType dtype : {DType::kQ4_K, DType::kQ5_K, DType::kQ6_K})
+    expect_rounded(Matrix::dense(tensor::convert(random_weight(37, 512).view(), dtype)), true);
 }
 
 TEST_P(LinearForms, SeveralWeightsOfOneInputEqualEachAlone) {

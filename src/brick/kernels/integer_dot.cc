@@ -60,7 +60,7 @@ const IntegerDotKernels& chosen() {
 
 bool has_integer_dot(DType dtype) noexcept {
   static const bool has = active_isa() >= Isa::kAvx2;
-  return has && (dtype == DType::kQ4_0 || dtype == DType::kQ4_1 || dtype == DType::kQ8_0);
+  return has && tensor::is_quantised(dtype);
 }
 
 QuantisedRow quantise_row(const float* x, int64_t n, float* memory) noexcept {
@@ -70,8 +70,7 @@ QuantisedRow quantise_row(const float* x, int64_t n, float* memory) noexcept {
 }
 
 void integer_dots(DType dtype, const std::byte* rows, int64_t count, QuantisedRow x, int64_t n, float* out) noexcept {
-  const IntegerDotKernels& kernels = chosen();
-  (dtype == DType::kQ4_0 ? kernels.q4_0 : dtype == DType::kQ4_1 ? kernels.q4_1 : kernels.q8_0)(rows, count, x, n, out);
+  chosen().of(dtype)(rows, count, x, n, out);
 }
 
 }  // namespace brick::kernels

@@ -16,7 +16,7 @@ struct QuantisedRow {
   const float* scales;
 };
 
-// Whether this machine multiplies rows of that type so: Q4_0, Q4_1 and Q8_0 with AVX2 or more.
+// Whether this machine multiplies rows of that type so: all block formats with AVX2 or more.
 bool has_integer_dot(tensor::DType dtype) noexcept;
 
 // Memory for QuantisedRow of n activations, in floats, and its making there.

@@ -1,9 +1,10 @@
-// AVX2: products of bytes summed in pairs, then in fours. No sum of pairs leaves int16: 15 or 128 times 127, twice.
+// AVX2: products of bytes summed in pairs, then in fours. No sum of pairs leaves int16: at most 128 times 127, twice.
 #include <immintrin.h>
 
 #include <cstring>
 
 #include "brick/kernels/integer_dot_impl.h"
+#include "brick/tensor/k_quants.h"
 
 #define BRICK_TARGET __attribute__((target("avx2,fma,f16c")))
 
@@ -18,6 +19,6 @@ BRICK_TARGET inline __m256i sums_of_four(__m256i a, __m256i b) {
 
 }  // namespace
 
-const IntegerDotKernels kIntegerDotAvx2{dots<Format::kQ4_0>, dots<Format::kQ4_1>, dots<Format::kQ8_0>};
+const IntegerDotKernels kIntegerDotAvx2 = kKernels;
 
 }  // namespace brick::kernels

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "brick/kernels/integer_dot_impl.h"
+#include "brick/tensor/k_quants.h"
 
 #define BRICK_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512vl,avx512vnni")))
 
@@ -18,6 +19,6 @@ BRICK_TARGET inline __m256i sums_of_four(__m256i a, __m256i b) {
 
 }  // namespace
 
-const IntegerDotKernels kIntegerDotAvx512Vnni{dots<Format::kQ4_0>, dots<Format::kQ4_1>, dots<Format::kQ8_0>};
+const IntegerDotKernels kIntegerDotAvx512Vnni = kKernels;
 
 }  // namespace brick::kernels
