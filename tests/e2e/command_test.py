@@ -181,6 +181,10 @@ class Failures(Case):
         self.one_line("prune", self.model, "--method", "llm-pruner", "--importance", "l1", "--sparsity", 0.5, "--out", self.path("b"),
                       mention="--protect-first")
         self.one_line("prune", self.model, "--method", "magnitude", "--sparsity", 1.5, "--out", self.path("b"), mention="1.5")
+        for flag, value, mention in (("--damping", -1, "damping -1"), ("--block-columns", 0, "block_columns 0"),
+                                     ("--owl-outlier", 0, "owl_outlier 0")):
+            self.one_line("prune", self.model, "--method", "magnitude", "--sparsity", 0.5, flag, value, "--out", self.path("b"),
+                          mention=mention)
 
     def test_existing_output_is_kept_without_force(self):
         out = self.path("out")

@@ -53,6 +53,29 @@ TEST_F(FederationFile, AClientsBlockIsAFolderOrCutForIt) {
     EXPECT_NE(error_of(head + "block = \"b\"\n" + other).find("not both"), std::string::npos);
 }
 
+TEST_F(FederationFile, BlocksTakeWhatSteersTheirMethod) {
+  const auto with = [](const std::string& keys) {
+    return "model = \"m.gguf\"\n[blocks]\n" + keys + "[[client]]\nname = \"a\"\ndata = \"a.jsonl\"\nsparsity = 0.5\n";
+  };
+  const prune::PruneConfig defaults = load(with("")).blocks.prune;
+  EXPECT_EQ(defaults.method, "sparsegpt");
+  EXPECT_EQ(defaults.damping, prune::PruneConfig().damping);
+  const prune::PruneConfig given =
+      load(with("method = \"owl+sparsegpt+reconstruct\"\nvalues = \"q4\"\ndamping = 0.1\nowl_outlier = 7\n"
+                "refit_steps = 3\ndescent_rate = 1e-4\nregional_rounds = 2\nglobal_ranking = true\n"))
+          .blocks.prune;
+  EXPECT_EQ(given.method, "owl+sparsegpt+reconstruct");
+  EXPECT_EQ(given.values, "q4");
+  EXPECT_EQ(given.damping, 0.1);
+  EXPECT_EQ(given.owl_outlier, 7);
+  EXPECT_EQ(given.refit_steps, 3);
+  EXPECT_EQ(given.descent_rate, 1e-4);
+  EXPECT_EQ(given.regional_rounds, 2);
+  EXPECT_TRUE(given.global_ranking);
+  for (const char* foreign : {"sparsity", "seed", "owl_outliers"})  // clients give the first, the file the second
+    EXPECT_NE(error_of(with(std::string(foreign) + " = 1\n")).find(foreign), std::string::npos);
+}
+
 TEST_F(FederationFile, StructuredBlocksNeedARuleThatTakesThem) {
   const auto with = [&](const std::string& rule, const std::string& blocks, const std::string& client) {
     return error_of("model = \"m.gguf\"\n" + blocks + "[aggregate]\nrule = \"" + rule +

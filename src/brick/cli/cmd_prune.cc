@@ -20,61 +20,11 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
                    prune::known_methods() + "; each may follow owl+ and be followed by +reconstruct; structured: " +
                        prune::known_structured_methods())
       ->required();
-  command->add_option("--pattern", o.job.config.pattern, "unstructured, or n:m (n of every m removed)")
-      ->capture_default_str();
   command->add_option("--calibration", o.job.calibration, "plain text, or .npy of ids [N, L]");
   command->add_option("--samples", o.job.samples, "windows of calibration text")->capture_default_str();
   command->add_option("--length", o.job.length, "tokens a window")->capture_default_str();
   command->add_option("--calibration-seed", o.calibration_seed, "take random windows instead of the first");
-  command->add_option("--values", o.job.config.values, "how kept values are stored: f32, bf16, q4 or keep")
-      ->capture_default_str();
-  command->add_option("--owl-spread", o.job.config.owl_spread, "owl+: layers' sparsities differ by up to twice this")
-      ->capture_default_str();
-  command
-      ->add_option("--refit-steps", o.job.config.refit_steps,
-                   "+reconstruct: least-squares steps a matrix; slicegpt: 0 leaves its refit out")
-      ->capture_default_str();
-  command
-      ->add_option("--descent-epochs", o.job.config.descent_epochs, "+reconstruct: passes of gradient descent a layer")
-      ->capture_default_str();
-  command->add_option("--descent-rate", o.job.config.descent_rate, "+reconstruct: learning rate of gradient descent")
-      ->capture_default_str();
-  command->add_option("--descent-batch", o.job.config.descent_batch, "+reconstruct: tokens a step of gradient descent")
-      ->capture_default_str();
-  command
-      ->add_option("--regional-scale", o.job.config.regional_scale,
-                   "wanda++: weight of the gradients beside the inputs' norms")
-      ->capture_default_str();
-  command->add_option("--regional-rounds", o.job.config.regional_rounds, "wanda++: rounds of pruning and descent")
-      ->capture_default_str();
-  command->add_option("--regional-samples", o.job.config.regional_samples, "wanda++: calibration windows a round")
-      ->capture_default_str();
-  command->add_option("--regional-rate", o.job.config.regional_rate, "wanda++: learning rate of the descent")
-      ->capture_default_str();
-  command
-      ->add_option("--width-multiple", o.job.config.width_multiple,
-                   "structured: of the neurons that a layer keeps, or of the residual stream's width")
-      ->capture_default_str();
-  command
-      ->add_option("--importance", o.job.config.importance,
-                   "llm-pruner: l1, l2, random, vectorize, param_first, param_second or param_mix")
-      ->capture_default_str();
-  command
-      ->add_option("--mode", o.job.config.mode,
-                   "llm-pruner: block (heads and neurons), channel (of the residual stream) or layer (the last layers)")
-      ->capture_default_str();
-  command
-      ->add_option("--folding", o.job.config.folding,
-                   "llm-pruner: query heads that count for a key/value head, right or as the reference has them")
-      ->capture_default_str();
-  command->add_flag("--global-ranking", o.job.config.global_ranking,
-                    "llm-pruner: rank the structures of all layers together");
-  command->add_option("--protect-first", o.job.config.protect_first, "llm-pruner: first layers that stay whole")
-      ->capture_default_str();
-  command->add_option("--protect-last", o.job.config.protect_last, "llm-pruner: last layers that stay whole")
-      ->capture_default_str();
-  command->add_option("--iterative-steps", o.job.config.iterative_steps, "llm-pruner: prunings with a scoring each")
-      ->capture_default_str();
+  add_fields(command, o.job.config);
   command->add_option("--out", o.job.out, "folder to write")->required();
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   add_force(command, globals);

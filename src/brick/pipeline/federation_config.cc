@@ -176,18 +176,8 @@ FederationConfig load_federation(const std::filesystem::path& path) {
     fail(ErrorCode::kInvalidInput, "{}: rounds = {}: expected 1 or more", path.string(), config.rounds);
 
   Reader blocks = section("blocks");
-  config.blocks.prune.method = "sparsegpt";
   blocks.take("method", config.blocks.prune.method);
-  blocks.take("pattern", config.blocks.prune.pattern);
-  blocks.take("values", config.blocks.prune.values);
-  blocks.take("width_multiple", config.blocks.prune.width_multiple);
-  blocks.take("importance", config.blocks.prune.importance);
-  blocks.take("mode", config.blocks.prune.mode);
-  blocks.take("folding", config.blocks.prune.folding);
-  blocks.take("global_ranking", config.blocks.prune.global_ranking);
-  blocks.take("protect_first", config.blocks.prune.protect_first);
-  blocks.take("protect_last", config.blocks.prune.protect_last);
-  blocks.take("iterative_steps", config.blocks.prune.iterative_steps);
+  blocks.take_fields(config.blocks.prune);
   blocks.take("calibration", config.blocks.calibration);
   blocks.take("samples", config.blocks.samples);
   blocks.take("length", config.blocks.length);

@@ -185,7 +185,7 @@ tensor::Matrix LevelPruner::store(int64_t layer, Proj proj, const InputStatistic
   const tensor::Matrix& parent = family_.parent.layers[static_cast<size_t>(layer)][proj];
   const Storage storage = choose_storage(family_.config.values, parent, family_.recipe.keeps_values(), name);
   if (!kernels::all_finite(pruned.data, pruned.rows * pruned.cols))
-    fail(ErrorCode::kNumeric, "{}: pruning gave NaN or infinite weights; raise the damping or use wanda", name);
+    fail(ErrorCode::kNumeric, "{}: pruning gave NaN or infinite weights; raise --damping or use wanda", name);
   tensor::Matrix stored = store_pruned(storage, parent, pruned, outcome.mask.view());
 
   MatrixReport entry;

@@ -51,34 +51,36 @@ struct PruneConfig {
   int64_t protect_first = 4, protect_last = 2;  //   layers that stay whole
   int64_t iterative_steps = 1;                  //   prunings with a scoring each
 
+  // What steers a method, beside its name, the sparsity and the seed.
   template <class V>
   void fields(V&& visit) {
-    visit("method", method, "pruning method");
-    visit("sparsity", sparsity, "share of the layers' linear weights to remove");
-    visit("pattern", pattern, "unstructured, or n:m to drop n of every m inputs");
-    visit("values", values, "how kept weights are stored: f32, bf16, q4 or keep");
-    visit("damping", damping, "SparseGPT, SliceGPT's refit: share of the mean diagonal that is added to the Hessian");
-    visit("block_columns", block_columns, "SparseGPT: columns whose mask is chosen at once");
-    visit("piece_tokens", piece_tokens, "calibration tokens that go through a layer at a time");
-    visit("owl_outlier", owl_outlier, "OWL: an outlier is so many times the layer's mean score");
-    visit("owl_spread", owl_spread, "OWL: layers' sparsities differ by up to twice this");
-    visit("refit_steps", refit_steps, "reconstruction: least-squares steps a matrix; SliceGPT: 0 for none");
-    visit("descent_epochs", descent_epochs, "reconstruction: passes of gradient descent a layer");
-    visit("descent_batch", descent_batch, "reconstruction: tokens a step of gradient descent");
-    visit("descent_rate", descent_rate, "reconstruction: learning rate of gradient descent");
-    visit("regional_scale", regional_scale, "Wanda++: weight of the gradients beside the inputs' norms");
-    visit("regional_rounds", regional_rounds, "Wanda++: rounds of pruning and descent");
-    visit("regional_samples", regional_samples, "Wanda++: calibration windows a round");
-    visit("regional_rate", regional_rate, "Wanda++: learning rate of the descent");
-    visit("width_multiple", width_multiple, "structured: of the neurons that a layer keeps, or of the stream's width");
-    visit("importance", importance, "LLM-Pruner: l1, l2, random, vectorize, param_first, param_second or param_mix");
-    visit("mode", mode, "LLM-Pruner: block (heads and neurons), channel (of the stream) or layer (the last)");
-    visit("folding", folding, "LLM-Pruner: query heads that count for a key/value head: right or reference");
-    visit("global_ranking", global_ranking, "LLM-Pruner: rank the structures of all layers together");
-    visit("protect_first", protect_first, "LLM-Pruner: first layers that stay whole");
-    visit("protect_last", protect_last, "LLM-Pruner: last layers that stay whole");
-    visit("iterative_steps", iterative_steps, "LLM-Pruner: prunings with a scoring each");
-    visit("seed", seed, "seed");
+    visit("pattern", pattern, "unstructured, or n:m (n of every m removed)");
+    visit("values", values, "how kept values are stored: f32, bf16, q4 or keep");
+    visit("damping", damping,
+          "sparsegpt, alps, +reconstruct, slicegpt's refit: share of the mean diagonal that is added to the Hessian");
+    visit("block_columns", block_columns, "sparsegpt: columns whose mask is chosen at once");
+    visit("piece_tokens", piece_tokens, "calibration tokens that go through a layer at a time; fewer take less memory");
+    visit("owl_outlier", owl_outlier, "owl+: an outlier has so many times the mean score of the layer's weights");
+    visit("owl_spread", owl_spread, "owl+: layers' sparsities differ by up to twice this");
+    visit("refit_steps", refit_steps, "+reconstruct: least-squares steps a matrix; slicegpt: 0 leaves its refit out");
+    visit("descent_epochs", descent_epochs, "+reconstruct: passes of gradient descent a layer");
+    visit("descent_rate", descent_rate, "+reconstruct: learning rate of gradient descent");
+    visit("descent_batch", descent_batch, "+reconstruct: tokens a step of gradient descent");
+    visit("regional_scale", regional_scale, "wanda++: weight of the gradients beside the inputs' norms");
+    visit("regional_rounds", regional_rounds, "wanda++: rounds of pruning and descent");
+    visit("regional_samples", regional_samples, "wanda++: calibration windows a round");
+    visit("regional_rate", regional_rate, "wanda++: learning rate of the descent");
+    visit("width_multiple", width_multiple,
+          "structured: of the neurons that a layer keeps, or of the residual stream's width");
+    visit("importance", importance, "llm-pruner: l1, l2, random, vectorize, param_first, param_second or param_mix");
+    visit("mode", mode,
+          "llm-pruner: block (heads and neurons), channel (of the residual stream) or layer (the last layers)");
+    visit("folding", folding,
+          "llm-pruner: query heads that count for a key/value head, right or as the reference has them");
+    visit("global_ranking", global_ranking, "llm-pruner: rank the structures of all layers together");
+    visit("protect_first", protect_first, "llm-pruner: first layers that stay whole");
+    visit("protect_last", protect_last, "llm-pruner: last layers that stay whole");
+    visit("iterative_steps", iterative_steps, "llm-pruner: prunings with a scoring each");
   }
 };
 
