@@ -12,7 +12,6 @@
 #include "brick/base/parallel.h"
 #include "brick/kernels/few_rows.h"
 #include "brick/kernels/sparse_lanes_impl.h"
-#include "brick/kernels/sparse_row.h"
 #include "kernels/test_util.h"
 
 namespace brick::kernels {
@@ -176,8 +175,8 @@ TEST(SparseLanes, NegativeControlAChangedValuePlaceOrMoveIsSeen) {
   set_threads(before);
 }
 
-Grid product(const Matrix& weight, const Grid& x, float beta) {
-  Context context;
+Grid product(const Matrix& weight, const Grid& x, float beta, Compute compute = Compute::kF32) {
+  Context context(compute);
   context.set_rounds_activations(true);
   Grid y(x.rows(), weight.rows(), beta != 0.0f ? 2.0f : std::numeric_limits<float>::quiet_NaN());
   linear(context, weight, x.view(), beta, y.view());
@@ -253,13 +252,19 @@ TEST(PreparedWeights, SeveralProductsOfOneInputEqualEachAlone) {
   EXPECT_EQ(c.memory(), product(stored, x, 0.0f).memory());
 }
 
-TEST(PreparedWeights, AreNotMadeWhereBf16RowsAreMultiplied) {
-  if (!has_sparse_dot_bf16()) GTEST_SKIP() << "no bfloat16 rows here";
-  const Matrix weight = four_bit(Grid::random(8, 64, 8), random_mask(8, 64, 0.5));
-  Context context(Compute::kBf16);
-  context.set_rounds_activations(true);
+TEST(PreparedWeights, OfFourBitsAreUsedInBf16ArithmeticWhereActivationsAreRounded) {
+  if (active_isa() < Isa::kAvx2) GTEST_SKIP() << "BRICK_ISA or this CPU has no AVX2";
+  const Matrix weight = four_bit(Grid::random(37, 160, 6), random_mask(37, 160, 0.4));
   const Matrix* const all[] = {&weight};
+  Context context(Compute::kBf16);
   EXPECT_TRUE(PreparedWeights(context, all).empty());
+  context.set_rounds_activations(true);
+  const Grid x = Grid::random(2, 160, 7), stored = product(weight, x, 0.0f, Compute::kBf16);
+  const PreparedWeights held(context, all);
+  EXPECT_FALSE(held.empty());
+  const Grid laid_out = product(weight, x, 0.0f, Compute::kBf16);
+  EXPECT_NE(laid_out.memory(), stored.memory());
+  EXPECT_EQ(laid_out.memory(), product(weight, x, 0.0f).memory());
 }
 
 // Another number of threads makes other panels: other last bits, the same weights.

@@ -113,8 +113,8 @@ TEST(SparsePairs, NegativeControlAChangedWeightOrPlaceIsSeen) {
     }
 }
 
-Grid product(const Matrix& weight, const Grid& x, float beta) {
-  Context context;
+Grid product(const Matrix& weight, const Grid& x, float beta, Compute compute = Compute::kF32) {
+  Context context(compute);
   Grid y(x.rows(), weight.rows(), beta != 0.0f ? 2.0f : std::numeric_limits<float>::quiet_NaN());
   linear(context, weight, x.view(), beta, y.view());
   EXPECT_TRUE(y.gaps_intact());
@@ -141,6 +141,17 @@ TEST(PreparedWeights, LayOutTwoOfFourWhileTheyLive) {
         EXPECT_EQ(product(weight, x, beta).memory(), before.memory());
       }
   }
+}
+
+TEST(PreparedWeights, OfTwoOfFourAreUsedInBf16ArithmeticToo) {
+  if (active_isa() < Isa::kAvx2) GTEST_SKIP() << "BRICK_ISA or this CPU has no AVX2";
+  const Matrix weight = sparse(two_of_four(38, 176), DType::kBF16);
+  const Matrix* const all[] = {&weight};
+  const Grid x = Grid::random(2, 176, 7), stored = product(weight, x, 0.0f, Compute::kBf16);
+  const PreparedWeights held(Context(Compute::kBf16), all);
+  const Grid laid_out = product(weight, x, 0.0f, Compute::kBf16);
+  EXPECT_NE(laid_out.memory(), stored.memory());
+  EXPECT_EQ(laid_out.memory(), product(weight, x, 0.0f).memory());
 }
 
 TEST(PreparedWeights, BothLayoutsInOneProduct) {

@@ -84,17 +84,16 @@ Path path_of(const Context& context, const Matrix& weight) {
   return Path::kRows;
 }
 
-// The weight's layout where a product on that path uses one.
-std::shared_ptr<const RowLayout> find_layout(Path path, const Matrix& weight) {
-  const bool used = path == Path::kSparseF32 || path == Path::kSparseBf16 || path == Path::kSparseIntegers;
-  return used ? layouts().find(weight) : nullptr;
+// Whether products may use a layout of the weight: lanes round activations, pairs nothing, so they may stand in for
+// rows in bfloat16 as well.
+bool may_use_layout(const Context& context, const Matrix& weight) {
+  return weight.is_sparse() &&
+         (weight.sparse_view().coding != tensor::SparseCoding::kQ4 || context.rounds_activations());
 }
 
-std::shared_ptr<const RowLayout> make_layout(Path path, const tensor::SparseView& view) {
-  if (path == Path::kSparseIntegers && SparseLanes::fits(view))
-    return std::make_shared<const RowLayout>(std::in_place_type<SparseLanes>, view);
-  if ((path == Path::kSparseF32 || path == Path::kSparseBf16) && SparsePairs::fits(view))
-    return std::make_shared<const RowLayout>(std::in_place_type<SparsePairs>, view);
+std::shared_ptr<const RowLayout> make_layout(const tensor::SparseView& view) {
+  if (SparseLanes::fits(view)) return std::make_shared<const RowLayout>(std::in_place_type<SparseLanes>, view);
+  if (SparsePairs::fits(view)) return std::make_shared<const RowLayout>(std::in_place_type<SparsePairs>, view);
   return nullptr;
 }
 
@@ -269,16 +268,16 @@ void linear_few_rows(Context& context, std::span<const Product> products, ConstM
   LayoutOf layout_of;
   bool any_layout = false;
   for (size_t i = 0; i < products.size(); ++i) {
-    Path path = path_of(context, *products[i].weight);
-    layout_of[i] = find_layout(path, *products[i].weight);
-    if (!layout_of[i]) {
-      rows += products[i].weight->rows();
-    } else if (const auto* lanes = std::get_if<SparseLanes>(layout_of[i].get())) {
-      path = Path::kSparseLanes;
-      own_each = std::max(own_each, lanes->product_floats());
-    }
-    wanted[static_cast<size_t>(path)] = true;
+    const Matrix& weight = *products[i].weight;
+    if (may_use_layout(context, weight)) layout_of[i] = layouts().find(weight);
     any_layout = any_layout || layout_of[i];
+    if (!layout_of[i]) {
+      rows += weight.rows();
+      wanted[static_cast<size_t>(path_of(context, weight))] = true;
+    } else if (const auto* lanes = std::get_if<SparseLanes>(layout_of[i].get())) {
+      own_each = std::max(own_each, lanes->product_floats());
+      wanted[static_cast<size_t>(Path::kSparseLanes)] = true;
+    }
   }
   float* memory = context.scratch(Context::kInput, x.rows * each);
   Input inputs[kFewRows];
@@ -318,10 +317,9 @@ void linear_few_rows(Context& context, const RowSource& weight, ConstMatView x, 
 
 PreparedWeights::PreparedWeights(const Context& context, std::span<const Matrix* const> weights) {
   for (const Matrix* weight : weights) {
-    const Path path = path_of(context, *weight);
-    std::shared_ptr<const RowLayout> layout = find_layout(path, *weight);
-    if (!layout && weight->is_sparse() && (layout = make_layout(path, weight->sparse_view())))
-      layout = layouts().add(*weight, std::move(layout));
+    if (!may_use_layout(context, *weight)) continue;
+    std::shared_ptr<const RowLayout> layout = layouts().find(*weight);
+    if (!layout && (layout = make_layout(weight->sparse_view()))) layout = layouts().add(*weight, std::move(layout));
     if (layout) held_.push_back({*weight, std::move(layout)});
   }
 }

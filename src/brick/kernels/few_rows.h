@@ -22,8 +22,8 @@ void linear_few_rows(Context& context, const RowSource& weight, tensor::ConstMat
 using RowLayout = std::variant<SparseLanes, SparsePairs>;
 
 // Weights laid out anew where linear_few_rows() multiplies another form faster than the stored one: 4-bit values, if it
-// may round activations (sparse_lanes.h); others, two of every four kept (sparse_pairs.h). While one of these lives,
-// all such products in the process with these weights use that form.
+// may round activations (sparse_lanes.h); others, two of every four kept (sparse_pairs.h); in either arithmetic. While
+// one of these lives, all such products in the process with these weights use that form.
 class PreparedWeights {
  public:
   PreparedWeights() = default;
