@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test coverage bench micro-bench fuzz format lint clean distclean
+.PHONY: help demo build test coverage bench fuzz format lint clean distclean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 30
@@ -21,7 +21,7 @@ BRICK_MODEL ?= $(CURDIR)/model/SmolLM2-135M-Instruct.Q4_1.gguf
 BRICK_DATA ?= $(abspath ../shared/data)
 export BRICK_MODEL BRICK_DATA
 
-sources = find src tests bench -name '*.h' -o -name '*.cc'
+sources = find src tests -name '*.h' -o -name '*.cc'
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,14 +59,6 @@ bench: build ## comparisons with PEFT, torch and llama.cpp, hours; BENCH_FLAGS='
 	@tools/install-packages model peers
 	@$(fetch_model)
 	@python3 bench/run.py "$$BRICK_MODEL" --brick build/brick $(BENCH_FLAGS)
-
-micro-bench: ## timings of this machine: micro-benchmarks, then the model's speed
-	@tools/install-packages build test model bench
-	@cmake --preset release -DBRICK_BENCH=ON
-	@cmake --build build --parallel $(JOBS)
-	@$(fetch_model)
-	@for bench in $$(find build/bench -maxdepth 1 -name '*_bench' -type f | sort); do echo "== $$bench"; $$bench; done
-	@build/brick bench "$$BRICK_MODEL" --what train,prefill,decode,prune
 
 fuzz: ## each fuzzer for FUZZ_SECONDS (30)
 	@tools/install-packages build fuzz
