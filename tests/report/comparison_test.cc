@@ -178,6 +178,9 @@ TEST(ComparisonPage, LabelsAPathByItsEnd) {
   EXPECT_EQ(label_of("/home/a-block-with-a-name-of-its-own"), "…/a-block-with-a-name-of-its-own");
   EXPECT_EQ(label_of("/a-block-with-a-name-of-its-own"), "/a-block-with-a-name-of-its-own");
   EXPECT_EQ(label_of("a-block-with-a-name-of-its-own"), "a-block-with-a-name-of-its-own");
+  // page.js shortens the others, at the same length.
+  EXPECT_TRUE(contains(comparison_page(sample()), " data-longest-label=\"22\""));
+  EXPECT_TRUE(contains(std::string(asset::kPageJs), "dataset.longestLabel"));
 }
 
 TEST(ComparisonPage, EscapesHostileText) {

@@ -42,10 +42,9 @@ std::string chart_name(const Axis& axis, size_t index) { return fmt::format("{}-
 
 // A long path's last components, as many as a chart has room for.
 std::string chart_label(std::string name) {
-  constexpr size_t kLongest = 22;  // what page.js leaves
   while (name.size() > 1 && name.back() == '/') name.pop_back();
-  if (name.size() <= kLongest) return name;
-  size_t slash = name.find('/', name.size() - kLongest + 2);
+  if (name.size() <= kLongestLabel) return name;
+  size_t slash = name.find('/', name.size() - kLongestLabel + 2);
   if (slash == std::string::npos) slash = name.rfind('/');
   return slash == std::string::npos || slash == 0 ? name : "…" + name.substr(slash);
 }

@@ -8,7 +8,8 @@
   const colour = name => getComputedStyle(root).getPropertyValue('--' + name).trim();
   const blockColour = slot => colour(slot < 0 ? 'quiet' : 's' + slot);
   const faded = (hex, alpha) => hex + Math.round(alpha * 255).toString(16).padStart(2, '0');
-  const shortened = name => name.length > 22 ? name.slice(0, 8) + '…' + name.slice(-12) : name;
+  const longest = Number(root.dataset.longestLabel);
+  const shortened = name => name.length > longest ? name.slice(0, 8) + '…' + name.slice(9 - longest) : name;
   const minus = text => text.replace('-', '−');
   const loss = value => minus(value.toFixed(3));
   const signed = value => (value > 0 ? '+' : '') + loss(value);

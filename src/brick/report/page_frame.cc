@@ -37,7 +37,8 @@ std::string framed(const PageParts& parts, const nlohmann::json& records, const 
   Html nav;
   for (const auto& [id, name] : parts.sections) nav += html("<a href=\"#{}\">{}</a>\n", id, name);
   const std::string scripts = policy_hash(asset::kChartMinJs) + " " + policy_hash(asset::kPageJs);
-  return filled(asset::kPageHtml, {{"kind", escaped(parts.kind)},
+  return filled(asset::kPageHtml, {{"longest_label", std::to_string(kLongestLabel)},
+                                   {"kind", escaped(parts.kind)},
                                    {"title", escaped(parts.title)},
                                    {"version", escaped(parts.version.empty() ? "of unknown version" : parts.version)},
                                    {"first", escaped(parts.sections.front().first)},

@@ -1,6 +1,7 @@
 // What every page has: head, policy, navigation, style, scripts, data.
 #pragma once
 
+#include <cstddef>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <utility>
@@ -9,6 +10,8 @@
 #include "brick/report/page_html.h"
 
 namespace brick::report {
+
+inline constexpr size_t kLongestLabel = 22;  // characters of a name in a chart; page.js shortens longer ones
 
 struct PageParts {
   std::string kind, title, version;                           // plain text; `kind` says what page it is
