@@ -12,7 +12,6 @@ run again. Exit status 1 if a log-likelihood differs by more than the tolerance,
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,18 +20,12 @@ import lm_eval
 import lm_eval_local
 import torch
 import transformers
+from brick_command import brick
 from lm_eval.models.huggingface import HFLM
 
 HERE = pathlib.Path(__file__).resolve().parent
 BAR = ["boolq_closed", "sst2", "winogrande", "piqa", "arc_easy", "hellaswag", "mmlu"]  # the quickest first
 TOLERANCE = 1e-3  # of an option's log-likelihood, float32 on both sides
-
-
-def brick(args: argparse.Namespace, *command: object) -> dict:
-    done = subprocess.run([args.brick, *map(str, command), "--threads", str(args.threads), "--json"], stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        sys.exit(f"failed: {' '.join(map(str, command))}")
-    return json.loads(done.stdout)
 
 
 def ours(args: argparse.Namespace, task: str, log: pathlib.Path) -> tuple[dict, dict]:

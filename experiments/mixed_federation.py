@@ -13,21 +13,15 @@ where no pruner is at hand.
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
+
+from brick_command import brick
 
 HERE = pathlib.Path(__file__).resolve().parent
 OFFICES = HERE.parent / "examples" / "offices"
 RULES = ["hete-h0-axis", "hete-h1", "hete-tau", "flexlora"]
 SPARSE, STRUCTURED = {"clinic": 0.5, "law": 0.75}, {"it": 0.2, "permits": 0.4}
-
-
-def brick(args: argparse.Namespace, *command: object) -> dict:
-    done = subprocess.run([args.brick, *map(str, command), "--threads", args.threads, "--json"], stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        sys.exit(f"failed: {' '.join(map(str, command))}")
-    return json.loads(done.stdout)
 
 
 def make_blocks(args: argparse.Namespace, folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -40,7 +40,7 @@ def main() -> None:
 
     def perplexity(model: object) -> float:
         return brick(args, "eval", model, "--text", text / "wiki.test.tokens.txt", "--length", 512, "--samples", 32,
-                     "--compute", "f32", "--threads", args.threads)["perplexity"]
+                     "--compute", "f32")["perplexity"]
 
     if "dense" not in results:
         results["dense"] = perplexity(args.model)
@@ -55,7 +55,7 @@ def main() -> None:
                 out = pathlib.Path(folder) / "blocks"
                 family = brick(args, "blocks", args.model, "--method", method, "--sparsities", ",".join(wanted),
                                "--calibration", text / "wiki.valid.tokens.txt", "--samples", args.samples, "--length", 512,
-                               "--values", "f32", "--compute", "f32", "--threads", args.threads, "--out", out,
+                               "--values", "f32", "--compute", "f32", "--out", out,
                                *(["--calibration-seed", seed] if seed else []), *args.prune_options.split())
                 for sparsity in wanted:
                     value = perplexity(out / f"{float(sparsity) * 100:g}")

@@ -52,8 +52,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = pathlib.Path(folder) / "recovered"
             done = brick(args, "recover", block, "--teacher", args.model, "--text", text / "wiki.valid.tokens.txt", "--steps",
-                         args.steps, "--cache", pathlib.Path(f"{work}.teacher"), "--compute", args.compute, "--threads",
-                         args.threads, "--out", out, *args.flags.split())
+                         args.steps, "--cache", pathlib.Path(f"{work}.teacher"), "--compute", args.compute, "--out", out,
+                         *args.flags.split())
             after = perplexity(out)
         recovered = [entry for entry in recovered if entry["block"] != name]
         recovered.append({"block": name, "steps": args.steps, "flags": args.flags, "threads": args.threads, "before": before,

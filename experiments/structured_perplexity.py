@@ -69,7 +69,7 @@ def main() -> None:
 
     def perplexity(model: object) -> float:
         return brick(args, "eval", model, "--text", text / "wiki.test.tokens.txt", "--length", 512, "--samples", 32,
-                     "--compute", "f32", "--threads", args.threads)["perplexity"]
+                     "--compute", "f32")["perplexity"]
 
     if "dense" not in results:
         results["parameters"] = brick(args, "info", args.model)["parameters"]
@@ -85,7 +85,7 @@ def main() -> None:
                 block = pathlib.Path(folder) / "block"
                 made = brick(args, "prune", args.model, "--method", name.split(",")[0], "--sparsity", sparsity,
                              "--calibration", text / "wiki.valid.tokens.txt", "--samples", args.samples, "--length", args.length,
-                             "--calibration-seed", seed, "--values", "f32", "--compute", "f32", "--threads", args.threads,
+                             "--calibration-seed", seed, "--values", "f32", "--compute", "f32",
                              "--out", block, *METHODS[name])
                 info = brick(args, "info", block)
                 shape = {"hidden": info["hidden"]} if "layer_widths" not in info else {
