@@ -201,6 +201,8 @@ class Failures(Case):
         self.one_line(*prune, "--target", "40 elephants", mention="40 MB")
         self.one_line(*prune, "--target", "1 kB", mention="the nearest is")
         self.one_line(*prune, "--target", "2x decode", "--profile", self.path("p.json"), mention="p.json")
+        self.one_line(*prune, "--sparsity", 0.5, "--pattern", "auto", mention="--target")
+        self.one_line("blocks", *prune[1:], "--sparsities", 0.5, "--pattern", "auto", mention="--target")
         self.assertFalse(self.path("b").exists())
 
     def test_comparisons_of_what_is_not_there(self):
@@ -282,11 +284,14 @@ class Blocks(Case):
         profile.write_text(json.dumps({"decode": {
             "model": brick_json("info", self.path("whole"))["block"]["parent"],
             "isa": cpu["isa"], "compute": "auto", "threads": 1, "dense_tokens_per_second": 100.0,
-            "points": [{"values": "bf16", "sparsity": s, "tokens_per_second": v} for s, v in ((.25, 80.0), (.75, 240.0))]}}))
+            "points": [{"values": "bf16", "sparsity": s, "tokens_per_second": v, "pattern": p}
+                       for s, v, p in ((.25, 80.0, "unstructured"), (.75, 240.0, "unstructured"), (.5, 260.0, "2:4"))]}}))
         prune = ("prune", self.model, "--method", "magnitude", "--threads", 1, "--profile", profile)
         fast = brick_json(*prune, "--target", "2x decode", "--out", self.path("fast"))
         self.assertLess(abs(fast["target"]["predicted_speedup"] - 2), .02)
         self.assertTrue(.25 < fast["sparsity"] < .75)
+        groups = brick_json(*prune, "--pattern", "auto", "--target", "2x decode", "--out", self.path("groups"))
+        self.assertEqual((groups["pattern"], groups["target"]["pattern"], groups["sparsity"]), ("2:4", "2:4", .5))
         refused = brick(*prune, "--target", "3x decode", "--out", self.path("x"), check=False)
         self.assertEqual(refused.returncode, 1)
         self.assertIn("the nearest is 2.40 times", refused.stderr)

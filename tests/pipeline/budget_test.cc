@@ -245,6 +245,76 @@ TEST(ChooseSparsity, NamesThePatternThatIsFastEnough) {
   refused("1.7x decode", cutting("flap", 0), "no structured blocks with bf16 values");
 }
 
+// Unstructured blocks reach s = 0.25 + t / 2 at 0.02 (1 - t) + t / 150 seconds a token.
+DecodeProfile profile_with_groups() {
+  DecodeProfile profile;
+  profile.dense_tokens_per_second = 100;
+  profile.points = {{"bf16", 0.25, 50}, {"bf16", 0.75, 150}, {"bf16", 0.5, 180, "2:4"}};
+  return profile;
+}
+
+TEST(ChooseSparsity, TakesThePatternOfTheLeastSparsity) {
+  const model::Model model = parent();
+  DecodeProfile profile = profile_with_groups();
+  const auto choose = [&](const char* target, const std::string& method = "wanda", bool values_free = false) {
+    return choose_sparsity(parse_target(target), model, config_of(method, 0, "bf16", kAutoPattern), values_free,
+                           &profile);
+  };
+  const auto says = [](const Choice& choice, const char* part) {
+    EXPECT_NE(choice.reason.find(part), std::string::npos) << choice.reason;
+  };
+  const Choice groups = choose("1.2x decode");  // t = 0.875
+  EXPECT_EQ(groups.pattern, "2:4");
+  EXPECT_EQ(groups.sparsity, 0.5);
+  says(groups, "2:4, sparsity 0.5 with bf16 values, 1.80 times");
+  says(groups, "(unstructured: 0.688)");
+  says(choose("1.7x decode"), "(unstructured: out of reach)");
+  EXPECT_EQ(choose("1x decode").pattern, "unstructured");  // the model as it is
+  EXPECT_EQ(choose("1x decode").sparsity, 0);
+  expect_error(ErrorCode::kInvalidInput, "sparsity 0.75", [&] { choose("1.7x decode", "owl+wanda"); });
+  expect_error(ErrorCode::kInvalidInput, "2:4, sparsity 0.5 with bf16", [&] { choose("2x decode"); });
+
+  profile.points.push_back({"bf16", 0.5, 170, "4:8"});
+  EXPECT_EQ(choose("1.65x decode").pattern, "4:8");  // freer, at the same sparsity
+  EXPECT_EQ(choose("1.75x decode").pattern, "2:4");
+  profile.points[1].sparsity = 0.35;
+  const Choice free = choose("1.2x decode");
+  EXPECT_EQ(free.pattern, "unstructured");
+  EXPECT_LT(free.sparsity, 0.35);
+  says(free, "(4:8: 0.5, 2:4: 0.5)");
+  profile.points = {{"bf16", 0.5, 180}, {"bf16", 0.5, 180, "2:4"}, {"q4", 0.5, 300}, {"q4", 0.5, 290, "2:4"}};
+  EXPECT_EQ(choose("1.7x decode").pattern, "unstructured");  // of the same sparsity
+  EXPECT_EQ(choose("1.7x decode", "wanda", true).values, "bf16");
+  EXPECT_EQ(choose("2.8x decode", "wanda", true).values, "q4");
+}
+
+TEST(ChooseSparsity, OfPatternsIsNoMoreThanOfEach) {
+  const model::Model model = parent();
+  const auto of_groups = static_cast<double>(predicted_bytes(model, config_of("magnitude", 0.5, "bf16", "2:4")));
+  for (const Target& target :
+       {Target{Target::Kind::kBytes, of_groups, "as 2:4"}, Target{Target::Kind::kBytes, 1.5 * of_groups, "more"},
+        parse_target("60% parameters"), parse_target("90% parameters")}) {
+    const auto choose = [&](const std::string& pattern) {
+      return choose_sparsity(target, model, config_of("magnitude", 0, "bf16", pattern), false, nullptr);
+    };
+    const Choice any = choose(kAutoPattern), free = choose("unstructured"), groups = choose("2:4");
+    EXPECT_EQ(any.sparsity, std::min(free.sparsity, groups.sparsity));
+    EXPECT_EQ(any.bytes, (groups.sparsity < free.sparsity ? groups : free).bytes);
+  }
+}
+
+TEST(ChooseSparsity, TakesNoPatternThatTheModelOrTheMethodHasNot) {
+  const DecodeProfile profile = profile_with_groups();
+  const model::Model odd = model::tiny_model({.ffn = 66});
+  expect_error(ErrorCode::kInvalidInput, "unstructured, sparsity 0.75", [&] {
+    choose_sparsity(parse_target("1.7x decode"), odd, config_of("wanda", 0, "bf16", kAutoPattern), false, &profile);
+  });
+  prune::PruneConfig config = cutting("flap", 0);
+  config.pattern = kAutoPattern;
+  expect_error(ErrorCode::kInvalidInput, "leave --pattern out",
+               [&] { choose_sparsity(parse_target("60% parameters"), parent(), config, false, nullptr); });
+}
+
 TEST(ChooseSparsity, KeepsAShareOfTheParameters) {
   const model::Model model = parent();
   const Choice choice =

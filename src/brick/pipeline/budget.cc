@@ -205,9 +205,10 @@ double distance(const Target& target, const Choice& choice, const model::Model& 
   return static_cast<double>(choice.nonzeros) / static_cast<double>(parent.parameters()) - target.amount;
 }
 
-std::string describe(const Choice& choice) {
-  return choice.sparsity == 0 ? "the model as it is"
-                              : fmt::format("sparsity {:g} with {} values", choice.sparsity, choice.values);
+std::string describe(const Choice& choice, bool names_pattern) {
+  if (choice.sparsity == 0) return "the model as it is";
+  return fmt::format("{}sparsity {:g} with {} values", names_pattern ? choice.pattern + ", " : "", choice.sparsity,
+                     choice.values);
 }
 
 // Whose speeds the profile has: groups that it was not measured with count as unstructured.
@@ -235,6 +236,57 @@ std::string other_way(const Target& target, const std::vector<std::string>& valu
           return fmt::format("; {} blocks reach it at sparsity {:g} with {} values: {}", pattern, sparsity, stored,
                              options);
   return {};
+}
+
+// Freest first: of those that need the same sparsity, the first is taken.
+std::vector<std::string> patterns_to_try(const model::Model& parent, const prune::PruneConfig& config,
+                                         const DecodeProfile* profile) {
+  if (config.pattern != kAutoPattern) return {config.pattern};
+  std::vector<std::string> patterns{kUnstructured};
+  if (prune::parse_recipe(config.method).owl) return patterns;
+  const auto known = [&](const char* pattern, bool without_profile) {
+    return profile != nullptr ? profile->has(config.values, pattern) : without_profile;
+  };
+  if (known("4:8", false) && comes_in_groups_of(8, parent)) patterns.emplace_back("4:8");
+  if (known("2:4", true) && comes_in_groups_of(4, parent)) patterns.emplace_back("2:4");
+  return patterns;
+}
+
+// Of config's pattern and values, the least sparsity that reaches the target. `nearest` follows the nearest of those
+// that do not, of several calls.
+std::optional<Choice> least(const Target& target, const model::Model& parent, prune::PruneConfig config,
+                            const DecodeProfile* profile, int64_t rest, std::optional<Choice>& nearest) {
+  const std::string measured = profile != nullptr ? measured_pattern(config, *profile) : std::string();
+  for (const double sparsity : candidates(prune::parse_pattern(config.pattern))) {
+    config.sparsity = sparsity;
+    const Left left = expect_left(parent, config);
+    Choice choice{sparsity,
+                  config.values,
+                  config.pattern,
+                  rest + weight_bytes(parent, config, left),
+                  nonzeros_left(parent, config, left),
+                  {},
+                  {}};
+    if (target.kind == Target::Kind::kDecode) {
+      choice.speedup =
+          sparsity == 0 ? 1.0 : profile->speedup(config.values, share_gone(parent, config, left), measured);
+      if (!choice.speedup) continue;
+    }
+    if (distance(target, choice, parent) <= 0) return choice;
+    if (!nearest || distance(target, choice, parent) < distance(target, *nearest, parent)) nearest = choice;
+  }
+  return std::nullopt;
+}
+
+// " (2:4: 0.5, ...)", of patterns that were not taken.
+std::string others(const std::vector<std::string>& patterns, const std::vector<std::optional<Choice>>& found,
+                   const Choice& taken) {
+  std::string list;
+  for (size_t i = 0; i < patterns.size(); ++i)
+    if (patterns[i] != taken.pattern)
+      list += fmt::format("{}{}: {}", list.empty() ? "" : ", ", patterns[i],
+                          found[i] ? fmt::format("{:g}", found[i]->sparsity) : "out of reach");
+  return list.empty() || taken.sparsity == 0 ? "" : " (" + list + ")";
 }
 
 }  // namespace
@@ -270,10 +322,14 @@ int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& co
 }
 
 void check_has_targets(const Target& target, const prune::PruneConfig& config) {
-  if (const prune::Recipe recipe = prune::parse_recipe(config.method);
-      recipe.structured != nullptr && recipe.structured->needs(config).narrows)
+  const prune::Recipe recipe = prune::parse_recipe(config.method);
+  if (recipe.structured == nullptr) return;
+  if (recipe.structured->needs(config).narrows)
     fail(ErrorCode::kUnsupported, "target {}: {} has no targets where it narrows the residual stream: give --sparsity",
          target.text, config.method);
+  if (config.pattern == kAutoPattern)
+    fail(ErrorCode::kInvalidInput, "{}: pattern {} leaves no choice of structures; leave --pattern out", config.method,
+         kAutoPattern);
 }
 
 Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,
@@ -282,35 +338,38 @@ Choice choose_sparsity(const Target& target, const model::Model& parent, const p
   check_has_targets(target, config);
   std::vector<std::string> values{config.values};
   if (values_free && config.values != "q4" && target.kind != Target::Kind::kParameters) values.emplace_back("q4");
-  const std::string pattern = profile != nullptr ? measured_pattern(config, *profile) : std::string();
-  if (target.kind == Target::Kind::kDecode && !profile->has(values.front(), pattern))
+  const std::vector<std::string> patterns = patterns_to_try(parent, config, profile);
+  prune::PruneConfig one = config;
+  one.pattern = patterns.front();
+  const std::string measured = profile != nullptr ? measured_pattern(one, *profile) : std::string();
+  if (target.kind == Target::Kind::kDecode && patterns.size() == 1 && !profile->has(config.values, measured))
     fail(ErrorCode::kInvalidInput,
          "target {}: the profile has no {} blocks with {} values; without --profile they are measured", target.text,
-         pattern, values.front());
+         measured, config.values);
+  const bool names_pattern = config.pattern == kAutoPattern;
   const int64_t rest = other_bytes(parent);
   std::optional<Choice> nearest;
-  for (const std::string& stored : values)
-    for (const double sparsity : candidates(prune::parse_pattern(config.pattern))) {
-      prune::PruneConfig one = config;
-      one.sparsity = sparsity;
-      one.values = stored;
-      const Left left = expect_left(parent, one);
-      Choice choice{sparsity, stored, rest + weight_bytes(parent, one, left), nonzeros_left(parent, one, left), {}, {}};
-      if (target.kind == Target::Kind::kDecode) {
-        choice.speedup = sparsity == 0 ? 1.0 : profile->speedup(stored, share_gone(parent, one, left), pattern);
-        if (!choice.speedup) continue;
-      }
-      if (distance(target, choice, parent) <= 0) {
-        choice.reason = fmt::format("target {}: {}, {} by {}; the least that reaches it", target.text, describe(choice),
-                                    amount_text(target, choice, parent),
-                                    target.kind == Target::Kind::kDecode ? "the profile" : "prediction");
-        return choice;
-      }
-      if (!nearest || distance(target, choice, parent) < distance(target, *nearest, parent)) nearest = choice;
+  for (const std::string& stored : values) {
+    one.values = stored;
+    std::vector<std::optional<Choice>> found;
+    for (const std::string& pattern : patterns) {
+      one.pattern = pattern;
+      found.push_back(least(target, parent, one, profile, rest, nearest));
     }
+    const auto best = std::min_element(found.begin(), found.end(), [](const auto& a, const auto& b) {
+      return a && (!b || a->sparsity < b->sparsity);
+    });
+    if (!*best) continue;
+    Choice choice = **best;
+    choice.reason = fmt::format("target {}: {}, {} by {}; the least that reaches it{}", target.text,
+                                describe(choice, names_pattern), amount_text(target, choice, parent),
+                                target.kind == Target::Kind::kDecode ? "the profile" : "prediction",
+                                others(patterns, found, choice));
+    return choice;
+  }
   fail(ErrorCode::kInvalidInput, "target {}: out of reach by {}; the nearest is {}, {}{}", target.text, config.method,
-       amount_text(target, *nearest, parent), describe(*nearest),
-       target.kind == Target::Kind::kDecode ? other_way(target, values, pattern, *profile) : "");
+       amount_text(target, *nearest, parent), describe(*nearest, names_pattern),
+       target.kind == Target::Kind::kDecode ? other_way(target, values, measured, *profile) : "");
 }
 
 }  // namespace brick::pipeline

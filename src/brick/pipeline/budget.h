@@ -29,19 +29,25 @@ int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& co
 // Parameters that its masks keep, or that it has.
 int64_t predicted_nonzeros(const model::Model& parent, const prune::PruneConfig& config);
 
+// Of PruneConfig::pattern, for choose_sparsity() to replace.
+inline constexpr const char* kAutoPattern = "auto";
+
 struct Choice {
   double sparsity = 0;
-  std::string values;
+  std::string values, pattern;
   int64_t bytes = 0, nonzeros = 0;  // predicted
   std::optional<double> speedup;    // of decoding, where the target asks for it
   std::string reason;               // one line
 };
 
-// Error(kUnsupported) for a method whose blocks' size is not predicted with these settings.
+// Error(kUnsupported) for a method whose blocks' size is not predicted with these settings, kInvalidInput for
+// kAutoPattern where nothing is masked.
 void check_has_targets(const Target& target, const prune::PruneConfig& config);
 
 // The least sparsity, in steps of 0.001, that reaches the target (0: the model as it is), up to 0.95, or the profile's
-// last; with a pattern n:m only n / m. `values_free`: config.values first, then q4 where that cannot reach it.
+// last; with a pattern n:m only n / m. With kAutoPattern the least over unstructured, 4:8 and 2:4 masks, the first of
+// these where several need the same; `reason` says what the others need. Of the last two those that the profile has,
+// without one 2:4; none with OWL. `values_free`: config.values first, then q4 where no pattern reaches it with those.
 // `profile` is needed for a speed, and has those of unstructured, 2:4 and structured blocks. Error(kInvalidInput)
 // naming the nearest that can be reached, and of a speed the pattern whose blocks reach it, if any.
 Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,

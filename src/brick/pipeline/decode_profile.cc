@@ -24,13 +24,6 @@ constexpr std::array kSparsities{0.25, 0.5, 0.75, 0.9};
 constexpr std::array kStructuredSparsities{0.25, 0.5, 0.75};
 constexpr const char *kUnstructured = DecodeProfile::kUnstructured, *kStructured = DecodeProfile::kStructured;
 
-bool comes_in_groups_of(int64_t group, const model::Model& model) {
-  for (const model::Layer& layer : model.layers)
-    for (const tensor::Matrix& weight : layer.projections)
-      if (weight.cols() % group != 0) return false;
-  return true;
-}
-
 // Blocks that need no text.
 std::vector<prune::PruneConfig> blocks_to_measure(const model::Model& model, const std::string& values) {
   std::vector<prune::PruneConfig> blocks;
@@ -111,6 +104,13 @@ std::optional<double> DecodeProfile::speedup(const std::string& values, double s
 bool DecodeProfile::has(const std::string& values, const std::string& pattern) const {
   return std::any_of(points.begin(), points.end(),
                      [&](const Point& point) { return point.values == values && point.pattern == pattern; });
+}
+
+bool comes_in_groups_of(int64_t group, const model::Model& model) {
+  for (const model::Layer& layer : model.layers)
+    for (const tensor::Matrix& weight : layer.projections)
+      if (weight.cols() % group != 0) return false;
+  return true;
 }
 
 DecodeProfile measure_decoding(const model::Model& model, const std::vector<std::string>& values,

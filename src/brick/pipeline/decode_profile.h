@@ -30,6 +30,9 @@ struct DecodeProfile {
   bool has(const std::string& values, const std::string& pattern) const;
 };
 
+// Whether every row of the layers' weights is whole groups of so many.
+bool comes_in_groups_of(int64_t group, const model::Model& model);
+
 // Times the model and its blocks by magnitude, whose speed is that of any method's, and for structured ones without
 // their last layers, whose is that of others of as many weights; the machine should be doing nothing else.
 DecodeProfile measure_decoding(const model::Model& model, const std::vector<std::string>& values,

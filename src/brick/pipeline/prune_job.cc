@@ -68,11 +68,18 @@ Pruned run(const PruneJob& job, const Workbench& bench, const RunSettings& setti
   return out;
 }
 
-// The job with the sparsity, and if need be the values, that its target asks for.
+// The job with the sparsity, and if need be values and pattern, that its target asks for.
 PruneJob with_choice(PruneJob job, const Choice& choice) {
   job.sparsities = {choice.sparsity};
   job.config.values = choice.values;
+  job.config.pattern = choice.pattern;
   return job;
+}
+
+void check_options(const PruneJob& job) {
+  if (job.config.pattern == kAutoPattern && job.target.empty())
+    fail(ErrorCode::kInvalidInput, "pattern {} is chosen by a target: give prune's --target, or a pattern",
+         kAutoPattern);
 }
 
 void check_calibration(const PruneJob& job) {
@@ -108,10 +115,14 @@ nlohmann::json target_json(const Target& target, const Choice& choice, const mod
   if (!reached)
     sink.warn(fmt::format("target {} was missed: the block has {:.0f} bytes and keeps {:.4g} % of the parameters",
                           target.text, bytes, 100 * share));
-  nlohmann::json out = {
-      {"asked", target.text},    {"reason", choice.reason},         {"sparsity", choice.sparsity},
-      {"values", choice.values}, {"predicted_bytes", choice.bytes}, {"predicted_nonzeros", choice.nonzeros},
-      {"reached", reached}};
+  nlohmann::json out = {{"asked", target.text},
+                        {"reason", choice.reason},
+                        {"sparsity", choice.sparsity},
+                        {"values", choice.values},
+                        {"pattern", choice.pattern},
+                        {"predicted_bytes", choice.bytes},
+                        {"predicted_nonzeros", choice.nonzeros},
+                        {"reached", reached}};
   if (choice.speedup) out["predicted_speedup"] = *choice.speedup;
   return out;
 }
@@ -146,6 +157,7 @@ Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
 
 nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {
   io::check_output(job.out, settings.force);
+  check_options(job);
   const std::optional<Target> target =
       job.target.empty() ? std::nullopt : std::optional<Target>(parse_target(job.target));
   const Stopwatch watch;
@@ -166,6 +178,7 @@ nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, Progr
 
 nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {
   io::check_output(job.out, settings.force);
+  check_options(job);
   const Stopwatch watch;
   const Workbench bench = load_parent(job, settings);
   const Pruned pruned = run(job, bench, settings, sink);

@@ -12,7 +12,7 @@ struct PruneJob {
   std::optional<uint64_t> calibration_seed;
   std::vector<double> sparsities;  // one for prune, unless there is a target
   prune::PruneConfig config;
-  std::string target;        // of prune: what the block shall be (budget.h), instead of a sparsity
+  std::string target;        // of prune: what the block shall be (budget.h), instead of a sparsity; pattern may be auto
   bool values_free = false;  //   whether its values may be chosen too
   std::string profile;       //   file of `brick bench --calibrate` for a speed; empty: measured now
 };
@@ -26,8 +26,8 @@ Calibration load_calibration(const PruneJob& job, const Workbench& bench);
 
 // Writes the block to job.out. {"method", "sparsity", "nonzeros", "parameters", "bytes", "seconds"}; with OWL
 // "layer_sparsities", with reconstruction "stream_errors" (prune.h). With a target it says in one line what it chose
-// and why, and "target" is {"asked", "reason", "sparsity", "values", "predicted_bytes", "predicted_nonzeros",
-// "reached"}; of a speed also "predicted_speedup", and "reached" is by the profile.
+// and why, and "target" is {"asked", "reason", "sparsity", "values", "pattern", "predicted_bytes",
+// "predicted_nonzeros", "reached"}; of a speed also "predicted_speedup", and "reached" is by the profile.
 nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, ProgressSink& sink);
 // Writes out/<percent> for each sparsity. {"blocks": [one as above with "path", each]}
 nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink);

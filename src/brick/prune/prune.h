@@ -54,7 +54,7 @@ struct PruneConfig {
   // What steers a method, beside its name, the sparsity and the seed.
   template <class V>
   void fields(V&& visit) {
-    visit("pattern", pattern, "unstructured, or n:m (n of every m removed)");
+    visit("pattern", pattern, "unstructured, n:m (n of every m removed), or, with a target, auto");
     visit("values", values, "how kept values are stored: f32, bf16, q4 or keep");
     visit("damping", damping,
           "sparsegpt, alps, +reconstruct, slicegpt's refit: share of the mean diagonal that is added to the Hessian");
