@@ -202,6 +202,7 @@ class Failures(Case):
         self.one_line(*prune, "--target", "1 kB", mention="the nearest is")
         self.one_line(*prune, "--target", "2x decode", "--profile", self.path("p.json"), mention="p.json")
         self.one_line(*prune, "--sparsity", 0.5, "--pattern", "auto", mention="--target")
+        self.one_line(*prune, "--sparsity", 0.5, "--structured-sparsity", 0.2, mention="magnitude has one sparsity")
         self.one_line("blocks", *prune[1:], "--sparsities", 0.5, "--pattern", "auto", mention="--target")
         self.assertFalse(self.path("b").exists())
 
@@ -321,6 +322,12 @@ class Blocks(Case):
         info = brick_json("info", self.path("both"))
         self.assertEqual((info["block"]["method"], info["block"]["parent_layers"]), ("flap+wanda", 2))
         self.assertEqual(info["layer_widths"], brick_json("info", self.path("cut"))["layer_widths"])
+        once = brick_json("prune", self.model, "--method", "flap+wanda", "--structured-sparsity", .3, "--sparsity", .5, *options,
+                          "--out", self.path("once"))
+        self.assertAlmostEqual(once["linear_sparsity"], 1 - .5 * (1 - cut["linear_sparsity"]))
+        weights = [(self.path(name) / "model.safetensors").read_bytes() for name in ("both", "once")]
+        self.assertEqual(*weights)
+        self.assertIn("what a cut left of its layers' linear weights removed by `flap+wanda`", (self.path("once") / "README.md").read_text())
         brick("export", self.path("both"), "--format", "gguf", "--dtype", "f32", "--out", self.path("both.gguf"))
         self.assert_close(self.logits(self.path("both.gguf")), self.logits(self.path("both")), 1e-5)
         family = brick_json("blocks", self.model, "--method", "llm-pruner", "--sparsities", "0,.25,.5", *options, "--protect-first",

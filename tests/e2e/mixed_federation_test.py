@@ -19,7 +19,7 @@ RULES = ["hete-h0-axis", "hete-h1", "hete-tau", "flexlora"]
 
 
 class MixedFederation(command_test.Case):
-    """Two sparse clients, one of them by another method, and two structured ones, one without the middle layer."""
+    """A sparse client, one whose block is cut and masked, and two structured ones, one without the middle layer."""
 
     @classmethod
     def setUpClass(cls):
@@ -29,17 +29,19 @@ class MixedFederation(command_test.Case):
                                                                    {"layer": 2, "kv_heads": [0, 1], "neurons": list(range(96))}], .5)
         cls.narrow = cut_block(cls.model, cls.folder / "narrow",
                                [{"layer": i, "kv_heads": [0, 1], "neurons": list(range(32, 96))} for i in range(3)], .25)
-        cls.blocks = {"north": "sparsity = 0.5", "south": 'sparsity = 0.5\nmethod = "magnitude"',
+        cls.blocks = {"north": "sparsity = 0.5", "south": 'sparsity = 0.5\nmethod = "flap+magnitude"',
                       "east": f'block = "{cls.shallow}"', "west": f'block = "{cls.narrow}"\nrank = 4'}
 
-    def config(self, rule, arms=()):
+    def config(self, rule, arms=(), without=""):
         path = self.path(f"{rule}.toml")
         clients = "".join(f'[[client]]\nname = "{name}"\ndata = "{self.data}"\ntest = "{self.test}"\n{block}\n'
-                          for name, block in self.blocks.items())
+                          for name, block in self.blocks.items() if name != without)
         path.write_text(f'''model = "{self.model}"
 rounds = 2
 [blocks]
 method = "wanda"
+structured_sparsity = 0.3
+width_multiple = 16
 calibration = "{self.text}"
 samples = 4
 length = 64
@@ -69,7 +71,7 @@ arms = {json.dumps(list(arms))}
                           if '"event":"aggregate"' in line]
             self.assertEqual([(e["clients"], e["rejected"], e["rank"]) for e in aggregated], [(4, [], 8)] * 2)
             # The same by hand.
-            clients = [argument for name, block in (("north", run / "blocks" / "50"), ("south", run / "blocks" / "magnitude-50"),
+            clients = [argument for name, block in (("north", run / "blocks" / "50"), ("south", run / "blocks" / "flap+magnitude-50"),
                                                     ("east", self.shallow), ("west", self.narrow))
                        for argument in ("--client", f"{run / 'rounds' / '001' / 'clients' / name},{block},24")]
             by_hand = self.path(f"{rule}-by-hand")
@@ -101,10 +103,11 @@ arms = {json.dumps(list(arms))}
         self.assertEqual(command_test.Simulation.results(self.path("killed")), command_test.Simulation.results(self.path("whole")))
 
     def test_refusals_name_what_is_wrong(self):
-        refused = brick("simulate", self.config("fedit"), "--out", self.path("run"), check=False)
-        self.assertEqual(refused.returncode, 1)
-        self.assertIn("client east", refused.stderr)
-        self.assertIn("structured", refused.stderr)
+        for client, without in (("south", ""), ("east", "south")):
+            refused = brick("simulate", self.config("fedit", without=without), "--out", self.path(f"without{without}"), check=False)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(f"client {client}", refused.stderr)
+            self.assertIn("structured", refused.stderr)
         for block in (self.shallow, self.narrow):
             brick("tune", block, "--data", self.data, "--steps", 1, "--out", self.path(block.name))
         result = brick_json("aggregate", "--base", self.model, "--client", f"{self.path('shallow')},{self.shallow},24", "--client",

@@ -203,6 +203,9 @@ TEST(ChooseSparsity, RefusesWhatCannotBePredicted) {
   channels.mode = "channel";
   expect_error(ErrorCode::kUnsupported, "narrows the residual stream",
                [&] { choose_sparsity(parse_target("60% parameters"), model, channels, true, nullptr); });
+  expect_error(ErrorCode::kUnsupported, "flap by --sparsity and its block by the target", [&] {
+    choose_sparsity(parse_target("60% parameters"), model, config_of("flap+wanda", 0), true, nullptr);
+  });
 }
 
 TEST(ChooseSparsity, CutsStructuresToASize) {

@@ -105,6 +105,20 @@ TEST_F(FederationFile, NarrowedBlocksHaveNoPlace) {
   EXPECT_EQ(with(channels, ""), "");  // of another method
 }
 
+TEST_F(FederationFile, BlocksThatAreCutAndMaskedNeedBothShares) {
+  const auto with = [&](const std::string& blocks, const std::string& client) {
+    return error_of("model = \"m.gguf\"\n" + blocks + "[[client]]\nname = \"a\"\ndata = \"a.jsonl\"\nsparsity = 0.5\n" +
+                    client);
+  };
+  const std::string share = "[blocks]\nstructured_sparsity = 0.2\n", mixed = "method = \"flap+wanda\"\n";
+  EXPECT_EQ(with(share + mixed, ""), "");
+  EXPECT_EQ(with(share, mixed), "");
+  EXPECT_EQ(with(share, ""), "");  // of clients that say so
+  EXPECT_NE(with("", mixed).find("structured_sparsity 0"), std::string::npos);
+  EXPECT_NE(with("[blocks]\n" + mixed, "").find("structured_sparsity 0"), std::string::npos);
+  EXPECT_NE(with(share + mixed + "[aggregate]\nrule = \"fedit\"\n", "").find("is structured"), std::string::npos);
+}
+
 TEST_F(FederationFile, NamesWhatIsWrong) {
   const auto with = [&](const std::string& from, const std::string& to) {
     std::string text = kGood;

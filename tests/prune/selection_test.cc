@@ -7,6 +7,7 @@
 
 #include "brick/base/error.h"
 #include "brick/prune/registry.h"
+#include "brick/prune/structured.h"
 #include "problems.h"
 
 namespace brick::prune {
@@ -106,8 +107,15 @@ TEST(Registry, ReadsCompositeNames) {
   EXPECT_FALSE(repaired.keeps_values());
   EXPECT_TRUE(parse_recipe("owl+wanda").keeps_values());
   EXPECT_TRUE(parse_recipe("owl+magnitude").needs_calibration());
+  const Recipe mixed = parse_recipe("llm-pruner+owl+wanda+++reconstruct");
+  EXPECT_TRUE(mixed.mixed() && mixed.owl && mixed.reconstruct);
+  EXPECT_EQ(mixed.structured->name, "llm-pruner");
+  EXPECT_EQ(mixed.method->name, "wanda++");
+  EXPECT_FALSE(parse_recipe("flap").mixed());
+  EXPECT_FALSE(all.mixed());
   for (const char* wrong : {"", "owl+", "+reconstruct", "owl+reconstruct", "wanda+owl", "reconstruct+wanda",
-                            "owl+owl+wanda", "wanda+reconstruct+reconstruct", "wanda+", "Wanda"})
+                            "owl+owl+wanda", "wanda+reconstruct+reconstruct", "wanda+", "Wanda", "flap+", "flapwanda",
+                            "flap+flap", "owl+flap", "flap+reconstruct", "owl+flap+wanda", "wanda+flap"})
     message_of([&] { parse_recipe(wrong); }, ErrorCode::kUnsupported);
 }
 

@@ -291,6 +291,109 @@ TEST(MixedPruning, MasksWhatStructuredMethodsLeave) {
   }
 }
 
+PruneConfig mixed(const std::string& cutting, const std::string& masking, const std::string& values) {
+  PruneConfig config = structured(cutting + "+" + masking, 0.5, values);
+  config.structured_sparsity = 0.25;
+  config.descent_epochs = 1;
+  return config;
+}
+
+// The same in two calls.
+Model in_turn(const Model& parent, const std::string& cutting, const std::string& masking, const std::string& values,
+              const std::string& values_between) {
+  const Model cut = run(parent, Text(), structured(cutting, 0.25, values_between));
+  PruneConfig config = structured(masking, 0.5, values);
+  config.descent_epochs = 1;
+  return run(cut, Text(), config);
+}
+
+void expect_same_blocks(const Model& a, const Model& b) {
+  expect_same_bits(a, b);
+  EXPECT_EQ(a.block.method, b.block.method);
+  EXPECT_EQ(a.block.sparsity, b.block.sparsity);
+  EXPECT_EQ(a.block.values, b.block.values);
+  EXPECT_EQ(a.block.pattern, b.block.pattern);
+  EXPECT_EQ(model::cut_hash(a), model::cut_hash(b));
+  EXPECT_EQ(outputs(a), outputs(b));  // biases too
+}
+
+TEST(MixedPruning, OneCallIsTwoBitForBit) {
+  const Model parent = four_layers();
+  for (const char* cutting : {"llm-pruner", "flap", "shortgpt"})
+    for (const char* masking : {"magnitude", "wanda++", "owl+sparsegpt+reconstruct"}) {
+      PruneReport report;
+      const Model block = run(parent, Text(), mixed(cutting, masking, "bf16"), &report);
+      expect_same_blocks(block, in_turn(parent, cutting, masking, "bf16", "f32"));
+      EXPECT_EQ(block.block.method, std::string(cutting) + "+" + masking);
+      const auto all = static_cast<double>(parent.linear_parameters());
+      const auto kept = static_cast<double>(block.nonzeros() - (block.parameters() - block.linear_parameters()));
+      EXPECT_NEAR(report.sparsity, 1 - kept / all, 1e-12);
+      EXPECT_NEAR(report.sparsity, 1 - 0.75 * 0.5, 0.03);
+    }
+  // Negative control: values between the two count.
+  EXPECT_NE(outputs(run(parent, Text(), mixed("flap", "sparsegpt", "bf16"))),
+            outputs(in_turn(parent, "flap", "sparsegpt", "bf16", "bf16")));
+}
+
+TEST(MixedPruning, KeepsWhatTheParentHas) {
+  const Model parent = model::tiny_model({.layers = 4, .dtype = tensor::DType::kQ4_1});
+  const Model block = run(parent, Text(), mixed("shortgpt", "wanda", "keep"));
+  expect_same_blocks(block, in_turn(parent, "shortgpt", "wanda", "keep", "keep"));
+  EXPECT_EQ(block.layers[0][Proj::kUp].dtype(), tensor::DType::kQ4_1);
+}
+
+TEST(MixedPruning, FamilyOfOneCutEqualsSingleRunsBitForBit) {
+  const Model parent = four_layers();
+  const Text text;
+  const std::vector<double> sparsities{0.25, 0.5};
+  PruneConfig config = mixed("flap", "sparsegpt", "bf16");
+  kernels::Context context;
+  const std::vector<Model> family = prune_family(parent, text.windows, sparsities, config, context, silent_sink());
+  ASSERT_EQ(family.size(), 2u);
+  for (size_t i = 0; i < sparsities.size(); ++i) {
+    config.sparsity = sparsities[i];
+    expect_same_blocks(family[i], run(parent, text, config));
+  }
+}
+
+// Refuses to be told of work.
+struct IdleSink : ProgressSink {
+  void progress(const std::string& task, int64_t, int64_t, const std::string&, const std::string&) override {
+    ADD_FAILURE() << task << " worked";
+  }
+};
+
+TEST(MixedPruning, MistakesAreRefusedBeforeTheWork) {
+  IdleSink sink;
+  const auto refuse = [&](ErrorCode code, const char* part, const char* cutting, const char* masking, auto change) {
+    PruneConfig config = mixed(cutting, masking, "bf16");
+    change(config);
+    model::expect_error(code, part, [&] { run(four_layers(), Text(), config, nullptr, sink); });
+  };
+  for (const double share : {0.0, 1.0, -0.1, std::nan("")})
+    refuse(ErrorCode::kInvalidInput, "structured_sparsity", "flap", "wanda",
+           [&](PruneConfig& c) { c.structured_sparsity = share; });
+  refuse(ErrorCode::kInvalidInput, "flap by itself", "flap", "wanda", [](PruneConfig& c) { c.sparsity = 0; });
+  refuse(ErrorCode::kInvalidInput, "removes 0.5", "flap", "wanda", [](PruneConfig& c) {
+    c.pattern = "2:4";
+    c.sparsity = 0.6;
+  });
+  refuse(ErrorCode::kInvalidInput, "layers' sparsities", "flap", "owl+wanda",
+         [](PruneConfig& c) { c.pattern = "2:4"; });
+  refuse(ErrorCode::kInvalidInput, "int3", "flap", "wanda", [](PruneConfig& c) { c.values = "int3"; });
+  refuse(ErrorCode::kUnsupported, "prune twice", "slicegpt", "wanda", [](PruneConfig&) {});
+  refuse(ErrorCode::kUnsupported, "prune twice", "llm-pruner", "wanda", [](PruneConfig& c) { c.mode = "channel"; });
+}
+
+TEST(MixedPruning, TakesPatternsForTheMasks) {
+  PruneConfig config = mixed("flap", "wanda", "bf16");
+  config.pattern = "2:4";
+  const Model block = run(four_layers(), Text(), config);
+  EXPECT_EQ(block.block.pattern, "2:4");
+  EXPECT_EQ(2 * block.layers[0][Proj::kDown].nonzeros(),
+            block.layers[0][Proj::kDown].rows() * block.layers[0].shape.ffn);
+}
+
 TEST(MixedPruning, LevelZeroOfABlockKeepsItsCut) {
   const Model cut = run(four_layers(), Text(), structured("flap", 0.25));
   const Model same = run(cut, Text(0), config_of("wanda", 0));
@@ -313,7 +416,7 @@ TEST(StructuredErrors, WhatCannotBeCut) {
   failure(parent, text, config, ErrorCode::kInvalidInput);
   EXPECT_NE(failure(parent, text, structured("flap", 0.5, "q4"), ErrorCode::kInvalidInput).find("width_multiple"),
             std::string::npos);
-  for (const char* wrong : {"flap+wanda", "owl+flap", "flap+reconstruct"})
+  for (const char* wrong : {"flap+flap", "owl+flap", "flap+reconstruct"})
     EXPECT_NE(failure(parent, text, config_of(wrong), ErrorCode::kUnsupported).find("llm-pruner, flap, shortgpt"),
               std::string::npos);
 
@@ -328,13 +431,6 @@ TEST(StructuredErrors, WhatCannotBeCut) {
   const Model wide = model::tiny_model({.layers = 4, .head_dim = 32, .dtype = tensor::DType::kQ4_1});
   EXPECT_EQ(run(wide, text, config).layers[0][Proj::kDown].dtype(), tensor::DType::kQ4_1);
 }
-
-// Refuses to be told of work.
-struct IdleSink : ProgressSink {
-  void progress(const std::string& task, int64_t, int64_t, const std::string&, const std::string&) override {
-    ADD_FAILURE() << task << " worked";
-  }
-};
 
 TEST(StructuredErrors, NarrowBlocksThatCannotBeHeldAreRefusedBeforeTheWork) {
   const Model uneven = model::tiny_model({.hidden = 64, .head_dim = 32, .ffn = 40});

@@ -18,7 +18,7 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
   command
       ->add_option("--method", o.job.config.method,
                    prune::known_methods() + "; each may follow owl+ and be followed by +reconstruct; structured: " +
-                       prune::known_structured_methods())
+                       prune::known_structured_methods() + "; one that cuts may precede one that masks: flap+sparsegpt")
       ->required();
   command->add_option("--calibration", o.job.calibration, "plain text, or .npy of ids [N, L]");
   command->add_option("--samples", o.job.samples, "windows of calibration text")->capture_default_str();

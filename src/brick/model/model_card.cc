@@ -90,8 +90,9 @@ std::string what(const Model& model, const Facts& facts) {
   const BlockSpec& block = model.block;
   std::string out = code(facts.parent);
   if (block.is_block() && block.sparsity > 0)
-    out += fmt::format(" with {}{} of its layers' linear weights removed by {}",
+    out += fmt::format(" with {}{} of {} layers' linear weights removed by {}",
                        block.cut || block.pattern == "structured" ? "about " : "", percent(block.sparsity),
+                       block.cut && facts.zeros > 0 && block.pattern != "structured" ? "what a cut left of its" : "its",
                        code(block.method));
   if (block.cut) out += fmt::format(", {} of {} layers left", block.cut->layers.size(), block.cut->parent_layers);
   if (facts.merged) out += ", and an adapter merged into it";

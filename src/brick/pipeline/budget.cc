@@ -324,6 +324,9 @@ int64_t predicted_bytes(const model::Model& parent, const prune::PruneConfig& co
 void check_has_targets(const Target& target, const prune::PruneConfig& config) {
   const prune::Recipe recipe = prune::parse_recipe(config.method);
   if (recipe.structured == nullptr) return;
+  if (recipe.mixed())
+    fail(ErrorCode::kUnsupported, "target {}: {} has none; prune twice, {} by --sparsity and its block by the target",
+         target.text, config.method, recipe.structured->name);
   if (recipe.structured->needs(config).narrows)
     fail(ErrorCode::kUnsupported, "target {}: {} has no targets where it narrows the residual stream: give --sparsity",
          target.text, config.method);

@@ -90,6 +90,7 @@ void check_method(const prune::PruneConfig& config) {
   if (recipe.structured != nullptr && recipe.structured->needs(config).narrows)
     fail(ErrorCode::kUnsupported, "a block of {} has no use in a federation: {}", config.method,
          federate::kOtherStream);
+  prune::check_mixed(config);
 }
 
 FederationConfig::Client read_client(Reader reader, prune::PruneConfig blocks, const train::TuneConfig& shared,

@@ -80,6 +80,9 @@ void check_options(const PruneJob& job) {
   if (job.config.pattern == kAutoPattern && job.target.empty())
     fail(ErrorCode::kInvalidInput, "pattern {} is chosen by a target: give prune's --target, or a pattern",
          kAutoPattern);
+  if (job.config.structured_sparsity != 0 && !prune::parse_recipe(job.config.method).mixed())
+    fail(ErrorCode::kInvalidInput, "{} has one sparsity; structured_sparsity is of methods like flap+wanda",
+         job.config.method);
 }
 
 void check_calibration(const PruneJob& job) {

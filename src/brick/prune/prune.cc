@@ -54,15 +54,22 @@ void check_sparsity(double sparsity, const Pattern& pattern) {
          name(pattern), pattern.sparsity());
 }
 
+// Of the method that masks.
+void check_values(const model::Model& parent, const PruneConfig& config, const Recipe& recipe) {
+  for (size_t layer = 0; layer < parent.layers.size(); ++layer)
+    for (const Proj proj : model::kProjs)
+      choose_storage(config.values, parent.layers[layer][proj], recipe.keeps_values(),
+                     model::weight_name(static_cast<int64_t>(layer), proj));
+}
+
 void check_weights(const Family& family) {
+  check_values(family.parent, family.config, family.recipe);
   const auto layers = static_cast<int64_t>(family.parent.layers.size());
   for (int64_t layer = 0; layer < layers; ++layer) {
     for (const Proj proj : model::kProjs) {
       const tensor::Matrix& weight = family.parent.layers[static_cast<size_t>(layer)][proj];
-      const std::string weight_name = family.name(layer, proj);
-      choose_storage(family.config.values, weight, family.recipe.keeps_values(), weight_name);
       MatrixProblem problem;
-      problem.name = weight_name;
+      problem.name = family.name(layer, proj);
       problem.weight = {nullptr, weight.rows(), weight.cols()};
       problem.pattern = family.pattern;
       check_groups(problem);
@@ -217,11 +224,57 @@ std::vector<Level> mask_levels(Family& family, std::span<const double> sparsitie
   return levels;
 }
 
+// What prune_family() promises of a method that cuts and masks.
+std::vector<model::Model> cut_and_mask(const model::Model& parent, std::span<const std::span<const int32_t>> windows,
+                                       std::span<const double> sparsities, const PruneConfig& config,
+                                       const Recipe& recipe, kernels::Context& context, ProgressSink& sink,
+                                       std::vector<PruneReport>* reports) {
+  check_mixed(config);
+  if (std::ranges::find(sparsities, 0.0) != sparsities.end())
+    fail(ErrorCode::kInvalidInput, "{}: sparsity 0 masks nothing; {} by itself makes that block", config.method,
+         recipe.structured->name);
+  check_values(parent, config, recipe);
+  PruneConfig cutting = config, masking = config;
+  cutting.method = recipe.structured->name;
+  cutting.sparsity = config.structured_sparsity;
+  cutting.pattern = name(Pattern{});
+  if (config.values != "keep") cutting.values = "f32";
+  masking.method = config.method.substr(cutting.method.size() + 1);
+
+  PruneReport first;
+  const model::Model cut = prune(parent, windows, cutting, context, sink, &first);
+  std::vector<model::Model> blocks = prune_family(cut, windows, sparsities, masking, context, sink, reports);
+  if (reports != nullptr)
+    for (PruneReport& report : *reports) {
+      report.sparsity = 1 - (1 - first.sparsity) * (1 - report.sparsity);
+      report.calibration_tokens = std::max(report.calibration_tokens, first.calibration_tokens);
+      report.notes.insert(report.notes.begin(), first.notes.begin(), first.notes.end());
+      report.seconds += first.seconds;
+    }
+  return blocks;
+}
+
 }  // namespace
 
 bool needs_calibration(const PruneConfig& config) {
   const Recipe recipe = parse_recipe(config.method);
-  return recipe.structured != nullptr ? recipe.structured->needs(config).text : recipe.needs_calibration();
+  return (recipe.structured != nullptr && recipe.structured->needs(config).text) ||
+         (recipe.method != nullptr && recipe.needs_calibration());
+}
+
+void check_mixed(const PruneConfig& config) {
+  const Recipe recipe = parse_recipe(config.method);
+  if (!recipe.mixed()) return;
+  if (recipe.structured->needs(config).narrows)
+    fail(ErrorCode::kUnsupported,
+         "{}: {} narrows the residual stream, so that its values are also those of the embedding; prune twice, first "
+         "by {} alone with the values that these shall have",
+         config.method, recipe.structured->name, recipe.structured->name);
+  if (!(config.structured_sparsity > 0 && config.structured_sparsity < 1))
+    fail(ErrorCode::kInvalidInput,
+         "{}: structured_sparsity {}: expected the share that {} cuts out, above 0 and below 1; sparsity is of what "
+         "that leaves",
+         config.method, config.structured_sparsity, recipe.structured->name);
 }
 
 std::vector<model::Model> prune_family(const model::Model& parent, std::span<const std::span<const int32_t>> windows,
@@ -231,10 +284,11 @@ std::vector<model::Model> prune_family(const model::Model& parent, std::span<con
   const Recipe recipe = parse_recipe(config.method);
   const Pattern pattern = parse_pattern(config.pattern);
   check_settings(config, pattern);
-  if ((recipe.owl || recipe.structured != nullptr) && !pattern.unstructured())
+  if ((recipe.owl || recipe.method == nullptr) && !pattern.unstructured())
     fail(ErrorCode::kInvalidInput, "{}: pattern {} leaves no choice of {}", config.method, name(pattern),
          recipe.owl ? "the layers' sparsities" : "structures");
   for (const double sparsity : sparsities) check_sparsity(sparsity, pattern);
+  if (recipe.mixed()) return cut_and_mask(parent, windows, sparsities, config, recipe, context, sink, reports);
   const bool calibrated = needs_calibration(config);
   const Calibration calibration(calibrated ? windows : std::span<const std::span<const int32_t>>(),
                                 config.piece_tokens);

@@ -1,11 +1,11 @@
 // From a model and a text to building blocks: the linear weights of the layers are pruned, embeddings, head
 // and norms stay.
 //
-// Structured methods (structured.h) look at the dense model and cut heads, neurons or layers out of it. Of those that
-// mask, layers go in order. One pass of a layer's inputs gives the statistics of all seven weights (q, k and v
-// share their inputs, gate and up theirs); the seven are pruned and encoded; the layer runs again through
-// what was stored, so the next layer sees what the block will compute (method.md section 3; Frantar &
-// Alistarh 2023, Sun et al. 2023).
+// Structured methods (structured.h) look at the dense model and cut heads, neurons or layers out of it; what is left
+// may be masked in the same call. Of methods that mask, layers go in order. One pass of a layer's inputs gives the
+// statistics of all seven weights (q, k and v share their inputs, gate and up theirs); the seven are pruned and
+// encoded; the layer runs again through what was stored, so the next layer sees what the block will compute (method.md
+// section 3; Frantar & Alistarh 2023, Sun et al. 2023).
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,9 @@
 namespace brick::prune {
 
 struct PruneConfig {
-  std::string method = "sparsegpt";      // [owl+]METHOD[+reconstruct], METHOD of registry.h, or a structured one
+  std::string method = "sparsegpt";      // [STRUCTURED+][owl+]METHOD[+reconstruct] of registry.h, or STRUCTURED
   double sparsity = 0.5;                 // share removed of the layers' linear weights, [0, 1)
+  double structured_sparsity = 0;        // of STRUCTURED+...: share that is cut out; sparsity is of what that leaves
   std::string pattern = "unstructured";  // or "n:m": n of every m inputs are dropped, and sparsity is n / m
   std::string values = "bf16";           // how kept weights are stored: f32, bf16, q4, keep (stored_values.h)
   double damping = 0.01;                 // SparseGPT, SliceGPT's refit: share of the mean diagonal added to H
@@ -54,6 +55,8 @@ struct PruneConfig {
   // What steers a method, beside its name, the sparsity and the seed.
   template <class V>
   void fields(V&& visit) {
+    visit("structured_sparsity", structured_sparsity,
+          "flap+METHOD: share of the layers' linear weights that flap cuts out first; sparsity is of what that leaves");
     visit("pattern", pattern, "unstructured, n:m (n of every m removed), or, with a target, auto");
     visit("values", values, "how kept values are stored: f32, bf16, q4 or keep");
     visit("damping", damping,
@@ -96,7 +99,7 @@ struct MatrixReport {
 };
 
 struct PruneReport {
-  double sparsity = 0;  // share removed of the parent's linear weights
+  double sparsity = 0;  // share removed of the parent's linear weights, by both where methods are mixed
   int64_t calibration_tokens = 0;
   std::vector<MatrixReport> matrices;    // in the order of their use; none of structured methods
   std::vector<double> layer_sparsities;  // asked for, by OWL; else empty
@@ -109,10 +112,16 @@ struct PruneReport {
 // Whether the method, with these settings, looks at calibration text. Error(kUnsupported) for unknown methods.
 bool needs_calibration(const PruneConfig& config);
 
+// Error for a method that cuts and masks: kInvalidInput without structured_sparsity, kUnsupported where its structured
+// method narrows the residual stream, or for unknown methods.
+void check_mixed(const PruneConfig& config);
+
 // One block a sparsity, in their order. A sparsity of 0 gives the parent's weights, unmasked. Levels share
 // the statistics and factorisations of the first layer and go one after the other, so the memory is one
 // level's: [tokens, D] activations and in^2 * 8 bytes a Hessian. Each block equals, bit for bit, what prune()
-// gives for its level. `windows` may be empty where the method needs no calibration. `reports`, if given,
+// gives for its level. A method that cuts and masks cuts once, and equals, bit for bit, two calls in turn: the
+// structured method at structured_sparsity with values f32 (keep, where that is asked for), then the rest on that
+// block; its sparsities are above 0. `windows` may be empty where the method needs no calibration. `reports`, if given,
 // gets one entry a level. Errors: kInvalidInput for a sparsity outside [0, 1) or not the pattern's, other
 // settings that make no sense, missing calibration, ids outside the vocabulary; kUnsupported for unknown
 // methods and values that the parent cannot keep; kNumeric for weights or inputs with NaN or infinity, naming

@@ -66,12 +66,13 @@ Needs Recipe::needs() const {
 
 Recipe parse_recipe(std::string_view name) {
   Recipe recipe;
-  for (const StructuredMethod& method : kStructuredMethods)
-    if (method.name == name) {
-      recipe.structured = &method;
-      return recipe;
-    }
   std::string_view rest = name;
+  for (const StructuredMethod& method : kStructuredMethods) {
+    if (name != method.name && !name.starts_with(fmt::format("{}+", method.name))) continue;
+    recipe.structured = &method;
+    if (name == method.name) return recipe;
+    rest.remove_prefix(method.name.size() + 1);
+  }
   if (rest.starts_with(kOwl)) {
     recipe.owl = true;
     rest.remove_prefix(kOwl.size());
@@ -84,8 +85,8 @@ Recipe parse_recipe(std::string_view name) {
     if (method.name == rest) recipe.method = &method;
   if (recipe.method == nullptr)
     fail(ErrorCode::kUnsupported,
-         "pruning method '{}' is not known; known: {}; each may follow {} and be followed by {}; structured, by "
-         "themselves: {} (prune their blocks again to mask what they leave)",
+         "pruning method '{}' is not known; known: {}; each may follow {} and be followed by {}; structured: {}; "
+         "cut, then masked: flap+sparsegpt",
          name, known_methods(), kOwl, kReconstruct, known_structured_methods());
   return recipe;
 }

@@ -58,13 +58,15 @@ std::span<const StructuredMethod> structured_methods();  // structured.h
 std::string known_methods();             // "magnitude, wanda, ..."
 std::string known_structured_methods();  // "flap, shortgpt, ..."
 
-// A structured method, or one that masks and what is done around it, by the composite name [owl+]METHOD[+reconstruct].
+// A structured method, or one that masks and what is done around it, by the composite name [owl+]METHOD[+reconstruct],
+// or both, the structured one first: STRUCTURED+[owl+]METHOD[+reconstruct].
 struct Recipe {
-  const StructuredMethod* structured = nullptr;  // then there is nothing else
+  const StructuredMethod* structured = nullptr;  // null: nothing is cut
   bool owl = false;                              // layers' own sparsities, owl.h
-  const Method* method = nullptr;
-  bool reconstruct = false;  // reconstruct.h
+  const Method* method = nullptr;                // null: nothing is masked, and what follows is of no meaning
+  bool reconstruct = false;                      // reconstruct.h
 
+  bool mixed() const { return structured != nullptr && method != nullptr; }
   Needs needs() const;  // of the inputs' statistics
   bool needs_calibration() const { return needs() != Needs::kNothing; }
   bool keeps_values() const { return method->keeps_values && !reconstruct; }
