@@ -27,6 +27,8 @@ void announce(const model::Model& model, const data::EncodedRecords& records, tr
                           config.length));
   if (config.masked && model::mask_hash(model).empty())
     sink.note("masked: this model has no mask, so the adapter is a plain one");
+  if (config.rslora && options.init != nullptr && !options.init->config.rslora)
+    sink.warn("rslora: the scale is that of the adapter to continue from, alpha / rank");
 }
 
 }  // namespace
