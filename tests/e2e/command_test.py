@@ -649,7 +649,7 @@ arms = ["untuned", "local", "centralised", "fedit-dense"]
         summary = brick_json("simulate", config, "--out", self.path("whole"))
         self.assertEqual(summary["rounds"], 3)
         self.assertEqual(len(summary["final"]["clients"]), 4)
-        self.assertEqual({a["name"] for a in summary["final"]["arms"]}, {"untuned", "local", "centralised", "fedit-dense", "lego"})
+        self.assertEqual(set(summary["final"]["arms"]), {"untuned", "local", "centralised", "fedit-dense", "lego"})
         self.assertGreater(summary["bytes_up"], 0)
         page = (self.path("whole") / "report.html").read_text()
         self.assertIn("north", page)

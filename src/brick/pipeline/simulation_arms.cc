@@ -54,6 +54,7 @@ void Simulation::run_local(size_t index) {
     nlohmann::json result = tune_unit(*client.block, client.train.sequences, repeated(client.config->tune, rounds),
                                       nullptr, stream_id({config_.seed, kLocal, index}), out);
     const model::Adapter adapter = model::load_adapter(out.string());
+    result["round"] = config_.rounds;
     nlohmann::json records;
     const nlohmann::json own = score(*client.block, &adapter, client, records);
     if (!own.is_null()) {
@@ -86,6 +87,7 @@ void Simulation::run_centralised() {
     nlohmann::json result =
         tune_unit(bench_.model(), all, config, nullptr, stream_id({config_.seed, kCentralised}), out);
     const model::Adapter adapter = model::load_adapter(out.string());
+    result["round"] = config_.rounds;
     result["test"] = score_all(bench_.model(), adapter, out.string() + ".evaluation.json");
     return result;
   });
