@@ -17,7 +17,7 @@ void chat(const GenerationOptions& o, const Globals& globals) {
   model::Decoder decoder(bench.model(), context, {adapter ? &*adapter : nullptr}, o.context);
   sink->note("End with Ctrl-D; /new begins a new conversation.");
   std::vector<text::Message> messages;
-  GenerationOptions turn = for_chat(bench, o);
+  GenerationOptions turn = for_chat(bench, o, *sink);
   const text::TurnStyle style = bench.style(o.chat_template).assistant;
   fmt::print(stderr, "> ");
   for (std::string line; std::getline(std::cin, line); fmt::print(stderr, "> ")) {

@@ -54,7 +54,7 @@ void generate(const GenerateOptions& o, const Globals& globals) {
                          std::min(o.context, static_cast<int64_t>(ids.size()) + o.max_tokens));
   const Stopwatch watch;
   if (!o.prompt_cache.empty()) feed_through_cache(o.prompt_cache, adapter ? &*adapter : nullptr, context, ids, decoder);
-  const Generation made = continue_text(bench, decoder, ids, o.chat ? for_chat(bench, o) : GenerationOptions(o),
+  const Generation made = continue_text(bench, decoder, ids, o.chat ? for_chat(bench, o, *sink) : GenerationOptions(o),
                                         [&](std::string_view piece) {
                                           if (globals.json) return;
                                           fmt::print("{}", piece);

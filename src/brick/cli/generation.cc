@@ -64,7 +64,8 @@ Generation continue_text(const pipeline::Workbench& bench, model::Decoder& decod
   return out;
 }
 
-GenerationOptions for_chat(const pipeline::Workbench& bench, GenerationOptions options) {
+GenerationOptions for_chat(const pipeline::Workbench& bench, GenerationOptions options, ProgressSink& sink) {
+  bench.warn_of_style(options.chat_template, sink);
   const std::string marker = bench.style(options.chat_template).assistant.end_marker;
   if (!marker.empty()) options.end_of_turn = bench.tokenizer().find(marker);
   if (!marker.empty() && !options.end_of_turn) options.stop.push_back(marker);

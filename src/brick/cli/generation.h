@@ -27,8 +27,8 @@ struct Generation {
 Generation continue_text(const pipeline::Workbench& bench, model::Decoder& decoder, std::span<const int32_t> ids,
                          const GenerationOptions& options, const std::function<void(std::string_view)>& print);
 
-// `options`, to end where the template of a conversation ends a turn.
-GenerationOptions for_chat(const pipeline::Workbench& bench, GenerationOptions options);
+// `options`, to end where the template of a conversation ends a turn. Warns where that is not the model's.
+GenerationOptions for_chat(const pipeline::Workbench& bench, GenerationOptions options, ProgressSink& sink);
 
 // Ids of a conversation up to where the assistant speaks.
 std::vector<int32_t> chat_prompt(const pipeline::Workbench& bench, const std::vector<text::Message>& messages,

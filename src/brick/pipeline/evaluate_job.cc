@@ -45,6 +45,7 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
     train::TuneConfig config;
     config.length = job.length;
     config.chat_template = job.chat_template;
+    bench.warn_of_style(job.chat_template, sink);
     data::EncodedRecords records = bench.records(job.data, config);
     if (job.limit > 0 && job.limit < static_cast<int64_t>(records.sequences.size()))
       records.sequences.resize(static_cast<size_t>(job.limit));

@@ -1,5 +1,6 @@
 #include "brick/pipeline/simulation.h"
 
+#include <algorithm>
 #include <set>
 
 #include "brick/base/cpu.h"
@@ -155,6 +156,8 @@ void Simulation::make_blocks() {
 }
 
 void Simulation::load_clients() {
+  const auto takes_own = [](const FederationConfig::Client& client) { return client.tune.chat_template.empty(); };
+  if (std::ranges::any_of(config_.clients, takes_own)) bench_.warn_of_style("", sink_);
   for (const FederationConfig::Client& client_config : config_.clients) {
     Client client;
     client.config = &client_config;

@@ -13,6 +13,7 @@ nlohmann::json tune(const TuneJob& job, const RunSettings& settings, ProgressSin
   const std::string& path = job.files.out;
   io::check_output(path, settings.force);
   const Workbench bench(job.model, settings);
+  bench.warn_of_style(job.config.chat_template, sink);
   const data::EncodedRecords records = bench.records(job.data, job.config);
   data::EncodedRecords held_out;
   if (!job.validation.empty()) held_out = bench.records(job.validation, job.config);
