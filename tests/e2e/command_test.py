@@ -586,7 +586,7 @@ class Recovery(Case):
             self.assertIn(mention, result.stderr)
             self.assertFalse(self.path("x").exists())
         teacher = ("--teacher", self.model)
-        refused("--text", *teacher)
+        self.assertEqual(brick("recover", self.block, *teacher, "--out", self.path("x"), check=False).returncode, 2)
         refused("--teacher", "--text", self.text)
         refused("absent.gguf", "--text", self.text, "--teacher", self.folder / "absent.gguf")
         refused("absent.txt", "--text", self.folder / "absent.txt", *teacher)

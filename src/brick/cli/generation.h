@@ -10,7 +10,7 @@ namespace brick::cli {
 
 struct GenerationOptions {
   std::string model, adapter, chat_template;
-  int64_t max_tokens = 256, context = 2048;
+  int64_t max_tokens = 256, context = 0;  // context 0: the model's own
   std::vector<std::string> stop;
   std::optional<int32_t> end_of_turn;  // ends the text as EOS does
   model::SamplingConfig sampling;
@@ -21,6 +21,7 @@ void add_generation_flags(CLI::App* command, Globals& globals, GenerationOptions
 struct Generation {
   std::vector<int32_t> tokens;
   std::string text;  // without the stop string, an end token or anything behind
+  bool cut = false;  // where the context was full
 };
 
 // Continues `ids`; `print` receives the text as it comes, whole characters at a time, never part of a stop string.

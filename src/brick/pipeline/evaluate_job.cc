@@ -1,5 +1,7 @@
 #include "brick/pipeline/evaluate_job.h"
 
+#include <cmath>
+
 #include "brick/base/error.h"
 #include "brick/base/process.h"
 #include "brick/data/windows.h"
@@ -51,8 +53,11 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
       records.sequences.resize(static_cast<size_t>(job.limit));
     const eval::RecordScore score =
         eval::total(eval::score_records(bench.model(), use, records.sequences, context, sink));
-    const nlohmann::json result{
-        {"nll", score.mean()}, {"tokens", score.tokens}, {"records", records.sequences.size()}, {"cut", records.cut}};
+    const nlohmann::json result{{"perplexity", std::exp(score.mean())},
+                                {"nll", score.mean()},
+                                {"tokens", score.tokens},
+                                {"records", records.sequences.size()},
+                                {"cut", records.cut}};
     if (job.text.empty())
       out.update(result);
     else
