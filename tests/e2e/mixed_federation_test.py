@@ -66,7 +66,7 @@ arms = {json.dumps(list(arms))}
             run = self.path(rule)
             summary = brick_json("simulate", self.config(rule), "--out", run)
             self.assertEqual([c["name"] for c in summary["final"]["clients"]], list(self.blocks))
-            self.assertEqual(summary["final"]["llm"]["loss_by_round"][-1], summary["final"]["arms"][-1]["loss"])
+            self.assertEqual(summary["final"]["llm"]["loss_by_round"][-1], summary["final"]["arms"]["lego"]["loss"])
             aggregated = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
                           if '"event":"aggregate"' in line]
             self.assertEqual([(e["clients"], e["rejected"], e["rank"]) for e in aggregated], [(4, [], 8)] * 2)

@@ -43,6 +43,29 @@ TEST_F(FederationFile, TakesEachPart) {
   EXPECT_EQ(config.clients[0].tune.dropout, 0);  // a lost upload is not LoRA's dropout
 }
 
+TEST_F(FederationFile, AnotherSeedStandsInTheText) {
+  load(kGood);
+  EXPECT_EQ(load_federation(folder_.path() / "f.toml", 5).seed, 5u);
+  EXPECT_EQ(load_federation(folder_.path() / "f.toml", 5).text, "seed = 5\n" + kGood);
+  const std::string rest = kGood.substr(kGood.find('\n'));
+  EXPECT_EQ(load("model = \"m.gguf\"\nseed = 3  # three" + rest).seed, 3u);
+  const FederationConfig config = load_federation(folder_.path() / "f.toml", 5);
+  EXPECT_EQ(config.seed, 5u);
+  EXPECT_EQ(config.text, "model = \"m.gguf\"\nseed = 5" + rest);
+}
+
+TEST_F(FederationFile, KeysMayBeSpeltAsFlags) {
+  const auto tune = [](const std::string& keys) {
+    return "model = \"m.gguf\"\n[tune]\n" + keys + "[[client]]\nname = \"a\"\ndata = \"a.jsonl\"\n";
+  };
+  const FederationConfig config = load(tune("batch-tokens = 64\nno-shuffle = true\n") + "weight-decay = 0.5\n");
+  EXPECT_EQ(config.tune.batch_tokens, 64);
+  EXPECT_FALSE(config.tune.shuffle);
+  EXPECT_EQ(config.clients[0].tune.weight_decay, 0.5);
+  EXPECT_TRUE(load(tune("no_shuffle = true\n") + "shuffle = true\n").clients[0].tune.shuffle);
+  EXPECT_NE(error_of(tune("batch_tokens = 64\nbatch-tokens = 32\n")).find("'batch-tokens'"), std::string::npos);
+}
+
 TEST_F(FederationFile, AClientsBlockIsAFolderOrCutForIt) {
   const std::string head = "model = \"m.gguf\"\n[[client]]\nname = \"a\"\ndata = \"a.jsonl\"\n";
   EXPECT_EQ(load(head + "sparsity = 0.5\nmethod = \"wanda\"\n").clients[0].method, "wanda");

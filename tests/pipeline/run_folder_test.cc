@@ -53,7 +53,13 @@ TEST(RunFolder, RefusesAnotherRunAndAnExistingFolder) {
   const brick::io::test::TempFolder temp;
   { RunFolder run(temp.path() / "run", "", "id", false, false); }
   EXPECT_THROW(RunFolder(temp.path() / "run", "", "other", true, false), Error);
-  EXPECT_THROW(RunFolder(temp.path() / "run", "", "id", false, false), Error);
+  try {
+    RunFolder(temp.path() / "run", "", "id", false, false);
+    ADD_FAILURE() << "a run that was begun went on unasked";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kExists);
+    EXPECT_NE(std::string(e.what()).find("continue it with --resume"), std::string::npos) << e.what();
+  }
   EXPECT_NO_THROW(RunFolder(temp.path() / "run", "", "id", false, true));
 }
 

@@ -174,6 +174,27 @@ TEST(Tune, StopsWithAFiniteAdapterWhereItDiverges) {
   EXPECT_TRUE(all_finite(result.adapter));
 }
 
+TEST(Tune, AnInitIsMaskedWhereThatIsAskedFor) {
+  TestRun run;
+  run.model = model::tiny_block(run.model);
+  run.config.steps = 3;
+  const Adapter init = model::make_adapter(run.model, lora_config(run.model, run.config), 0);
+  run.options.init = &init;
+  const Adapter plain = run().adapter;
+  EXPECT_FALSE(plain.config.masked);
+  run.config.masked = true;
+  const Adapter masked = run().adapter;
+  EXPECT_FALSE(same_bits(masked, plain));
+  Adapter masked_init = init.clone();
+  masked_init.config.masked = true;
+  masked_init.config.mask_hash = model::mask_hash(run.model);
+  run.options.init = &masked_init;
+  EXPECT_TRUE(same_bits(masked, run().adapter));
+  EXPECT_EQ(masked.config.mask_hash, masked_init.config.mask_hash);
+  run.model = model::tiny_block(model::tiny_model(), 0.5, tensor::SparseCoding::kValues, tensor::DType::kF32, 1);
+  expect_error(ErrorCode::kMismatch, "the adapter is masked", [&] { run(); });
+}
+
 TEST(Tune, RefusesWhatDoesNotFit) {
   TestRun run;
   run.config.rank = 0;

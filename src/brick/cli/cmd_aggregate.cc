@@ -1,7 +1,21 @@
+#include "brick/base/error.h"
 #include "brick/cli/command.h"
 #include "brick/pipeline/aggregate_job.h"
 
 namespace brick::cli {
+namespace {
+
+// What is wrong with a --client; empty: nothing.
+std::string complaint(const std::string& client) {
+  try {
+    pipeline::parse_client(client);
+    return "";
+  } catch (const Error& e) {
+    return e.what();
+  }
+}
+
+}  // namespace
 
 void add_aggregate(CLI::App& app, Globals& globals) {
   struct Options {
@@ -18,13 +32,16 @@ void add_aggregate(CLI::App& app, Globals& globals) {
   command->add_option("--global", job.global, "global adapter that the clients started from");
   command->add_option("--client", options->clients, "ADAPTER,BLOCK,RECORDS; BLOCK empty for the whole model")
       ->required()
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+      ->allow_extra_args(false)
+      ->check(complaint);
   command
       ->add_option("--rule", job.config.rule,
                    "fedit, zero-pad, flexlora, hete-h0, hete-h0-axis, hete-h1, hete-h2 or hete-tau")
       ->required();
-  command->add_option("--rank", job.config.rank, "rank of the result (0: the largest client's)")->capture_default_str();
+  command
+      ->add_option("--rank", job.config.rank,
+                   "rank of the result (0: the largest of the clients' and the global adapter's)")
+      ->capture_default_str();
   command->add_option("--tau", job.tau, "hete-tau: 0 to 1, or auto")->capture_default_str();
   command->add_option("--em-iterations", job.config.em_iterations, "steps of the low-rank fit")->capture_default_str();
   command->add_option("--anchor", job.config.anchor, "hete-h2: pull of the global adapter on uncovered entries")
@@ -33,6 +50,7 @@ void add_aggregate(CLI::App& app, Globals& globals) {
   command->add_option("--validation", job.validation, "the server's records, for tau auto");
   command->add_option("--length", job.length, "most tokens a validation record")->capture_default_str();
   command->add_option("--template", job.chat_template, "chat template (default: the model's own)");
+  command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   command->add_option("--out", job.out, "folder of the new global adapter")->required();
   add_force(command, globals);
   command->callback([=, &globals] {

@@ -18,12 +18,17 @@ void add_bench(CLI::App& app, Globals& globals) {
   command->add_option("--memory", job->memory, "as of brick tune")
       ->check(CLI::IsMember({"auto", "low", "fast"}))
       ->capture_default_str();
-  command->add_option("--calibrate", job->calibrate,
-                      "instead, measure which kernel multiplies sparse weights faster on this machine and how fast "
-                      "blocks of this model decode, and write both to this file: BRICK_KERNEL_TABLE=FILE makes any "
-                      "command use the first, brick prune --profile FILE the second");
+  CLI::Option* calibrate =
+      command
+          ->add_option("--calibrate", job->calibrate_file,
+                       "first measure which kernel multiplies sparse weights faster on this machine and how fast "
+                       "blocks of this model decode, and write both to this file, if one is given: "
+                       "BRICK_KERNEL_TABLE=FILE makes any command use the first, brick prune --profile FILE the second")
+          ->expected(0, 1);
   command->add_flag("--masked", job->masked, "train a masked adapter, as of brick tune");
+  add_force(command, globals);
   command->callback([=, &globals] {
+    job->calibrate = calibrate->count() > 0;
     globals.run = [=, &globals] {
       const auto sink = make_terminal_sink(globals.json);
       print_result(globals, pipeline::bench(*job, globals.settings, *sink));

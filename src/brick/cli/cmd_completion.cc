@@ -61,6 +61,7 @@ void add_completion(CLI::App& app, Globals& globals) {
   const auto shell = std::make_shared<std::string>();
   CLI::App* command =
       add_command(app, globals, "completion", "completion script for a shell", "source <(brick completion bash)");
+  command->remove_option(command->get_option("--json"));  // a script is no object
   command->add_option("shell", *shell, "bash, zsh or fish")->check(CLI::IsMember({"bash", "zsh", "fish"}))->required();
   command->callback([shell, &app, &globals] {
     globals.run = [shell, &app] {

@@ -25,7 +25,9 @@ void add_eval(CLI::App& app, Globals& globals) {
   command->add_option("--length", job->length, "tokens a window, most tokens a record")->capture_default_str();
   command->add_option("--samples", job->samples, "first N windows (0: all)")->capture_default_str();
   command->add_option("--limit", job->limit, "first N records, or items of each task (0: all)")->capture_default_str();
-  command->add_option("--tasks", job->tasks.tasks, "multiple-choice tasks: " + known_tasks())->delimiter(',');
+  command->add_option("--tasks", job->tasks.tasks, "multiple-choice tasks: " + known_tasks())
+      ->delimiter(',')
+      ->allow_extra_args(false);
   command->add_option("--tasks-dir", job->tasks.folder, "folder of the tasks' data sets (docs/evaluation.md)");
   command->add_option("--num-fewshot", job->tasks.shots, "examples before each question (default: mmlu 5, others 0)")
       ->check(CLI::NonNegativeNumber);
@@ -35,6 +37,8 @@ void add_eval(CLI::App& app, Globals& globals) {
   command->add_option("--template", job->chat_template, "chat template (default: the model's own)");
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   command->callback([=, &globals] {
+    if (job->text.empty() && job->data.empty() && job->tasks.tasks.empty())
+      throw CLI::RequiredError("--text, --data or --tasks");
     globals.run = [=, &globals] {
       const auto sink = make_terminal_sink(globals.json);
       nlohmann::json result = pipeline::evaluate(*job, globals.settings, *sink);

@@ -50,17 +50,23 @@ void generate(const GenerateOptions& o, const Globals& globals) {
     ids = bench.tokenizer().encode(prompt);
     if ((spec.add_bos || ids.empty()) && spec.bos) ids.insert(ids.begin(), *spec.bos);
   }
+  const int64_t most = o.context > 0 ? o.context : bench.model().config.context;
+  if (std::ssize(ids) > most)
+    fail(ErrorCode::kInvalidInput, "the prompt has {} tokens and the context {}: shorten it or raise --context",
+         ids.size(), most);
   model::Decoder decoder(bench.model(), context, {adapter ? &*adapter : nullptr},
-                         std::min(o.context, static_cast<int64_t>(ids.size()) + o.max_tokens));
+                         std::min(most, std::ssize(ids) + o.max_tokens));
   const Stopwatch watch;
   if (!o.prompt_cache.empty()) feed_through_cache(o.prompt_cache, adapter ? &*adapter : nullptr, context, ids, decoder);
-  const Generation made = continue_text(bench, decoder, ids, o.chat ? for_chat(bench, o) : GenerationOptions(o),
+  const Generation made = continue_text(bench, decoder, ids, o.chat ? for_chat(bench, o, *sink) : GenerationOptions(o),
                                         [&](std::string_view piece) {
                                           if (globals.json) return;
                                           fmt::print("{}", piece);
                                           std::fflush(stdout);
                                         });
-  if (!globals.json) return fmt::print("\n");
+  if (!globals.json) fmt::print("\n");
+  if (made.cut) sink->warn(fmt::format("the text ends where the context of {} tokens is full; raise --context", most));
+  if (!globals.json) return;
   print_result(globals, {{"text", made.text},
                          {"tokens", made.tokens.size()},
                          {"ids", made.tokens},

@@ -74,6 +74,7 @@ void add_blocks(CLI::App& app, Globals& globals) {
       *options);
   command->add_option("--sparsities", options->job.sparsities, "shares to remove, separated by commas")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->required();
   command->callback([=, &globals] {
     globals.run = [=, &globals] {

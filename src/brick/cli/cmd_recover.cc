@@ -23,6 +23,7 @@ void add_recover(CLI::App& app, Globals& globals) {
   add_fields(command, job->config);
   add_training_files(command, globals, job->files);
   command->callback([=, &globals] {
+    if (job->text.empty() && job->data.empty()) throw CLI::RequiredError("--text or --data");
     globals.run = [=, &globals] {
       const auto sink = make_terminal_sink(globals.json);
       print_result(globals, pipeline::recover(*job, globals.settings, *sink));

@@ -21,8 +21,9 @@ void add_simulate(CLI::App& app, Globals& globals) {
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
       const auto sink = make_terminal_sink(globals.json);
+      const auto seed = command->count("--seed") > 0 ? std::optional(globals.settings.seed) : std::nullopt;
       const nlohmann::json result =
-          pipeline::simulate(options->config, options->out, options->resume, globals.settings, *sink);
+          pipeline::simulate(options->config, options->out, options->resume, seed, globals.settings, *sink);
       if (globals.json) return print_result(globals, result);
       fmt::print("{}", result["table"].get<std::string>());
       fmt::print("page: {}\n", result["report"].get<std::string>());

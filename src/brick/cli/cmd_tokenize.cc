@@ -21,6 +21,7 @@ void add_tokenize(CLI::App& app, Globals& globals) {
   CLI::Option* file = command->add_option("--file", options->file, "file to encode")->excludes(text);
   command->add_option("--decode", options->decode, "ids, separated by commas")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->excludes(text)
       ->excludes(file);
   command->add_flag("--special", options->special, "parse special tokens in the text (show them, when decoding)");

@@ -17,9 +17,15 @@ size_t held_back(const std::string& text, const std::vector<std::string>& stops)
 void add_generation_flags(CLI::App* command, Globals& globals, GenerationOptions& o) {
   command->add_option("model", o.model, "GGUF file, Hugging Face folder or block")->required();
   command->add_option("--adapter", o.adapter, "PEFT folder");
-  command->add_option("--max-tokens", o.max_tokens, "most tokens to generate")->capture_default_str();
-  command->add_option("--context", o.context, "most tokens, prompt included")->capture_default_str();
-  command->add_option("--stop", o.stop, "end before this text")->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--max-tokens", o.max_tokens, "most tokens to generate")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--context", o.context,
+                   "most tokens, prompt included (0: as many as the model was made for; in chat 2048 of them at most)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--stop", o.stop, "end before this text; may be given again")->allow_extra_args(false);
   command->add_option("--temperature", o.sampling.temperature, "0 for greedy")
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
@@ -59,12 +65,14 @@ Generation continue_text(const pipeline::Workbench& bench, model::Decoder& decod
     return false;
   };
   out.tokens = model::generate(decoder, ids, options.sampling, options.max_tokens, on_token);
+  out.cut = !ended && std::ssize(out.tokens) < options.max_tokens;
   if (!ended) out.text += stream.flush();
   show(out.text.size());
   return out;
 }
 
-GenerationOptions for_chat(const pipeline::Workbench& bench, GenerationOptions options) {
+GenerationOptions for_chat(const pipeline::Workbench& bench, GenerationOptions options, ProgressSink& sink) {
+  bench.warn_of_style(options.chat_template, sink);
   const std::string marker = bench.style(options.chat_template).assistant.end_marker;
   if (!marker.empty()) options.end_of_turn = bench.tokenizer().find(marker);
   if (!marker.empty() && !options.end_of_turn) options.stop.push_back(marker);

@@ -136,6 +136,7 @@ nlohmann::json aggregate(const AggregateJob& job, const RunSettings& settings, P
     train::TuneConfig config;
     config.length = job.length;
     config.chat_template = job.chat_template;
+    base.warn_of_style(job.chat_template, sink);
     validation = base.records(job.validation, config);
     validation_loss = [&](const model::Adapter& adapter) {
       return eval::total(eval::score_records(base.model(), {&adapter}, validation.sequences, context, sink)).mean();

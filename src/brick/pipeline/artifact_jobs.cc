@@ -114,21 +114,19 @@ nlohmann::json merge(const std::string& model_path, const std::string& adapter_p
 nlohmann::json export_model(const ExportRequest& request, const RunSettings& settings, ProgressSink& sink) {
   const tensor::DType dtype = export_dtype(request);
   const std::string modelfile = request.out + ".Modelfile";
+  if (request.format == "gguf" && std::filesystem::is_directory(request.out))
+    fail(ErrorCode::kInvalidInput, "{}: is a folder, and the format gguf a file: give its name", request.out);
   io::check_output(request.out, settings.force);
   if (request.modelfile) io::check_output(modelfile, settings.force);
   model::Model model = load_with_tokenizer_if_any(request.model, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(request.adapter, model, sink);
   if (adapter && !request.adapter_only) model = merge_adapter(model, *adapter, request.adapter, "f32", settings);
   if (request.format == "gguf") {
-    // Written beside the destination, then renamed over it.
-    io::AtomicFolder staging(request.out + ".export", true);
-    const std::string file = (staging.path() / "model.gguf").string();
-    if (request.adapter_only)
-      model::export_adapter_gguf(*adapter, model, dtype, file);
-    else
-      model::export_gguf(model, dtype, file);
     const std::string text = request.modelfile ? modelfile_text(model, request.out) : std::string();
-    std::filesystem::rename(file, request.out);
+    if (request.adapter_only)
+      model::export_adapter_gguf(*adapter, model, dtype, request.out, settings.force);
+    else
+      model::export_gguf(model, dtype, request.out, settings.force);
     if (request.modelfile) io::write_file_atomic(modelfile, text, settings.force);
   } else {
     io::AtomicFolder output(request.out, settings.force);

@@ -7,6 +7,7 @@
 #include "brick/base/parallel.h"
 #include "brick/base/process.h"
 #include "brick/data/windows.h"
+#include "brick/io/atomic_output.h"
 #include "brick/io/json_file.h"
 #include "brick/model/decode.h"
 #include "brick/pipeline/decode_profile.h"
@@ -117,19 +118,20 @@ nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressS
   if (job.repeats < 1 || job.length < 2 || job.tokens < job.length || job.decode_tokens < 1)
     fail(ErrorCode::kInvalidInput,
          "bench: needs repeats, decode-tokens of at least 1 and tokens of at least length, length at least 2");
+  if (!job.calibrate_file.empty()) io::check_output(job.calibrate_file, settings.force);
   const Workbench bench(job.model, settings, false);
-  if (!job.calibrate.empty()) {
-    nlohmann::json table = to_json(calibrate_kernels(bench.model(), sink));
-    table["decode"] = to_json(measure_decoding(bench.model(), {"f32", "bf16", "q4"}, settings, sink));
-    io::write_json_file(job.calibrate, table, true);
-    return table;
+  nlohmann::json out;
+  if (job.calibrate) {
+    out = to_json(calibrate_kernels(bench.model(), sink));
+    out["decode"] = to_json(measure_decoding(bench.model(), {"f32", "bf16", "q4"}, settings, sink));
+    if (!job.calibrate_file.empty()) io::write_json_file(job.calibrate_file, out, settings.force);
   }
   kernels::Context context(kernels::choose_compute(settings.compute));
-  nlohmann::json out{{"isa", name(active_isa())},
-                     {"threads", threads()},
-                     {"cpu", cpu_model()},
-                     {"compute", kernels::name(context.compute())},
-                     {"weights_mb", static_cast<double>(bench.model().weight_bytes()) / (1 << 20)}};
+  out.update({{"isa", name(active_isa())},
+              {"threads", threads()},
+              {"cpu", cpu_model()},
+              {"compute", kernels::name(context.compute())},
+              {"weights_mb", static_cast<double>(bench.model().weight_bytes()) / (1 << 20)}});
   for (size_t begin = 0; begin <= job.what.size();) {
     const size_t end = std::min(job.what.find(',', begin), job.what.size());
     const std::string what = job.what.substr(begin, end - begin);

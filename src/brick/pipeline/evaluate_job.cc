@@ -1,5 +1,7 @@
 #include "brick/pipeline/evaluate_job.h"
 
+#include <cmath>
+
 #include "brick/base/error.h"
 #include "brick/base/process.h"
 #include "brick/data/windows.h"
@@ -45,13 +47,17 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
     train::TuneConfig config;
     config.length = job.length;
     config.chat_template = job.chat_template;
+    bench.warn_of_style(job.chat_template, sink);
     data::EncodedRecords records = bench.records(job.data, config);
     if (job.limit > 0 && job.limit < static_cast<int64_t>(records.sequences.size()))
       records.sequences.resize(static_cast<size_t>(job.limit));
     const eval::RecordScore score =
         eval::total(eval::score_records(bench.model(), use, records.sequences, context, sink));
-    const nlohmann::json result{
-        {"nll", score.mean()}, {"tokens", score.tokens}, {"records", records.sequences.size()}, {"cut", records.cut}};
+    const nlohmann::json result{{"perplexity", std::exp(score.mean())},
+                                {"nll", score.mean()},
+                                {"tokens", score.tokens},
+                                {"records", records.sequences.size()},
+                                {"cut", records.cut}};
     if (job.text.empty())
       out.update(result);
     else

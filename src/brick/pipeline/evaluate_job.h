@@ -13,7 +13,7 @@ struct EvaluateJob {
   TasksJob tasks;
 };
 
-// {"perplexity", "nll", "tokens"} of the text, or "nll" and "tokens" of the records (both: the records' under "data").
+// {"perplexity", "nll", "tokens"} of the text or of the records (both: the records' under "data").
 // {"tasks": …} of evaluate_tasks() where tasks are named.
 nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, ProgressSink& sink);
 

@@ -2,6 +2,7 @@
 
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <set>
 
 #include "brick/base/error.h"
@@ -26,6 +27,12 @@ class Reader {
   bool take(std::string_view key, T& value) {
     taken_.emplace(key);
     const toml::node* node = table_.get(key);
+    if (node == nullptr) {  // "batch-tokens", as the flag is spelt
+      std::string dashed(key);
+      std::replace(dashed.begin(), dashed.end(), '_', '-');
+      node = table_.get(dashed);
+      taken_.insert(dashed);
+    }
     if (node == nullptr) return false;
     if constexpr (std::is_same_v<T, double>) {
       const auto number = node->value<double>();
@@ -61,7 +68,11 @@ class Reader {
   }
   template <class Config>
   void take_fields(Config& config) {
-    config.fields([&](std::string_view key, auto& value, std::string_view) { take(key, value); });
+    config.fields([&](std::string_view key, auto& value, std::string_view) {
+      take(key, value);
+      if constexpr (std::is_same_v<std::decay_t<decltype(value)>, bool>)
+        if (bool no = false; take("no_" + std::string(key), no)) value = !no;
+    });
   }
   void share(std::string_view key, double& value) {
     take(key, value);
@@ -137,6 +148,16 @@ void check_rule_takes_blocks(const FederationConfig& config) {
   }
 }
 
+// `text` of the file that was parsed into `root`, with another seed.
+std::string with_seed(const std::string& text, const toml::table& root, uint64_t seed) {
+  const std::string line = fmt::format("seed = {}", seed);
+  const toml::node* old = root.get("seed");
+  if (old == nullptr) return line + "\n" + text;
+  size_t begin = 0;
+  for (auto at = old->source().begin.line; at > 1; --at) begin = text.find('\n', begin) + 1;
+  return text.substr(0, begin) + line + text.substr(std::min(text.find('\n', begin), text.size()));
+}
+
 }  // namespace
 
 void refuse_structured(const federate::Rule& rule, const std::string& client, const std::string& what) {
@@ -145,7 +166,7 @@ void refuse_structured(const federate::Rule& rule, const std::string& client, co
        rule.name);
 }
 
-FederationConfig load_federation(const std::filesystem::path& path) {
+FederationConfig load_federation(const std::filesystem::path& path, std::optional<uint64_t> seed) {
   FederationConfig config;
   config.text = io::read_text(path);
   toml::table root;
@@ -173,6 +194,10 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   top.take("rounds", config.rounds);
   top.take("seed", config.seed);
   top.finish();
+  if (seed) {
+    config.text = with_seed(config.text, root, *seed);
+    config.seed = *seed;
+  }
   if (config.rounds < 1)
     fail(ErrorCode::kInvalidInput, "{}: rounds = {}: expected 1 or more", path.string(), config.rounds);
 
@@ -182,7 +207,7 @@ FederationConfig load_federation(const std::filesystem::path& path) {
   blocks.take("calibration", config.blocks.calibration);
   blocks.take("samples", config.blocks.samples);
   blocks.take("length", config.blocks.length);
-  if (uint64_t seed = 0; blocks.take("calibration_seed", seed)) config.blocks.calibration_seed = seed;
+  if (uint64_t drawn = 0; blocks.take("calibration_seed", drawn)) config.blocks.calibration_seed = drawn;
   blocks.finish();
   check_method(config.blocks.prune);
 

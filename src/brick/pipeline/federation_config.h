@@ -46,11 +46,11 @@ struct FederationConfig {
   std::filesystem::path validation;
   std::vector<Client> clients;
   Evaluate evaluate;
-  std::string text;  // the file as it was read
+  std::string text;  // the file as it was read, `seed` as it is
 };
 
-// Error(kInvalidInput) naming file, line and key.
-FederationConfig load_federation(const std::filesystem::path& path);
+// `seed`, if any, takes the place of the file's. Error(kInvalidInput) naming file, line and key.
+FederationConfig load_federation(const std::filesystem::path& path, std::optional<uint64_t> seed = std::nullopt);
 
 // Error(kInvalidInput): the rule averages factors of one shape, which `what` of the client, e.g. its block, has not.
 [[noreturn]] void refuse_structured(const federate::Rule& rule, const std::string& client, const std::string& what);

@@ -85,6 +85,7 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   const std::string& path = job.files.out;
   io::check_output(path, settings.force);
   const Workbench bench(job.block, settings);
+  if (!job.data.empty()) bench.warn_of_style(job.config.chat_template, sink);
   nlohmann::json parent;  // what the block's provenance says
   if (const std::string& said = bench.model().block.provenance; !said.empty())
     parent = io::parse_json(said, job.block + ": provenance");

@@ -28,6 +28,9 @@ RunFolder::RunFolder(const std::filesystem::path& path, const std::string& confi
     read_events();
     return;
   }
+  if (begun && !force)
+    fail(ErrorCode::kExists, "{} holds a run that was begun: continue it with --resume or discard it with --force",
+         path_.string());
   if (!resume || std::filesystem::exists(path_)) io::check_output(path_, force);
   io::AtomicFolder fresh(path_, true);
   io::write_file_atomic(fresh.path() / "config.toml", config_text);

@@ -1,5 +1,6 @@
 #include "brick/pipeline/simulation.h"
 
+#include <algorithm>
 #include <set>
 
 #include "brick/base/cpu.h"
@@ -155,6 +156,8 @@ void Simulation::make_blocks() {
 }
 
 void Simulation::load_clients() {
+  const auto takes_own = [](const FederationConfig::Client& client) { return client.tune.chat_template.empty(); };
+  if (std::ranges::any_of(config_.clients, takes_own)) bench_.warn_of_style("", sink_);
   for (const FederationConfig::Client& client_config : config_.clients) {
     Client client;
     client.config = &client_config;
@@ -206,8 +209,8 @@ const nlohmann::json* Simulation::find_event(const nlohmann::json& key) const {
 }
 
 nlohmann::json simulate(const std::string& config_path, const std::string& out, bool resume,
-                        const RunSettings& settings, ProgressSink& sink) {
-  FederationConfig config = load_federation(config_path);
+                        std::optional<uint64_t> seed, const RunSettings& settings, ProgressSink& sink) {
+  FederationConfig config = load_federation(config_path, seed);
   const int64_t rounds = config.rounds;
   Simulation simulation(std::move(config), out, resume, settings, sink);
   simulation.make_blocks();
@@ -218,15 +221,16 @@ nlohmann::json simulate(const std::string& config_path, const std::string& out, 
   const std::filesystem::path page = std::filesystem::path(out) / "report.html";
   io::write_file_atomic(page, report::simulation_page(summary));
   io::write_json_file(std::filesystem::path(out) / "summary.json", summary, true);
-  nlohmann::json clients = nlohmann::json::array();
+  nlohmann::json clients = nlohmann::json::array(), arms;
   for (const nlohmann::json& client : summary["clients"])
     clients.push_back({{"name", client["name"]},
                        {"sparsity", client["sparsity"]},
                        {"loss", client["loss"]},
                        {"intervals", client["intervals"]},
                        {"tokens_trained", client["tokens_trained"]}});
+  for (const nlohmann::json& arm : summary["arms"]) arms[arm["name"].get<std::string>()] = arm;
   return {{"rounds", rounds},
-          {"final", {{"llm", summary["llm"]}, {"clients", clients}, {"arms", summary["arms"]}}},
+          {"final", {{"llm", summary["llm"]}, {"clients", clients}, {"arms", arms}}},
           {"bytes_up", summary["bytes_up"]},
           {"bytes_down", summary["bytes_down"]},
           {"seconds", summary["seconds"]},

@@ -20,6 +20,11 @@ train::TuneConfig repeated(train::TuneConfig config, double times) {
   return config;
 }
 
+train::TuneConfig plain(train::TuneConfig config) {
+  config.masked = false;
+  return config;
+}
+
 }  // namespace
 
 nlohmann::json Simulation::score_all(const model::Model& model, const model::Adapter& adapter,
@@ -49,6 +54,7 @@ void Simulation::run_local(size_t index) {
     nlohmann::json result = tune_unit(*client.block, client.train.sequences, repeated(client.config->tune, rounds),
                                       nullptr, stream_id({config_.seed, kLocal, index}), out);
     const model::Adapter adapter = model::load_adapter(out.string());
+    result["round"] = config_.rounds;
     nlohmann::json records;
     const nlohmann::json own = score(*client.block, &adapter, client, records);
     if (!own.is_null()) {
@@ -75,13 +81,13 @@ void Simulation::run_centralised() {
                 find_event({{"event", "tune"}, {"round", round}, {"client", clients_[i].config->name}}))
           trained += (*e)["tokens"].get<double>();
     }
-    train::TuneConfig config = config_.tune;
-    config.masked = false;
+    train::TuneConfig config = plain(config_.tune);
     config.steps = 0;
     config.epochs = std::max(trained, 1.0) / static_cast<double>(data::count_tokens(all));
     nlohmann::json result =
         tune_unit(bench_.model(), all, config, nullptr, stream_id({config_.seed, kCentralised}), out);
     const model::Adapter adapter = model::load_adapter(out.string());
+    result["round"] = config_.rounds;
     result["test"] = score_all(bench_.model(), adapter, out.string() + ".evaluation.json");
     return result;
   });
@@ -93,15 +99,10 @@ void Simulation::run_fedit_dense() {
   const std::filesystem::path root = folder_.path() / "arms" / "fedit-dense";
   const auto global_at = [&](int64_t round) { return root / fmt::format("{:03}", round) / "global"; };
   for (int64_t round = 1; round <= config_.rounds; ++round) {
-    const model::Adapter global = round == 1 ? model::make_adapter(
-                                                   bench_.model(),
-                                                   [&] {
-                                                     train::TuneConfig plain = config_.tune;
-                                                     plain.masked = false;
-                                                     return train::lora_config(bench_.model(), plain);
-                                                   }(),
-                                                   config_.seed)
-                                             : model::load_adapter(global_at(round - 1).string());
+    const model::Adapter global =
+        round == 1
+            ? model::make_adapter(bench_.model(), train::lora_config(bench_.model(), plain(config_.tune)), config_.seed)
+            : model::load_adapter(global_at(round - 1).string());
     std::vector<model::Adapter> adapters(clients_.size());
     std::vector<federate::ClientUpdate> updates;
     for (size_t i = 0; i < clients_.size(); ++i) {
@@ -109,7 +110,7 @@ void Simulation::run_fedit_dense() {
       const std::string& name = clients_[i].config->name;
       const std::filesystem::path out = root / fmt::format("{:03}", round) / "clients" / name;
       folder_.once({{"event", "arm"}, {"arm", "fedit-dense"}, {"round", round}, {"client", name}}, [&] {
-        return tune_unit(bench_.model(), clients_[i].train.sequences, clients_[i].config->tune, &global,
+        return tune_unit(bench_.model(), clients_[i].train.sequences, plain(clients_[i].config->tune), &global,
                          stream_id({config_.seed, kFeditDense, static_cast<uint64_t>(round), i}), out);
       });
       if (!uploaded(round, i)) continue;

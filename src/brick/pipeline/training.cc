@@ -1,9 +1,12 @@
 #include "brick/pipeline/training.h"
 
 #include <fstream>
+#include <utility>
 
 #include "brick/base/error.h"
 #include "brick/io/atomic_output.h"
+#include "brick/io/json_file.h"
+#include "brick/io/text_file.h"
 
 namespace brick::pipeline {
 namespace {
@@ -27,6 +30,26 @@ void announce(const model::Model& model, const data::EncodedRecords& records, tr
                           config.length));
   if (config.masked && model::mask_hash(model).empty())
     sink.note("masked: this model has no mask, so the adapter is a plain one");
+  if (config.rslora && options.init != nullptr && !options.init->config.rslora)
+    sink.warn("rslora: the scale is that of the adapter to continue from, alpha / rank");
+}
+
+// Leaves the lines of the steps before `step`: the others are done again, one that a kill tore among them.
+void rewind_log(const std::filesystem::path& path, int64_t step) {
+  if (!std::filesystem::is_regular_file(path)) return;
+  const std::string text = io::read_text(path);
+  const std::string_view whole = std::string_view(text).substr(0, text.rfind('\n') + 1);
+  size_t kept = 0;
+  bool before = true;
+  io::for_each_line_in(whole, [&](int64_t number, std::string_view line) {
+    const std::string where = fmt::format("{}: line {}", path.string(), number);
+    const nlohmann::json record = io::parse_json(line, where);
+    if (!record.is_object() || !record.value("step", nlohmann::json()).is_number_integer())
+      fail(ErrorCode::kCorrupt, "{}: is no step of a log that --log writes", where);
+    before = before && record["step"].get<int64_t>() < step;
+    if (before) kept = text.find('\n', static_cast<size_t>(line.data() - text.data())) + 1;
+  });
+  std::filesystem::resize_file(path, kept);
 }
 
 }  // namespace
@@ -34,7 +57,6 @@ void announce(const model::Model& model, const data::EncodedRecords& records, tr
 train::TuneResult run_training(const model::Model& model, const data::EncodedRecords& records,
                                const train::TuneConfig& config, const TrainingFiles& files, train::TuneOptions options,
                                const RunSettings& settings, kernels::Context& context, ProgressSink& sink) {
-  announce(model, records, config, options, sink);
   options.seed = settings.seed;
   options.checkpoint = io::beside(files.out, ".checkpoint");
   options.save_every = files.save_every;
@@ -46,11 +68,18 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
            options.checkpoint.string());
     std::filesystem::remove_all(options.checkpoint);
   }
+  if (!files.resume && !settings.force && std::filesystem::is_regular_file(files.log))
+    fail(ErrorCode::kExists, "{} is there already: continue it with --resume or replace it with --force", files.log);
+  announce(model, records, config, options, sink);
   std::ofstream log;
   if (!files.log.empty()) {
     log.open(files.log, files.resume ? std::ios::app : std::ios::trunc);
     if (!log) fail(ErrorCode::kIo, "{}: cannot be written", files.log);
-    options.on_step = [&](const train::StepRecord& step) { log << step_json(step).dump() << std::endl; };
+    options.on_step = [&, fits = !files.resume](const train::StepRecord& step) mutable {
+      if (!std::exchange(fits, true)) rewind_log(files.log, step.step);
+      log << step_json(step).dump() << std::endl;
+      if (!log) fail(ErrorCode::kIo, "{}: cannot be written", files.log);
+    };
   }
   return train::tune(model, records.sequences, config, options, context, sink);
 }

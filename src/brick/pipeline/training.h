@@ -14,8 +14,8 @@ struct TrainingFiles {
 };
 
 // Trains with checkpoint and log as `files` say; seed, checkpoint, identity and on_step of `options` are set here. Says
-// what is trained on and how much memory it takes. Error(kExists) for a checkpoint that neither resume nor force
-// allows.
+// what is trained on and how much memory it takes. A resumed run goes on with its log behind the checkpoint's step.
+// Error(kExists) for a checkpoint or log that neither resume nor force allows.
 train::TuneResult run_training(const model::Model& model, const data::EncodedRecords& records,
                                const train::TuneConfig& config, const TrainingFiles& files, train::TuneOptions options,
                                const RunSettings& settings, kernels::Context& context, ProgressSink& sink);

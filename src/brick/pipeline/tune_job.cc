@@ -13,7 +13,10 @@ nlohmann::json tune(const TuneJob& job, const RunSettings& settings, ProgressSin
   const std::string& path = job.files.out;
   io::check_output(path, settings.force);
   const Workbench bench(job.model, settings);
+  bench.warn_of_style(job.config.chat_template, sink);
   const data::EncodedRecords records = bench.records(job.data, job.config);
+  data::EncodedRecords held_out;
+  if (!job.validation.empty()) held_out = bench.records(job.validation, job.config);
   const std::optional<model::Adapter> init = load_fitting_adapter(job.init, bench.model(), sink);
 
   kernels::Context context(kernels::choose_compute(settings.compute));
@@ -27,11 +30,9 @@ nlohmann::json tune(const TuneJob& job, const RunSettings& settings, ProgressSin
   if (!result.stopped.empty()) fail(ErrorCode::kNumeric, "{}: {}", path, result.stopped);
 
   nlohmann::json out = training_json(result, context);
-  if (!job.validation.empty()) {
-    const data::EncodedRecords held_out = bench.records(job.validation, job.config);
+  if (!job.validation.empty())
     out["validation_loss"] =
         eval::total(eval::score_records(bench.model(), {&result.adapter}, held_out.sequences, context, sink)).mean();
-  }
   out["peak_rss_mb"] = static_cast<double>(peak_rss_bytes()) / (1 << 20);
   return out;
 }

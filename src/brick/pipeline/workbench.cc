@@ -36,6 +36,15 @@ text::ChatTemplate Workbench::style(const std::string& name) const {
   return text::chat_template(name.empty() ? "alpaca" : name);
 }
 
+void Workbench::warn_of_style(const std::string& name, ProgressSink& sink) const {
+  const std::string& own = tokenizer().spec().chat_template;
+  if (name.empty() && !own.empty() && !text::detect_chat_template(own))
+    sink.warn(
+        fmt::format("{}: its chat template is none that is known, so alpaca's is used; name the right one with "
+                    "--template (in a federation: template under [tune])",
+                    model_.source));
+}
+
 std::vector<int32_t> Workbench::text_ids(const std::filesystem::path& path) const {
   return tokenizer().encode(io::read_text(path));
 }

@@ -36,6 +36,8 @@ class Workbench {
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
   // The model's own template, or the one named; Alpaca for models that have none (`name` empty).
   text::ChatTemplate style(const std::string& name) const;
+  // One warning where Alpaca stands in for a template that the model has and that is not known.
+  void warn_of_style(const std::string& name, ProgressSink& sink) const;
 
   // Ids of a text file, no special token added.
   std::vector<int32_t> text_ids(const std::filesystem::path& path) const;

@@ -210,6 +210,10 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
     model::check_fits(*options.init, model);
     result.adapter = options.init->clone();
     result.adapter.config.dropout = config.dropout;
+    if (const std::string mask = config.masked ? model::mask_hash(model) : ""; !mask.empty()) {
+      result.adapter.config.masked = true;
+      result.adapter.config.mask_hash = mask;
+    }
   } else {
     result.adapter = model::make_adapter(model, lora_config(model, config), options.seed);
   }

@@ -23,7 +23,7 @@ struct StepRecord {
 
 struct TuneOptions {
   uint64_t seed = 0;
-  const model::Adapter* init = nullptr;            // continue from it: all but dropout is its own
+  const model::Adapter* init = nullptr;            // continue from it: all is its own but dropout and `masked`
   std::filesystem::path checkpoint;                // folder; empty for none
   int64_t save_every = 0;                          // steps between checkpoints; 0 for none
   bool resume = false;                             // continue from the checkpoint where there is one
