@@ -77,6 +77,7 @@ void add_tokenize(CLI::App&, Globals&);
 void add_logits(CLI::App&, Globals&);
 void add_prune(CLI::App&, Globals&);
 void add_blocks(CLI::App&, Globals&);
+void add_shrink(CLI::App&, Globals&);
 void add_tune(CLI::App&, Globals&);
 void add_recover(CLI::App&, Globals&);
 void add_aggregate(CLI::App&, Globals&);
