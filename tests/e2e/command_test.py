@@ -122,7 +122,7 @@ class Basics(Case):
         self.assertEqual(json.loads(lowest.stdout)["isa"], cpu["available"][0])
 
     def test_every_command_has_help_with_an_example(self):
-        verbs = ("info tokenize logits prune blocks tune recover aggregate merge eval generate chat simulate compare export bench cpu "
+        verbs = ("info tokenize logits prune blocks tune recover shrink aggregate merge eval generate chat simulate compare export bench cpu "
                  "completion").split()
         for verb in verbs:
             self.assertIn(f"brick {verb}", brick(verb, "--help").stdout.split("Example:")[1])

@@ -110,6 +110,17 @@ TEST(RowsOfRun, ClientsHaveTheSizeOfTheirOwnBlock) {
   EXPECT_EQ(bytes("wanda-25"), 777);
 }
 
+TEST(RowsOfRun, RowsOfASummaryKeepWhatTheySay) {
+  const json run = {{"rows", {row("dense", 25, 90e6, 100), json(), row("block", 39, 60e6, 140)}}};
+  json rows = rows_of_run(run, "shrunk");
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[1]["name"], "shrunk: block");
+  EXPECT_EQ(rows[1]["text"], "a.txt as shrunk has it");
+  rows[1]["name"] = "block";
+  rows[1]["text"] = "a.txt";
+  EXPECT_EQ(rows[1], row("block", 39, 60e6, 140));
+}
+
 TEST(ComparisonTable, HasWhatWasMeasured) {
   json rows = {row("dense", 25, 90e6, 100), row("half", 39, 60e6, 140)};
   mark_fronts(rows);

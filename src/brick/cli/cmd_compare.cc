@@ -8,7 +8,7 @@ void add_compare(CLI::App& app, Globals& globals) {
   CLI::App* command = add_command(app, globals, "compare", "models, blocks and federations side by side",
                                   "brick compare model.gguf blocks/25 blocks/50 --text test.txt --samples 32 --speed "
                                   "--out comparison.html");
-  command->add_option("paths", job->paths, "models and blocks, and run folders of brick simulate")->required();
+  command->add_option("paths", job->paths, "models and blocks, and folders of brick simulate and shrink")->required();
   command->add_option("--text", job->text, "plain text, for the perplexity of models and blocks");
   command->add_option("--length", job->length, "tokens a window")->capture_default_str();
   command->add_option("--samples", job->samples, "first N windows (0: all)")->capture_default_str();

@@ -1,6 +1,5 @@
 #include "brick/cli/command.h"
 #include "brick/pipeline/prune_job.h"
-#include "brick/prune/registry.h"
 
 namespace brick::cli {
 namespace {
@@ -15,11 +14,7 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
                       const std::string& example, PruneOptions& o) {
   CLI::App* command = add_command(app, globals, verb, purpose, example);
   command->add_option("model", o.job.model, "GGUF file or Hugging Face folder")->required();
-  command
-      ->add_option("--method", o.job.config.method,
-                   prune::known_methods() + "; each may follow owl+ and be followed by +reconstruct; structured: " +
-                       prune::known_structured_methods() + "; one that cuts may precede one that masks: flap+sparsegpt")
-      ->required();
+  add_method(command, o.job.config.method)->required();
   command->add_option("--calibration", o.job.calibration, "plain text, or .npy of ids [N, L]");
   command->add_option("--samples", o.job.samples, "windows of calibration text")->capture_default_str();
   command->add_option("--length", o.job.length, "tokens a window")->capture_default_str();
@@ -44,17 +39,7 @@ void add_prune(CLI::App& app, Globals& globals) {
   CLI::App* command = add_pruning(
       app, globals, "prune", "a smaller block of a model",
       "brick prune model.gguf --method sparsegpt --sparsity 0.5 --calibration text.txt --out block-50", *options);
-  CLI::App* amount = command->add_option_group("How much", "one of these");
-  amount->add_option("--sparsity", options->sparsity, "share of the layers' linear weights to remove");
-  CLI::Option* target = amount->add_option(
-      "--target", options->job.target,
-      "what the block shall be: \"40 MB\", \"2x decode\" or \"60% parameters\"; the least sparsity that reaches it is "
-      "chosen, and q4 values where bf16 ones cannot and none are asked for");
-  amount->require_option(1);
-  command
-      ->add_option("--profile", options->job.profile,
-                   "file of brick bench --calibrate, for a decoding speed (default: measured now)")
-      ->needs(target);
+  add_amount(command, options->sparsity, options->job.target, options->job.profile);
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
       finish(command, *options, globals);

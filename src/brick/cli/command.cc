@@ -8,6 +8,7 @@
 #include "brick/base/process.h"
 #include "brick/io/json_file.h"
 #include "brick/pipeline/training.h"
+#include "brick/prune/registry.h"
 
 namespace brick::cli {
 namespace {
@@ -99,6 +100,27 @@ CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, 
 
 void add_force(CLI::App* command, Globals& globals) {
   command->add_flag("--force", globals.settings.force, "replace an existing output");
+}
+
+CLI::Option* add_method(CLI::App* command, std::string& method) {
+  return command->add_option(
+      "--method", method,
+      prune::known_methods() +
+          "; each may follow owl+ and be followed by +reconstruct; structured: " + prune::known_structured_methods());
+}
+
+void add_amount(CLI::App* command, double& sparsity, std::string& target, std::string& profile) {
+  CLI::App* amount = command->add_option_group("How much", "one of these");
+  amount->add_option("--sparsity", sparsity, "share of the layers' linear weights to remove");
+  CLI::Option* budget = amount->add_option(
+      "--target", target,
+      "what the block shall be: \"40 MB\", \"2x decode\" or \"60% parameters\"; the least sparsity that reaches it is "
+      "chosen, and q4 values where bf16 ones cannot and none are asked for");
+  amount->require_option(1);
+  command
+      ->add_option("--profile", profile,
+                   "file of brick bench --calibrate, for a decoding speed (default: measured now)")
+      ->needs(budget);
 }
 
 void add_training_files(CLI::App* command, Globals& globals, pipeline::TrainingFiles& files) {

@@ -32,6 +32,12 @@ CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, 
 // --force, for commands that write.
 void add_force(CLI::App* command, Globals& globals);
 
+// --method, a pruner's composite name.
+CLI::Option* add_method(CLI::App* command, std::string& method);
+
+// How much to prune: --sparsity or --target, one of them, and the latter's --profile.
+void add_amount(CLI::App* command, double& sparsity, std::string& target, std::string& profile);
+
 // What commands that train have beside their configuration: checkpoints, log, tokenizer, --force.
 void add_training_files(CLI::App* command, Globals& globals, pipeline::TrainingFiles& files);
 
@@ -71,6 +77,7 @@ void add_tokenize(CLI::App&, Globals&);
 void add_logits(CLI::App&, Globals&);
 void add_prune(CLI::App&, Globals&);
 void add_blocks(CLI::App&, Globals&);
+void add_shrink(CLI::App&, Globals&);
 void add_tune(CLI::App&, Globals&);
 void add_recover(CLI::App&, Globals&);
 void add_aggregate(CLI::App&, Globals&);

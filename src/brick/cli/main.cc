@@ -51,10 +51,10 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", "brick " + pipeline::tool_version());
   app.require_subcommand(1);
   app.footer("brick COMMAND --help shows a command's flags and an example.");
-  for (const auto add :
-       {cli::add_info, cli::add_tokenize, cli::add_logits, cli::add_prune, cli::add_blocks, cli::add_tune,
-        cli::add_recover, cli::add_aggregate, cli::add_merge, cli::add_eval, cli::add_generate, cli::add_chat,
-        cli::add_simulate, cli::add_compare, cli::add_export, cli::add_bench, cli::add_cpu, cli::add_completion})
+  for (const auto add : {cli::add_info, cli::add_tokenize, cli::add_logits, cli::add_prune, cli::add_blocks,
+                         cli::add_tune, cli::add_recover, cli::add_shrink, cli::add_aggregate, cli::add_merge,
+                         cli::add_eval, cli::add_generate, cli::add_chat, cli::add_simulate, cli::add_compare,
+                         cli::add_export, cli::add_bench, cli::add_cpu, cli::add_completion})
     add(app, globals);
   try {
     app.parse(argc, argv);

@@ -28,21 +28,6 @@ model::Model load_with_tokenizer_if_any(const std::string& path, const RunSettin
   }
 }
 
-tensor::DType export_dtype(const ExportRequest& request) {
-  constexpr std::array<std::string_view, 5> kGgufOnly{"q8_0", "q4_0", "q4_1", "q4_k", "q6_k"};
-  if (request.adapter_only && (request.adapter.empty() || request.format != "gguf"))
-    fail(ErrorCode::kInvalidInput, "export of an adapter alone: needs an adapter and the format gguf");
-  if (request.modelfile && (request.adapter_only || request.format != "gguf"))
-    fail(ErrorCode::kInvalidInput, "a Modelfile goes with a whole model in the format gguf");
-  const std::optional<tensor::DType> dtype = tensor::find_dtype(request.dtype);
-  const bool quantised = request.format == "gguf" && !request.adapter_only &&
-                         std::find(kGgufOnly.begin(), kGgufOnly.end(), request.dtype) != kGgufOnly.end();
-  if (!dtype || !(tensor::is_float(*dtype) || quantised))
-    fail(ErrorCode::kUnsupported, "export to {} as {}: supported are f32, f16, bf16 and for models as gguf {}",
-         request.format, request.dtype, fmt::join(kGgufOnly, ", "));
-  return *dtype;
-}
-
 std::string modelfile_text(const model::Model& model, const std::string& gguf) {
   std::optional<text::ChatTemplate> style;
   std::string eos;
@@ -109,6 +94,21 @@ nlohmann::json merge(const std::string& model_path, const std::string& adapter_p
   model::save_block(merged, output.path().string());
   output.commit();
   return {{"nonzeros", merged.nonzeros()}, {"parameters", merged.parameters()}, {"bytes", bytes_on_disk(out)}};
+}
+
+tensor::DType export_dtype(const ExportRequest& request) {
+  constexpr std::array<std::string_view, 5> kGgufOnly{"q8_0", "q4_0", "q4_1", "q4_k", "q6_k"};
+  if (request.adapter_only && (request.adapter.empty() || request.format != "gguf"))
+    fail(ErrorCode::kInvalidInput, "export of an adapter alone: needs an adapter and the format gguf");
+  if (request.modelfile && (request.adapter_only || request.format != "gguf"))
+    fail(ErrorCode::kInvalidInput, "a Modelfile goes with a whole model in the format gguf");
+  const std::optional<tensor::DType> dtype = tensor::find_dtype(request.dtype);
+  const bool quantised = request.format == "gguf" && !request.adapter_only &&
+                         std::find(kGgufOnly.begin(), kGgufOnly.end(), request.dtype) != kGgufOnly.end();
+  if (!dtype || !(tensor::is_float(*dtype) || quantised))
+    fail(ErrorCode::kUnsupported, "export to {} as {}: supported are f32, f16, bf16 and for models as gguf {}",
+         request.format, request.dtype, fmt::join(kGgufOnly, ", "));
+  return *dtype;
 }
 
 nlohmann::json export_model(const ExportRequest& request, const RunSettings& settings, ProgressSink& sink) {

@@ -18,6 +18,10 @@ struct ExportRequest {
   bool modelfile = false;     // also <out>.Modelfile, for Ollama
 };
 
+// What its dtype names. Error(kUnsupported) for one that there is not in its format, kInvalidInput for parts of the
+// request that do not go together.
+tensor::DType export_dtype(const ExportRequest& request);
+
 // block: a model pruned elsewhere, its zeros as masks. {"bytes", "format", "dtype"}; bytes are of `out`.
 nlohmann::json export_model(const ExportRequest& request, const RunSettings& settings, ProgressSink& sink);
 

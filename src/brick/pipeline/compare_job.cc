@@ -53,8 +53,7 @@ bool is_run(const fs::path& path) { return fs::exists(path / "metrics.jsonl"); }
 json run_rows(const std::string& path) {
   const fs::path summary = fs::path(path) / "summary.json";
   if (!fs::exists(summary))
-    fail(ErrorCode::kInvalidInput, "{}: the run has no end yet; brick simulate CONFIG --out {} --resume goes on", path,
-         path);
+    fail(ErrorCode::kInvalidInput, "{}: the run has no end yet; the command that began it goes on with --resume", path);
   return report::rows_of_run(io::read_json_file(summary), path);
 }
 

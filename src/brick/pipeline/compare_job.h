@@ -1,4 +1,4 @@
-// `brick compare`: models, blocks and finished federations side by side.
+// `brick compare`: models, blocks and finished runs side by side.
 #pragma once
 
 #include "brick/pipeline/workbench.h"
@@ -6,7 +6,7 @@
 namespace brick::pipeline {
 
 struct CompareJob {
-  std::vector<std::string> paths;     // models and blocks, measured now; run folders of `brick simulate`, read
+  std::vector<std::string> paths;     // models and blocks, measured now; runs of `brick simulate` and `shrink`, read
   std::string text;                   // for perplexity, as of `brick eval`; empty: none
   int64_t length = 512, samples = 0;  // of its windows; samples 0: all
   bool speed = false;                 // decode and train tokens/s, as of `brick bench`

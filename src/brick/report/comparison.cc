@@ -82,6 +82,13 @@ json rows_of_run(const json& run, const std::string& name) {
       if (row.contains("loss")) row["records"] = "held-out records of " + client_name(client) + " in " + name;
       rows.push_back(row);
     }
+  for (const json& measured : list(run, "rows")) {
+    if (!measured.is_object()) continue;
+    json row = measured;
+    row["name"] = name + ": " + text(measured, "name");
+    if (row.contains("text")) row["text"] = text(measured, "text") + " as " + name + " has it";
+    rows.push_back(row);
+  }
   return rows;
 }
 

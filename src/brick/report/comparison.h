@@ -15,7 +15,8 @@
 namespace brick::report {
 
 // Rows of a finished run: its blocks (perplexity before tuning, speed of tuning), its arms and its clients, the latter
-// tuned alone and with LEGO. `run` is what simulation_page() takes; `name` stands before each row's.
+// tuned alone and with LEGO. `run` is what simulation_page() takes, or what brick shrink summarises, which has "rows"
+// of its own; `name` stands before each row's.
 nlohmann::json rows_of_run(const nlohmann::json& run, const std::string& name);
 
 // Sets "front" of each row that has a perplexity: no other row with a perplexity of the same text has both no more
