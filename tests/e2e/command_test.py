@@ -500,6 +500,7 @@ class Training(Case):
         process.wait()
         brick(*arguments("killed"), "--resume")
         self.assertEqual(tree_bytes(self.path("killed")), want)
+        self.assertFalse(Path(f"{self.path('killed')}.checkpoint").exists())
 
 
 class Recovery(Case):
@@ -563,6 +564,7 @@ class Recovery(Case):
         brick(*arguments, "--resume")
         self.assertEqual(tree_bytes(self.path("killed")), tree_bytes(self.path("whole")))
         self.assertFalse(Path(f"{self.path('killed')}.teacher").exists())
+        self.assertFalse(Path(f"{self.path('killed')}.checkpoint").exists())
 
     def test_hidden_states_count_if_asked(self):
         plain = brick_json(*self.recover("plain", "--steps", 1))

@@ -52,6 +52,7 @@ nlohmann::json Simulation::tune_unit(const model::Model& model, std::span<const 
   io::AtomicFolder output(out, true);
   model::save_adapter(result.adapter, config_.model.string(), output.path().string());
   output.commit();
+  std::filesystem::remove_all(options.checkpoint);
   return {{"loss_first", result.loss_first},
           {"loss", result.loss_last},
           {"step", result.steps},
