@@ -687,6 +687,35 @@ arms = ["untuned", "local", "centralised", "fedit-dense"]
         self.assertEqual(refused.returncode, 1)
         self.assertIn("another configuration", refused.stderr)
 
+    def test_what_is_wrong_leaves_the_older_run(self):
+        run = self.path("run")
+        config = self.config()
+        text = config.read_text().replace("rounds = 3", "rounds = 1").replace('arms = ["untuned", "local", "centralised", "fedit-dense"]', "")
+        config.write_text(text)
+        brick("simulate", config, "--out", run)
+        before = tree_bytes(run)
+
+        def refused(mention, *flags):
+            result = brick("simulate", config, "--out", run, *flags, check=False)
+            self.assertEqual(result.returncode, 1, result.stderr)
+            line = result.stderr.splitlines()[-1]
+            self.assertTrue(line.startswith("brick: "), line)
+            self.assertIn(mention, line)
+        for mention, wrong in (("no.jsonl", text.replace(f'data = "{self.data}"', 'data = "no.jsonl"', 1)),
+                               ("nosuch", text.replace("rank = 8", 'rank = 8\ntemplate = "nosuch"')),
+                               ("samples", text.replace("samples = 4", "samples = 400000", 1)),
+                               ("no.txt", text.replace(f'text = "{self.text}"', 'text = "no.txt"'))):
+            config.write_text(wrong)
+            refused(mention, "--force")
+        self.assertEqual(tree_bytes(run), before)
+
+        config.write_text(text)
+        metrics = run / "metrics.jsonl"
+        events = [json.loads(line) for line in metrics.read_text().splitlines()]
+        del next(e for e in events if e["event"] == "tune")["step"]
+        metrics.write_text("".join(json.dumps(e) + "\n" for e in events))
+        refused("metrics.jsonl", "--resume")
+
 
 if __name__ == "__main__":
     unittest.main()
