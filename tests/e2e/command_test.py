@@ -150,6 +150,8 @@ class Failures(Case):
         self.one_line("eval", status=2)
         self.one_line("eval", self.model, "--lenght", 3, status=2)
         self.one_line("tokenize", self.model, status=2)
+        self.one_line("generate", self.model, "--prompt", "a", "--context", 0, status=2)
+        self.one_line("generate", self.model, "--prompt", "a", "--max-tokens", -1, status=2)
 
     def test_missing_and_broken_files(self):
         self.one_line("info", self.folder / "absent.gguf", mention="absent.gguf")
@@ -159,6 +161,14 @@ class Failures(Case):
             (cut / name).write_bytes((self.model / name).read_bytes())
         (cut / "model.safetensors").write_bytes((self.model / "model.safetensors").read_bytes()[:5000])
         self.one_line("eval", cut, "--text", self.text, mention="model.safetensors")
+
+    def test_a_weight_that_is_no_number_gives_no_figures(self):
+        broken = write_model(self.path("broken"))
+        weights = broken / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\xff" * 4)
+        self.one_line("eval", broken, "--text", self.text, "--length", 64, mention="loss is not finite")
+        self.one_line("eval", broken, "--data", self.data, mention="loss is not finite")
+        self.one_line("generate", broken, "--prompt", "a", mention="logits are not finite")
 
     def test_other_architectures_are_refused_by_name(self):
         other = write_model(self.path("other"))

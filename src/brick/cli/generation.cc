@@ -17,8 +17,12 @@ size_t held_back(const std::string& text, const std::vector<std::string>& stops)
 void add_generation_flags(CLI::App* command, Globals& globals, GenerationOptions& o) {
   command->add_option("model", o.model, "GGUF file, Hugging Face folder or block")->required();
   command->add_option("--adapter", o.adapter, "PEFT folder");
-  command->add_option("--max-tokens", o.max_tokens, "most tokens to generate")->capture_default_str();
-  command->add_option("--context", o.context, "most tokens, prompt included")->capture_default_str();
+  command->add_option("--max-tokens", o.max_tokens, "most tokens to generate")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--context", o.context, "most tokens, prompt included")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->add_option("--stop", o.stop, "end before this text")->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("--temperature", o.sampling.temperature, "0 for greedy")
       ->check(CLI::Range(0.0, 100.0))
