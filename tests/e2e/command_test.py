@@ -150,6 +150,8 @@ class Failures(Case):
         self.one_line("eval", status=2)
         self.one_line("eval", self.model, "--lenght", 3, status=2)
         self.one_line("tokenize", self.model, status=2)
+        self.one_line("generate", self.model, "--prompt", "a", "--context", 0, status=2)
+        self.one_line("generate", self.model, "--prompt", "a", "--max-tokens", -1, status=2)
 
     def test_missing_and_broken_files(self):
         self.one_line("info", self.folder / "absent.gguf", mention="absent.gguf")
@@ -159,6 +161,14 @@ class Failures(Case):
             (cut / name).write_bytes((self.model / name).read_bytes())
         (cut / "model.safetensors").write_bytes((self.model / "model.safetensors").read_bytes()[:5000])
         self.one_line("eval", cut, "--text", self.text, mention="model.safetensors")
+
+    def test_a_weight_that_is_no_number_gives_no_figures(self):
+        broken = write_model(self.path("broken"))
+        weights = broken / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\xff" * 4)
+        self.one_line("eval", broken, "--text", self.text, "--length", 64, mention="loss is not finite")
+        self.one_line("eval", broken, "--data", self.data, mention="loss is not finite")
+        self.one_line("generate", broken, "--prompt", "a", mention="logits are not finite")
 
     def test_other_architectures_are_refused_by_name(self):
         other = write_model(self.path("other"))
@@ -512,6 +522,7 @@ class Training(Case):
         process.wait()
         brick(*arguments("killed"), "--resume")
         self.assertEqual(tree_bytes(self.path("killed")), want)
+        self.assertFalse(Path(f"{self.path('killed')}.checkpoint").exists())
 
 
 class Recovery(Case):
@@ -575,6 +586,7 @@ class Recovery(Case):
         brick(*arguments, "--resume")
         self.assertEqual(tree_bytes(self.path("killed")), tree_bytes(self.path("whole")))
         self.assertFalse(Path(f"{self.path('killed')}.teacher").exists())
+        self.assertFalse(Path(f"{self.path('killed')}.checkpoint").exists())
 
     def test_hidden_states_count_if_asked(self):
         plain = brick_json(*self.recover("plain", "--steps", 1))
@@ -696,6 +708,35 @@ arms = ["untuned", "local", "centralised", "fedit-dense"]
         refused = brick("simulate", config, "--out", self.path("run"), "--resume", check=False)
         self.assertEqual(refused.returncode, 1)
         self.assertIn("another configuration", refused.stderr)
+
+    def test_what_is_wrong_leaves_the_older_run(self):
+        run = self.path("run")
+        config = self.config()
+        text = config.read_text().replace("rounds = 3", "rounds = 1").replace('arms = ["untuned", "local", "centralised", "fedit-dense"]', "")
+        config.write_text(text)
+        brick("simulate", config, "--out", run)
+        before = tree_bytes(run)
+
+        def refused(mention, *flags):
+            result = brick("simulate", config, "--out", run, *flags, check=False)
+            self.assertEqual(result.returncode, 1, result.stderr)
+            line = result.stderr.splitlines()[-1]
+            self.assertTrue(line.startswith("brick: "), line)
+            self.assertIn(mention, line)
+        for mention, wrong in (("no.jsonl", text.replace(f'data = "{self.data}"', 'data = "no.jsonl"', 1)),
+                               ("nosuch", text.replace("rank = 8", 'rank = 8\ntemplate = "nosuch"')),
+                               ("samples", text.replace("samples = 4", "samples = 400000", 1)),
+                               ("no.txt", text.replace(f'text = "{self.text}"', 'text = "no.txt"'))):
+            config.write_text(wrong)
+            refused(mention, "--force")
+        self.assertEqual(tree_bytes(run), before)
+
+        config.write_text(text)
+        metrics = run / "metrics.jsonl"
+        events = [json.loads(line) for line in metrics.read_text().splitlines()]
+        del next(e for e in events if e["event"] == "tune")["step"]
+        metrics.write_text("".join(json.dumps(e) + "\n" for e in events))
+        refused("metrics.jsonl", "--resume")
 
 
 if __name__ == "__main__":

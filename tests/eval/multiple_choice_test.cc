@@ -103,6 +103,7 @@ TEST(Choose, NormsByCharactersAndTakesTheFirstOfEquals) {
   const ItemScore score = choose(item, {-5.0, -8.0, -8.0});
   EXPECT_EQ(score.chosen, 0U);
   EXPECT_EQ(score.chosen_norm, 1U);  // -2.5, -2, -2
+  model::expect_error(ErrorCode::kNumeric, "\"abcd\"", [&] { choose(item, {-5.0, NAN, -8.0}); });
 }
 
 TEST(Summarise, SharesAndStandardErrors) {

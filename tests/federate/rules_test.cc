@@ -52,6 +52,10 @@ TEST(Rules, ConfigurationOutOfRangeIsRefused) {
   EXPECT_THROW(f.run("hete-h2", {.em_iterations = -1}), Error);
   EXPECT_THROW(f.run("flexlora", {.rank = -1}), Error);
   EXPECT_THROW(aggregate(f.global_or_null(), {}, {}, 0), Error);
+  Federation many = four_clients(0.02, true);
+  for (ClientUpdate& update : many.updates) update.records = 1e308;
+  EXPECT_THROW(many.run("hete-tau"), Error);
+  EXPECT_THROW(many.run("fedit"), Error);
 }
 
 TEST(Rules, ResultIsUnmaskedAndKeepsTheScale) {

@@ -93,6 +93,7 @@ TEST(Targets, AreNamesOrExpressions) {
   expect_error(ErrorCode::kInvalidInput, "regular expression", [] { parse_targets("(q_proj"); });
   expect_error(ErrorCode::kUnsupported, "some layers", [] { parse_targets(R"(.*layers\.3\..*q_proj)"); });
   EXPECT_THROW(parse_targets(""), Error);
+  expect_error(ErrorCode::kInvalidInput, "100000 characters", [] { parse_targets(std::string(100000, '(')); });
 }
 
 TEST(Adapter, CloneAndZerosKeepTheShapes) {
@@ -216,8 +217,9 @@ TEST(AdapterFile, RefusesOtherKindsByName) {
     edited.config[key] = value;
     expect_error(ErrorCode::kUnsupported, key, [&] { edited.load(); });
   }
-  const std::vector<std::pair<std::string, json>> nonsense{{"r", 0},           {"r", "8"},          {"r", nullptr},
-                                                           {"lora_alpha", -1}, {"lora_dropout", 2}, {"use_rslora", 1}};
+  const std::vector<std::pair<std::string, json>> nonsense{
+      {"r", 0},          {"r", "8"},           {"r", nullptr}, {"lora_alpha", -1}, {"lora_dropout", 2},
+      {"use_rslora", 1}, {"lora_alpha", 1e300}};
   for (const auto& [key, value] : nonsense) {
     Edited edited = Edited::of(adapter);
     edited.config[key] = value;

@@ -314,6 +314,11 @@ TEST(CutBlock, RefusesWhatWasAlteredByName) {
   expect_refused(ErrorCode::kCorrupt, "layer 2 of 3, behind 2", [&](Files& f) { parent(f)["layer"] = 2; });
   expect_refused(ErrorCode::kCorrupt, "parent of 3 heads", [&](Files& f) { parent(f)["heads"] = 3; });
   expect_refused(ErrorCode::kCorrupt, "parent of 0 heads", [&](Files& f) { parent(f)["heads"] = 0; });
+  // 8 (2^61 + 4) is 32 in 64 bits.
+  const int64_t wraps = (int64_t{1} << 61) + 4;
+  expect_refused(ErrorCode::kCorrupt, fmt::format("parent of {} heads", wraps),
+                 [&](Files& f) { parent(f)["heads"] = parent(f)["kv_heads"] = wraps; });
+  expect_refused(ErrorCode::kCorrupt, "feed-forward size 16777217", [&](Files& f) { parent(f)["ffn"] = 16777217; });
   expect_refused(ErrorCode::kCorrupt, "of 1", [&](Files& f) { f.config["brick"]["parent_layers"] = 1; });
   expect_refused(ErrorCode::kUnsupported, "kept", [&](Files& f) { f.config["brick"].erase("parent_layers"); });
   expect_refused(ErrorCode::kCorrupt, "o_proj.bias", [&](Files& f) {

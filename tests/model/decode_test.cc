@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "brick/base/cpu.h"
+#include "model/expect_error.h"
 #include "model/tiny_model.h"
 
 namespace brick::model {
@@ -63,6 +64,22 @@ TEST_F(DecodingABlock, OfFourBitsGivesTheStoredPagesBack) {
   EXPECT_EQ(drops_, 0);
   logits(true);
   EXPECT_EQ(drops_, 2);  // when laid out, and after the prompt
+}
+
+TEST(Decoding, NeedsAContext) {
+  const Model model = tiny_model();
+  kernels::Context context;
+  for (const int64_t capacity : {0, -1})
+    expect_error(ErrorCode::kInvalidInput, "a context of", [&] { Decoder(model, context, {}, capacity); });
+}
+
+TEST(Decoding, RefusesLogitsThatAreNotFinite) {
+  for (const double temperature : {0.0, 1.0})
+    for (const float value : {NAN, INFINITY}) {
+      std::vector<float> logits{1, value, 2};
+      Sampler sampler({.temperature = temperature});
+      expect_error(ErrorCode::kNumeric, "not finite", [&] { sampler.pick(logits, {}); });
+    }
 }
 
 }  // namespace

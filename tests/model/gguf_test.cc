@@ -263,6 +263,8 @@ TEST(Gguf, RefusesFaultyTensorsByName) {
   expect_refused(ErrorCode::kCorrupt, q, [&](Parts& p) { p.at(q) = tensor::matrix(33, 32); });
   expect_refused(ErrorCode::kCorrupt, "blk.0.attn_norm",
                  [](Parts& p) { p.at("blk.0.attn_norm.weight") = tensor::matrix(1, 32); });
+  expect_refused(ErrorCode::kUnsupported, "rope_freqs.weight is i32",
+                 [](Parts& p) { p.tensors.emplace_back("rope_freqs.weight", tensor::Tensor(DType::kI32, {4})); });
   constexpr uint32_t kIq4Nl = 20;  // blocks of 32, as ours are
   expect_refused(ErrorCode::kUnsupported, "IQ4_NL", [&](Parts& p) { p.other_type[q] = kIq4Nl; });
 }

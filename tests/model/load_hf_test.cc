@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <limits>
+#include <numbers>
 
 #include "brick/io/json_file.h"
 #include "brick/io/safetensors.h"
@@ -69,6 +70,13 @@ TEST(HfConfig, RotaryScalingOfBothGenerations) {
   json linear = plain_config();
   linear["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};
   EXPECT_EQ(read(linear).inverse_frequency[0], 0.5f);
+  for (const double factor : {0.0, -2.0}) {
+    linear["rope_scaling"]["factor"] = factor;
+    expect_error(ErrorCode::kInvalidInput, "gives the frequency", [&] { read(linear); });
+  }
+  four["rope_scaling"]["low_freq_factor"] = four["rope_scaling"]["high_freq_factor"] = 1.0;
+  four["rope_scaling"]["original_max_position_embeddings"] = 2.0f * std::numbers::pi_v<float>;  // the first wavelength
+  expect_error(ErrorCode::kInvalidInput, "gives the frequency", [&] { read(four); });
   json none = plain_config();
   none["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 10000.0}};
   EXPECT_EQ(read(none).rope_scaling, "");

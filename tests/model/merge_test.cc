@@ -107,6 +107,16 @@ TEST(Merge, LeavesOtherWeightsAlone) {
   EXPECT_EQ(merged.block.mask_hash, block.block.mask_hash);
 }
 
+TEST(Merge, RefusesValuesThatTheTypeCannotHold) {
+  const Model half = tiny_model({.dtype = DType::kF16}), block = tiny_block(tiny_model());
+  Adapter adapter = filled_adapter(half, false), masked = filled_adapter(block, true);
+  adapter.config.alpha = 1e9;
+  expect_error(ErrorCode::kNumeric, "layers.0.self_attn.q_proj", [&] { merge(half, adapter, "keep"); });
+  merge(half, adapter, "bf16");
+  masked.config.alpha = 1e300;
+  expect_error(ErrorCode::kNumeric, "layers.0.self_attn.q_proj", [&] { merge(block, masked, "f32"); });
+}
+
 TEST(Merge, RefusesStrangers) {
   const Model model = tiny_model(), block = tiny_block(model);
   expect_error(ErrorCode::kMismatch, "masked", [&] { merge(model, filled_adapter(block, true), "f32"); });

@@ -120,6 +120,8 @@ TEST(License, ComesAlong) {
   std::filesystem::remove(folder.path() / "hf" / "README.md");
   EXPECT_EQ(license_of(folder.file("hf")), "");
   EXPECT_EQ(license_of(folder.file("absent.gguf")), "");
+  io::write_file_atomic(folder.file("cut.gguf"), "GGUF");
+  EXPECT_EQ(license_of(folder.file("cut.gguf")), "");
   export_gguf(load_model(folder.file("hf"), kNoTokenizer), tensor::DType::kF32, folder.file("n.gguf"));
   EXPECT_EQ(io::GgufFile::open(folder.file("n.gguf")).find("general.license"), nullptr);
 }

@@ -159,6 +159,11 @@ TEST_F(FederationFile, NamesWhatIsWrong) {
   EXPECT_NE(with("name = \"a\"", "name = \"../a\"").find("folder"), std::string::npos);
   EXPECT_NE(with("[[client]]", "[client]").find("client"), std::string::npos);
   EXPECT_NE(error_of("model = ").find("line 1"), std::string::npos);
+  EXPECT_NE(with("rank = 4", "targets = \"nothing\"").find("'nothing'"), std::string::npos);
+  EXPECT_NE(with("rank = 2", "targets = \"nothing\"").find("'nothing'"), std::string::npos);
+  std::string deep = kGood + "[a";
+  for (int i = 0; i < 100000; ++i) deep += ".a";
+  EXPECT_NE(error_of(deep + "]\n").find("line 15: more than 1000 dots"), std::string::npos);
   EXPECT_NE(error_of(kGood + "[[client]]\nname = \"a\"\ndata = \"b.jsonl\"\n").find("two clients"), std::string::npos);
 }
 

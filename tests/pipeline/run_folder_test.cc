@@ -7,6 +7,7 @@
 #include "brick/base/error.h"
 #include "brick/io/text_file.h"
 #include "io/temp_files.h"
+#include "model/expect_error.h"
 
 namespace brick::pipeline {
 namespace {
@@ -40,6 +41,20 @@ TEST(RunFolder, AUnitWhoseLineWasCutIsDoneAgain) {
   EXPECT_EQ(worked, 1);
   const std::string text = io::read_text(temp.path() / "run" / "metrics.jsonl");
   EXPECT_EQ(text.find("\"un{"), std::string::npos);
+}
+
+TEST(RunFolder, RefusesLinesThatAreNoEvents) {
+  const brick::io::test::TempFolder temp;
+  const auto path = temp.path() / "run";
+  for (const char* line : {"{}", "[]", "3", R"({"event":"a"})", R"({"unit":"a"})", R"({"event":1,"unit":"a"})"}) {
+    RunFolder(path, "", "id", false, true);
+    std::ofstream(path / "metrics.jsonl") << line << "\n";
+    model::expect_error(ErrorCode::kCorrupt, "line 1 of ", [&] { RunFolder(path, "", "id", true, false); });
+  }
+  for (const char* identity : {"[]", "3", "{}", R"({"identity":3})"}) {
+    std::ofstream(path / "identity.json") << identity;
+    model::expect_error(ErrorCode::kMismatch, "another configuration", [&] { RunFolder(path, "", "id", true, false); });
+  }
 }
 
 TEST(RunFolder, WorkThatFailsLeavesNoLine) {

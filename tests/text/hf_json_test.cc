@@ -235,9 +235,17 @@ TEST(HfJson, RefusesBrokenText) {
   expect_error(ErrorCode::kCorrupt, {"expected an object"}, [&] { spec_from_hf_json("[]", ""); });
   expect_error(ErrorCode::kCorrupt, {"tokenizer_config.json", "not JSON"}, [&] { spec_from_hf_json(good, "{"); });
   const std::string deep(1 << 20, '[');
-  expect_error(ErrorCode::kCorrupt, {"not JSON"}, [&] { spec_from_hf_json(deep, ""); });
-  expect_error(ErrorCode::kCorrupt, {"expected an object"},
-               [&] { spec_from_hf_json(deep + std::string(deep.size(), ']'), ""); });
+  const auto refuse_depth = [](const char* file, const std::string& tokenizer, const std::string& config) {
+    expect_error(ErrorCode::kCorrupt, {file, "deeper"}, [&] { spec_from_hf_json(tokenizer, config); });
+  };
+  const std::string value = deep + std::string(deep.size(), ']');
+  refuse_depth("tokenizer.json", deep, "");
+  json quoted = byte_level_json();
+  quoted["comment"] = "\"" + deep + "\\";
+  EXPECT_EQ(read(quoted).tokens, byte_level_spec().tokens);
+  refuse_depth("tokenizer.json", value, "");
+  refuse_depth("tokenizer.json", R"({"added_tokens":[{"content":)" + value + "}]}", "");
+  refuse_depth("tokenizer_config.json", good, R"({"chat_template":[{"name":)" + value + "}]}");
 }
 
 TEST(HfJson, PostProcessorSaysWhatIsAdded) {
@@ -273,6 +281,9 @@ TEST(HfJson, ConfigFields) {
   refuse(ErrorCode::kCorrupt, {"eos_token"}, file, {{"eos_token", 5}});
   refuse(ErrorCode::kCorrupt, {"add_bos_token"}, file, {{"add_bos_token", "yes"}});
   refuse(ErrorCode::kCorrupt, {"chat_template"}, file, {{"chat_template", json::array({1})}});
+  TokenizerSpec foreign = byte_level_spec();  // as a GGUF file may have it
+  foreign.chat_template = "ab\xFF";
+  expect_error(ErrorCode::kCorrupt, {"byte 2 of the chat template"}, [&] { Tokenizer{foreign}; });
 }
 
 }  // namespace

@@ -237,7 +237,6 @@ struct Resumable : TestRun {
 TEST(Tune, ResumedIsUnbroken) {
   Resumable run;
   const TuneResult unbroken = run();
-  EXPECT_FALSE(std::filesystem::exists(run.options.checkpoint));
   for (const int64_t stop : {3, 4, 7}) {
     interrupt(run, stop);
     ASSERT_TRUE(std::filesystem::exists(run.options.checkpoint));
@@ -251,13 +250,29 @@ TEST(Tune, ResumedIsUnbroken) {
     EXPECT_EQ(resumed.loss_last, unbroken.loss_last);
     EXPECT_EQ(resumed.tokens, unbroken.tokens);
     EXPECT_EQ(resumed.supervised_tokens, unbroken.supervised_tokens);
-    EXPECT_FALSE(std::filesystem::exists(run.options.checkpoint));
+  }
+}
+
+TEST(Tune, AFinishedRunGivesItsResultAgainWithoutAStep) {
+  Resumable run;
+  for (const double minutes : {0.0, 1e-9}) {  // the latter is over after a step
+    run.options.minutes = minutes;
+    run.options.resume = false;
+    const TuneResult whole = run();
+    EXPECT_EQ(whole.steps, minutes > 0 ? 1 : 9);
+    run.options.resume = true;
+    const TuneResult again = run();
+    EXPECT_TRUE(run.steps.empty());
+    EXPECT_EQ(again.steps, whole.steps);
+    EXPECT_EQ(again.loss_last, whole.loss_last);
+    EXPECT_TRUE(same_bits(again.adapter, whole.adapter));
   }
 }
 
 TEST(Tune, ResumedWithoutCheckpointBegins) {
   Resumable run;
   const TuneResult whole = run();
+  std::filesystem::remove_all(run.options.checkpoint);
   run.options.resume = true;
   EXPECT_TRUE(same_bits(run().adapter, whole.adapter));
 }
@@ -270,7 +285,7 @@ TEST(Tune, AResumedRunThatStopsKeepsTheCheckpointsAdapter) {
   AdamW optimizer(saved, {});
   const auto folder = run.options.checkpoint;
   const std::string hash = io::read_json_file(folder / "progress.json").at("run_hash");
-  ASSERT_TRUE(load_checkpoint(folder, hash, saved, optimizer).has_value());
+  ASSERT_TRUE(load_checkpoint(folder, hash, 9, saved, optimizer).has_value());
   spoil(run.model);  // which the run's hash does not cover without an identity
   run.options.resume = true;
   const TuneResult result = run();
@@ -305,6 +320,30 @@ TEST(Tune, RefusesADamagedCheckpoint) {
   expect_error(ErrorCode::kCorrupt, "state.safetensors", [&] { run(); });
   std::ofstream(run.options.checkpoint / "progress.json") << R"({"step": "three"})";
   expect_error(ErrorCode::kCorrupt, "checkpoint", [&] { run(); });
+}
+
+TEST(Tune, RefusesACheckpointThatNoRunWrites) {
+  Resumable run;
+  interrupt(run, 3);
+  run.options.resume = true;
+  const auto progress = run.options.checkpoint / "progress.json";
+  const nlohmann::json good = io::read_json_file(progress);
+  for (const auto& [key, value] : std::vector<std::pair<const char*, nlohmann::json>>{
+           {"step", 10}, {"step", -1}, {"optimizer_steps", 3}, {"tokens", -1}, {"seconds", 0}}) {
+    nlohmann::json changed = good;
+    changed[key] = value;
+    if (key == std::string("step")) changed["optimizer_steps"] = value;
+    io::write_json_file(progress, changed, true);
+    expect_error(ErrorCode::kCorrupt, "of the optimizer", [&] { run(); });
+  }
+  io::write_json_file(progress, good, true);
+  AdamW optimizer(model::make_adapter(run.model, lora_config(run.model, run.config), 0), {});
+  Adapter spoiled = model::zeros_like(optimizer.first());
+  spoiled.at(0, Proj::kQ).b.f32()[1] = NAN;
+  const Progress saved{.step = 2, .seconds = 1, .run_hash = good.at("run_hash")};
+  optimizer.set_steps(2);
+  save_checkpoint(run.options.checkpoint, saved, spoiled, optimizer);
+  expect_error(ErrorCode::kCorrupt, "not finite", [&] { run(); });
 }
 
 TEST(Tune, MemoryIsPlannedForWhatIsHeld) {

@@ -117,8 +117,13 @@ EncodedOption encode_option(const text::Tokenizer& tokenizer, std::string_view p
 
 ItemScore choose(const Item& item, std::vector<double> log_likelihoods) {
   std::vector<double> normed;
-  for (size_t o = 0; o < log_likelihoods.size(); ++o)
+  for (size_t o = 0; o < log_likelihoods.size(); ++o) {
+    if (!std::isfinite(log_likelihoods[o]))
+      fail(ErrorCode::kNumeric,
+           "the log-likelihood of option {} is not finite: weights of the model or the adapter are damaged",
+           text::printable(item.options[o]));
     normed.push_back(log_likelihoods[o] / static_cast<double>(characters(item.options[o])));
+  }
   const size_t chosen = likeliest(log_likelihoods);
   return {std::move(log_likelihoods), chosen, likeliest(normed)};
 }

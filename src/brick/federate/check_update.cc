@@ -253,7 +253,7 @@ Reference reference_of(const model::Model& parent, const model::Adapter* like) {
   reference.fingerprint = model::fingerprint(parent);
   reference.cut_hash = model::cut_hash(parent);
   reference.weights.resize(parent.layers.size());
-  parallel_for(static_cast<int64_t>(parent.layers.size()), [&](int64_t layer) {
+  parallel_try(static_cast<int64_t>(parent.layers.size()), [&](int64_t layer) {
     const auto l = static_cast<size_t>(layer);
     for (Proj proj : model::kProjs) {
       const tensor::Matrix& weight = parent.layers[l][proj];

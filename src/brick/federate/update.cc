@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
+#include "brick/base/error.h"
 #include "brick/federate/placement.h"
 
 namespace brick::federate {
@@ -87,6 +89,8 @@ double sparsity(const ClientUpdate& update) {
 std::vector<double> client_weights(std::span<const ClientUpdate> updates) {
   double total = 0;
   for (const ClientUpdate& update : updates) total += update.records;
+  if (!std::isfinite(total))
+    fail(ErrorCode::kNumeric, "the clients' numbers of records add up to {}: they are too large", total);
   std::vector<double> weights;
   weights.reserve(updates.size());
   for (const ClientUpdate& update : updates) weights.push_back(update.records / total);

@@ -56,10 +56,9 @@ std::string hash_folder(const fs::path& folder) {
   std::error_code error;
   fs::recursive_directory_iterator entry(folder, error);
   if (error) fail(ErrorCode::kNotFound, "{}: cannot list: {}", folder.string(), error.message());
-  for (const fs::recursive_directory_iterator end; entry != end; entry.increment(error)) {
-    if (error) fail(ErrorCode::kIo, "{}: cannot list: {}", folder.string(), error.message());
+  for (const fs::recursive_directory_iterator end; entry != end; entry.increment(error))
     if (entry->is_regular_file()) names.push_back(entry->path().lexically_relative(folder).generic_string());
-  }
+  if (error) fail(ErrorCode::kIo, "{}: cannot list: {}", folder.string(), error.message());
   std::sort(names.begin(), names.end());
   Sha256 hash;
   for (const std::string& name : names) {

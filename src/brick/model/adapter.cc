@@ -10,6 +10,7 @@ namespace brick::model {
 namespace {
 
 constexpr int64_t kLargestRank = 1 << 16;
+constexpr size_t kLongestTargets = 1000;  // std::regex recurses
 // Layers whose paths a regular expression is tried on: enough to see that it picks some.
 constexpr int64_t kTriedLayers = 128;
 
@@ -95,6 +96,9 @@ std::vector<Proj> parse_targets(const std::string& targets) {
   for (const std::string& part : parts)
     if (const std::optional<Proj> proj = find_proj(part)) found.push_back(*proj);
   if (found.size() == parts.size()) return in_order(found);
+  if (targets.size() > kLongestTargets)
+    fail(ErrorCode::kInvalidInput, "targets are {} characters, more than the {} that a regular expression may have",
+         targets.size(), kLongestTargets);
 
   found.clear();
   try {

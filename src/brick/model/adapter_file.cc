@@ -54,6 +54,7 @@ LoraConfig read_config(const json& object, const std::string& what) {
   config.alpha = fields.double_or("lora_alpha", 8);  // PEFT's default
   if (!(config.alpha > 0)) fields.wrong("lora_alpha", object["lora_alpha"], "a positive number");
   config.rslora = fields.flag_or("use_rslora", false);
+  if (!std::isfinite(config.scale())) fields.wrong("lora_alpha", object["lora_alpha"], "a smaller number");
   config.dropout = fields.double_or("lora_dropout", 0);
   if (config.dropout < 0 || config.dropout >= 1)
     fields.wrong("lora_dropout", object["lora_dropout"], "a probability below 1");

@@ -32,6 +32,23 @@ float llama3_frequency(float frequency, const nlohmann::json& scaling) {
   return (1.0f - smooth) * frequency / factor + smooth * frequency;
 }
 
+void scale_frequencies(std::vector<float>& frequency, const std::string& scaling_json) {
+  const nlohmann::json scaling = io::parse_json(scaling_json, "rope_scaling");
+  try {
+    const std::string type = scaling.contains("rope_type") ? scaling["rope_type"] : scaling.at("type");
+    for (float& f : frequency) {
+      if (type == "linear")
+        f /= scaling.at("factor").get<float>();
+      else if (type == "llama3")
+        f = llama3_frequency(f, scaling);
+      else if (type != "default")
+        fail(ErrorCode::kUnsupported, "rope scaling '{}' is not supported (default, linear and llama3 are)", type);
+    }
+  } catch (const nlohmann::json::exception& e) {
+    fail(ErrorCode::kInvalidInput, "rope_scaling {}: {}", scaling_json, e.what());
+  }
+}
+
 }  // namespace
 
 void ModelConfig::validate() const {
@@ -60,21 +77,11 @@ std::vector<float> rope_inverse_frequency(float theta, int64_t head_dim, const s
   std::vector<float> frequency;
   for (int64_t i = 0; i < head_dim / 2; ++i)
     frequency.push_back(1.0f / std::pow(theta, static_cast<float>(2 * i) / static_cast<float>(head_dim)));
-  if (scaling_json.empty()) return frequency;
-  const nlohmann::json scaling = io::parse_json(scaling_json, "rope_scaling");
-  try {
-    const std::string type = scaling.contains("rope_type") ? scaling["rope_type"] : scaling.at("type");
-    for (float& f : frequency) {
-      if (type == "linear")
-        f /= scaling.at("factor").get<float>();
-      else if (type == "llama3")
-        f = llama3_frequency(f, scaling);
-      else if (type != "default")
-        fail(ErrorCode::kUnsupported, "rope scaling '{}' is not supported (default, linear and llama3 are)", type);
-    }
-  } catch (const nlohmann::json::exception& e) {
-    fail(ErrorCode::kInvalidInput, "rope_scaling {}: {}", scaling_json, e.what());
-  }
+  if (!scaling_json.empty()) scale_frequencies(frequency, scaling_json);
+  for (const float f : frequency)
+    if (!(f > 0) || !std::isfinite(f))
+      fail(ErrorCode::kInvalidInput, "model configuration: rope theta {} with rope_scaling {} gives the frequency {}",
+           theta, scaling_json.empty() ? "none" : scaling_json, f);
   return frequency;
 }
 

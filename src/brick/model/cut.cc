@@ -10,6 +10,8 @@
 namespace brick::model {
 namespace {
 
+constexpr int64_t kLargestWidth = int64_t{1} << 24;  // of a parent: its products fit 64 bits, its rows an int32_t
+
 std::vector<int32_t> all_of(int64_t count) {
   std::vector<int32_t> indices(static_cast<size_t>(count));
   std::iota(indices.begin(), indices.end(), 0);
@@ -31,7 +33,7 @@ void check_indices(const std::vector<int32_t>& kept, int64_t width, int64_t pare
 void check_layer(const LayerCut& cut, const LayerShape& shape, const std::string& where) {
   const LayerShape& parent = cut.parent;
   if (parent.heads <= 0 || parent.kv_heads <= 0 || parent.ffn <= 0 || parent.heads % parent.kv_heads != 0 ||
-      parent.head_dim != shape.head_dim)
+      parent.head_dim != shape.head_dim || parent.heads > kLargestWidth / parent.head_dim || parent.ffn > kLargestWidth)
     fail(ErrorCode::kCorrupt, "{} has a parent of {} heads of {}, {} key/value heads and feed-forward size {}", where,
          parent.heads, parent.head_dim, parent.kv_heads, parent.ffn);
   check_indices(cut.heads, shape.heads, parent.heads, where, "heads");

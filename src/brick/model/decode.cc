@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "brick/base/error.h"
+#include "brick/kernels/vector_ops.h"
 #include "brick/model/loss.h"
 
 namespace brick::model {
@@ -37,9 +38,17 @@ kernels::PreparedWeights prepare_weights(const Model& model, const kernels::Cont
   return {context, weights};
 }
 
+int64_t checked_capacity(int64_t capacity) {
+  if (capacity < 1) fail(ErrorCode::kInvalidInput, "a context of {} tokens: expected 1 or more", capacity);
+  return capacity;
+}
+
 }  // namespace
 
 int32_t Sampler::pick(std::span<float> logits, std::span<const int32_t> recent) {
+  if (!kernels::all_finite(logits.data(), std::ssize(logits)))
+    fail(ErrorCode::kNumeric,
+         "the next token's logits are not finite: weights of the model or the adapter are damaged");
   penalise_repeats(logits, recent, config_.repeat_penalty);
   if (config_.temperature <= 0)
     return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
@@ -72,7 +81,7 @@ int32_t Sampler::pick(std::span<float> logits, std::span<const int32_t> recent) 
 }
 
 Decoder::Decoder(const Model& model, kernels::Context& context, AdapterUse use, int64_t capacity)
-    : transformer_(model, context, std::min(capacity, kPrefillPiece)),
+    : transformer_(model, context, std::min(checked_capacity(capacity), kPrefillPiece)),
       prepared_(prepare_weights(model, context, use)),
       use_(use),
       cache_(model, capacity),

@@ -20,7 +20,8 @@ struct SamplingConfig {
   uint64_t seed = 0;
 };
 
-// Picks the next token from logits [V], which it may change. `recent` are the tokens so far.
+// Picks the next token from logits [V], which it may change. `recent` are the tokens so far. Error(kNumeric) for logits
+// that are not finite.
 class Sampler {
  public:
   explicit Sampler(const SamplingConfig& config) : config_(config), rng_(config.seed, stream_id({0x5A})) {}
@@ -33,9 +34,9 @@ class Sampler {
 
 class Decoder {
  public:
-  // `capacity`: most tokens, prompt included. Lays out 4-bit and 2:4 sparse weights for it (PreparedWeights), which
-  // takes a few tenths of a second a hundred million weights; other Decoders of the model share that while this one
-  // lives.
+  // `capacity`: most tokens, prompt included; below 1 an Error(kInvalidInput). Lays out 4-bit and 2:4 sparse weights
+  // for it (PreparedWeights), which takes a few tenths of a second a hundred million weights; other Decoders of the
+  // model share that while this one lives.
   Decoder(const Model& model, kernels::Context& context, AdapterUse use, int64_t capacity);
 
   // Feeds ids and returns the logits [V] after the last one; valid until the next call.

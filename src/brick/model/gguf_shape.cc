@@ -41,8 +41,13 @@ std::string linear_scaling(const io::GgufFile& file, const std::string& prefix) 
 // rope_freqs divides the frequencies. Llama 3's converter makes it from rope_scaling, which is found again
 // here for exports if it has Meta's published constants.
 void apply_rope_divisors(const io::GgufFile& file, ModelConfig& config) {
-  if (file.find_tensor("rope_freqs.weight") == nullptr) return;
-  const tensor::Tensor divisors = tensor::to_f32(file.tensor("rope_freqs.weight"));
+  const io::GgufTensorInfo* info = file.find_tensor("rope_freqs.weight");
+  if (info == nullptr) return;
+  const tensor::TensorView stored = file.tensor(*info);
+  if (!tensor::is_float(stored.dtype))
+    fail(ErrorCode::kUnsupported, "{}: rope_freqs.weight is {}; f32, f16 and bf16 are supported", file.name(),
+         tensor::name(stored.dtype));
+  const tensor::Tensor divisors = tensor::to_f32(stored);
   if (divisors.size() != config.head_dim / 2)
     fail(ErrorCode::kCorrupt, "{}: rope_freqs.weight has {} values for head size {}", file.name(), divisors.size(),
          config.head_dim);

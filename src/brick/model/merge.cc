@@ -7,6 +7,7 @@
 #include "brick/kernels/linear.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/model/lora_branch.h"
+#include "brick/model/save_parts.h"
 #include "brick/tensor/pack.h"
 
 namespace brick::model {
@@ -41,12 +42,13 @@ void merged_rows(const Matrix& weight, const Branch& branch, int64_t begin, int6
   });
 }
 
-Matrix merge_weight(const Matrix& weight, const Branch& branch, const Encoding& encoding) {
+Matrix merge_weight(const std::string& name, const Matrix& weight, const Branch& branch, const Encoding& encoding) {
   const int64_t rows = weight.rows(), cols = weight.cols(), step = kernels::rows_a_piece(weight);
   if (encoding.sparse) {
     tensor::Tensor merged = tensor::matrix(rows, cols);
     for (int64_t begin = 0; begin < rows; begin += step)
       merged_rows(weight, branch, begin, std::min(begin + step, rows), merged.mat().row(begin));
+    check_holds(encoding.dtype, merged.f32(), merged.size(), name);
     return Matrix::sparse(
         tensor::SparseMatrix::encode(merged.mat(), weight.sparse_view().mask, encoding.coding, encoding.dtype));
   }
@@ -56,6 +58,7 @@ Matrix merge_weight(const Matrix& weight, const Branch& branch, const Encoding& 
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t end = std::min(begin + step, rows);
     merged_rows(weight, branch, begin, end, piece.f32());
+    check_holds(encoding.dtype, piece.f32(), (end - begin) * cols, name);
     parallel_ranges(end - begin, 16, [&](int64_t first, int64_t last) {
       tensor::pack(encoding.dtype, piece.mat().row(first), (last - first) * cols,
                    out.bytes().data() + (begin + first) * stride);
@@ -77,7 +80,7 @@ Model merge(const Model& model, const Adapter& adapter, const std::string& value
     branch.pair = &pair;
     branch.scale = adapter.config.scale();
     branch.masked = adapter.config.masked;
-    weight = merge_weight(weight, branch, encoding_of(weight, branch.masked, values));
+    weight = merge_weight(weight_name(layer, proj), weight, branch, encoding_of(weight, branch.masked, values));
   });
   if (merged.block.is_block()) {  // masks may have gone
     merged.block.values = values;

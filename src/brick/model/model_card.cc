@@ -6,6 +6,7 @@
 #include <cctype>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "brick/base/error.h"
 #include "brick/io/atomic_output.h"
@@ -176,15 +177,19 @@ std::string license_identifier(std::string_view text) {
 
 std::string license_of(const std::string& source) {
   const std::filesystem::path path(source);
-  if (std::filesystem::is_directory(path)) {
-    const std::filesystem::path card = path / "README.md";
-    return std::filesystem::is_regular_file(card) ? license_of_card(io::read_text(card)) : std::string();
+  try {
+    if (std::filesystem::is_directory(path)) {
+      const std::filesystem::path card = path / "README.md";
+      return std::filesystem::is_regular_file(card) ? license_of_card(io::read_text(card)) : std::string();
+    }
+    if (path.extension() != ".gguf" || !std::filesystem::is_regular_file(path)) return {};
+    const io::GgufFile file = io::GgufFile::open(path);
+    const io::GgufValue* value = file.find("general.license");
+    const auto* text = value != nullptr ? std::get_if<std::string>(value) : nullptr;
+    return text != nullptr ? license_identifier(*text) : std::string();
+  } catch (const std::runtime_error&) {  // of ours and of std::filesystem
+    return {};
   }
-  if (path.extension() != ".gguf" || !std::filesystem::is_regular_file(path)) return {};
-  const io::GgufFile file = io::GgufFile::open(path);
-  const io::GgufValue* value = file.find("general.license");
-  const auto* text = value != nullptr ? std::get_if<std::string>(value) : nullptr;
-  return text != nullptr ? license_identifier(*text) : std::string();
 }
 
 std::string license_of_card(std::string_view card) {

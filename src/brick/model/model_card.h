@@ -21,7 +21,7 @@ void write_model_card(const Model& model, CardFor use, const std::string& folder
 
 // The text if it can be a licence's identifier in a card ("apache-2.0", "llama3.2"), else empty.
 std::string license_identifier(std::string_view text);
-// Of a GGUF file (general.license) or a folder (its card); empty where none is named, or nothing is there any more.
+// Of a GGUF file (general.license) or a folder (its card); empty where none is named, or it cannot be read any more.
 std::string license_of(const std::string& source);
 // What `license:` in a card's YAML head names; empty where there is none.
 std::string license_of_card(std::string_view card);

@@ -23,6 +23,11 @@ nlohmann::json identity(const EvaluateJob& job, const RunSettings& settings, con
           {"tool_version", tool_version()}};
 }
 
+void check_loss(double nll, const std::string& of) {
+  if (!std::isfinite(nll))
+    fail(ErrorCode::kNumeric, "{}: the loss is not finite: weights of the model or the adapter are damaged", of);
+}
+
 }  // namespace
 
 nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, ProgressSink& sink) {
@@ -41,6 +46,7 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
     const std::vector<int32_t> ids = bench.text_ids(job.text);
     const eval::TextScore score =
         eval::score_windows(bench.model(), use, data::consecutive_windows(ids, job.length, job.samples), context, sink);
+    check_loss(score.nll, job.text);
     out.update({{"perplexity", score.perplexity()}, {"nll", score.nll}, {"tokens", score.tokens}});
   }
   if (!job.data.empty()) {
@@ -53,6 +59,7 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
       records.sequences.resize(static_cast<size_t>(job.limit));
     const eval::RecordScore score =
         eval::total(eval::score_records(bench.model(), use, records.sequences, context, sink));
+    check_loss(score.mean(), job.data);
     const nlohmann::json result{{"perplexity", std::exp(score.mean())},
                                 {"nll", score.mean()},
                                 {"tokens", score.tokens},

@@ -8,11 +8,21 @@
 #include "brick/base/error.h"
 #include "brick/federate/placement.h"
 #include "brick/io/text_file.h"
+#include "brick/model/adapter.h"
 #include "brick/prune/registry.h"
 #include "brick/prune/structured.h"
 
 namespace brick::pipeline {
 namespace {
+
+// toml++ recurses for each part of a dotted key.
+void check_dots(const std::string& text, const std::filesystem::path& path) {
+  constexpr int64_t kMostDots = 1000;
+  io::for_each_line_in(text, [&](int64_t number, std::string_view line) {
+    if (std::count(line.begin(), line.end(), '.') > kMostDots)
+      fail(ErrorCode::kInvalidInput, "{}, line {}: more than {} dots", path.string(), number, kMostDots);
+  });
+}
 
 // A table whose keys are taken one by one; what is left over is an error.
 class Reader {
@@ -134,6 +144,7 @@ FederationConfig::Client read_client(Reader reader, prune::PruneConfig blocks, c
   reader.take_fields(client.tune);
   client.tune.dropout = lora_dropout;
   client.tune.validate();
+  model::parse_targets(client.tune.targets);
   reader.finish();
   return client;
 }
@@ -169,6 +180,7 @@ void refuse_structured(const federate::Rule& rule, const std::string& client, co
 FederationConfig load_federation(const std::filesystem::path& path, std::optional<uint64_t> seed) {
   FederationConfig config;
   config.text = io::read_text(path);
+  check_dots(config.text, path);
   toml::table root;
   try {
     root = toml::parse(config.text, path.string());
@@ -215,6 +227,7 @@ FederationConfig load_federation(const std::filesystem::path& path, std::optiona
   tune.take_fields(config.tune);
   tune.finish();
   config.tune.validate();
+  model::parse_targets(config.tune.targets);
 
   Reader rule = section("aggregate");
   const toml::table* aggregate_table = root.get_as<toml::table>("aggregate");

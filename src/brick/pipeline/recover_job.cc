@@ -122,6 +122,7 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   io::AtomicFolder output(path, settings.force);
   model::save_block(merged, output.path().string());
   output.commit();
+  std::filesystem::remove_all(checkpoint_of(job.files));
   if (teacher && job.cache.empty()) std::filesystem::remove_all(cache);
 
   nlohmann::json out = training_json(result, context);

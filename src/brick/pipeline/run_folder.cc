@@ -20,7 +20,8 @@ RunFolder::RunFolder(const std::filesystem::path& path, const std::string& confi
     : path_(path) {
   const bool begun = std::filesystem::exists(path_ / kIdentity);
   if (resume && begun) {
-    if (io::read_json_file(path_ / kIdentity).value("identity", "") != identity)
+    const nlohmann::json stored = io::read_json_file(path_ / kIdentity);
+    if (const auto found = stored.find("identity"); found == stored.end() || *found != nlohmann::json(identity))
       fail(ErrorCode::kMismatch,
            "{}: begun with another configuration, model, data, seed or version; choose another folder or begin anew "
            "with --force",
@@ -47,8 +48,12 @@ void RunFolder::read_events() {
   const size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1;
   if (whole != text.size()) io::write_file_atomic(path_ / kMetrics, text.substr(0, whole));
   io::for_each_line_in(std::string_view(text).substr(0, whole), [&](int64_t number, std::string_view line) {
-    nlohmann::json event = io::parse_json(line, fmt::format("line {} of {}", number, (path_ / kMetrics).string()));
-    if (event.contains("unit")) index_[event["unit"].get<std::string>()] = events_.size();
+    const std::string where = fmt::format("line {} of {}", number, (path_ / kMetrics).string());
+    nlohmann::json event = io::parse_json(line, where);
+    for (const char* key : {"event", "unit"})
+      if (const auto found = event.find(key); found == event.end() || !found->is_string())
+        fail(ErrorCode::kCorrupt, "{}: is no event: it lacks the string '{}'", where, key);
+    index_[event["unit"].get<std::string>()] = events_.size();
     events_.push_back(std::move(event));
   });
 }

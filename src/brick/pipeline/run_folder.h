@@ -15,7 +15,8 @@ namespace brick::pipeline {
 class RunFolder {
  public:
   // A new folder, or with `resume` one that has the same `identity` (Error(kMismatch) otherwise; a missing folder is
-  // begun). An existing folder needs `resume` or `force`.
+  // begun). An existing folder needs `resume` or `force`. Error(kCorrupt) for lines of metrics.jsonl that are no
+  // events.
   RunFolder(const std::filesystem::path& path, const std::string& config_text, const std::string& identity, bool resume,
             bool force);
 
@@ -26,6 +27,7 @@ class RunFolder {
   // is the key and what `work` returned.
   const nlohmann::json& once(const nlohmann::json& key, const std::function<nlohmann::json()>& work);
 
+  // Objects with strings "event" and "unit"; what else they have, a damaged file may lack.
   const std::deque<nlohmann::json>& events() const { return events_; }
 
  private:

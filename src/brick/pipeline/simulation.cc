@@ -48,11 +48,15 @@ Simulation::Simulation(FederationConfig config, const std::string& out, bool res
       sink_(sink),
       bench_(config_.model.string(), settings),
       context_(kernels::choose_compute(settings.compute)),
-      folder_(out, config_.text, identity(config_, settings), resume, settings.force) {
-  if (config_.evaluate.text.empty()) return;
-  text_ids_ = bench_.text_ids(config_.evaluate.text);
-  text_windows_ = data::consecutive_windows(text_ids_, config_.evaluate.length, config_.evaluate.samples);
-}
+      out_(out),
+      clients_(read_clients()),
+      validation_(config_.validation.empty() ? data::EncodedRecords{}
+                                             : bench_.records(config_.validation, config_.tune)),
+      text_ids_(config_.evaluate.text.empty() ? std::vector<int32_t>{} : bench_.text_ids(config_.evaluate.text)),
+      text_windows_(config_.evaluate.text.empty()
+                        ? std::vector<std::span<const int32_t>>{}
+                        : data::consecutive_windows(text_ids_, config_.evaluate.length, config_.evaluate.samples)),
+      folder_(out, config_.text, identity(config_, settings), resume, settings.force) {}
 
 const std::string& Simulation::method_of(const FederationConfig::Client& client) const {
   return client.method.empty() ? config_.blocks.prune.method : client.method;
@@ -60,7 +64,7 @@ const std::string& Simulation::method_of(const FederationConfig::Client& client)
 
 std::filesystem::path Simulation::block_folder(const std::string& method, double sparsity) const {
   const std::string percent = sparsity_name(sparsity);
-  return folder_.path() / "blocks" / (method == config_.blocks.prune.method ? percent : method + "-" + percent);
+  return out_ / "blocks" / (method == config_.blocks.prune.method ? percent : method + "-" + percent);
 }
 
 std::filesystem::path Simulation::block_folder(const FederationConfig::Client& client) const {
@@ -68,18 +72,30 @@ std::filesystem::path Simulation::block_folder(const FederationConfig::Client& c
   return block_folder(method_of(client), client.sparsity);
 }
 
+std::map<std::string, std::set<double>> Simulation::sparsities_to_cut() const {
+  std::map<std::string, std::set<double>> wanted;
+  for (const FederationConfig::Client& client : config_.clients)
+    if (client.block.empty() && client.sparsity > 0) wanted[method_of(client)].insert(client.sparsity);
+  return wanted;
+}
+
+PruneJob Simulation::prune_job(const std::string& method) const {
+  PruneJob job;
+  job.calibration = config_.blocks.calibration.string();
+  job.samples = config_.blocks.samples;
+  job.length = config_.blocks.length;
+  job.calibration_seed = config_.blocks.calibration_seed;
+  job.config = config_.blocks.prune;
+  job.config.method = method;
+  job.config.seed = config_.seed;
+  job.config.tool_version = tool_version();
+  return job;
+}
+
 void Simulation::cut_blocks(const std::string& method, const std::vector<double>& sparsities) {
   folder_.once({{"event", "prune"}, {"round", 0}, {"method", method}}, [&] {
     const Stopwatch watch;
-    PruneJob job;
-    job.calibration = config_.blocks.calibration.string();
-    job.samples = config_.blocks.samples;
-    job.length = config_.blocks.length;
-    job.calibration_seed = config_.blocks.calibration_seed;
-    job.config = config_.blocks.prune;
-    job.config.method = method;
-    job.config.seed = config_.seed;
-    job.config.tool_version = tool_version();
+    const PruneJob job = prune_job(method);
     const Calibration calibration = load_calibration(job, bench_);
     const std::vector<model::Model> blocks =
         prune::prune_family(bench_.model(), calibration.windows, sparsities, job.config, context_, sink_, nullptr);
@@ -127,18 +143,16 @@ void Simulation::load_block(const FederationConfig::Client& client) {
 }
 
 void Simulation::make_blocks() {
-  std::map<std::string, std::set<double>> wanted;  // by method
-  for (const FederationConfig::Client& client : config_.clients)
-    if (!client.block.empty())
-      load_block(client);  // what is wrong with it shows before the work
-    else if (client.sparsity > 0)
-      wanted[method_of(client)].insert(client.sparsity);
-  for (const FederationConfig::Client& client : config_.clients)
-    if (client.block.empty() && client.sparsity > 0) check_name(client, block_folder(client));
-  for (const auto& [method, sparsities] : wanted) cut_blocks(method, {sparsities.begin(), sparsities.end()});
-  for (const FederationConfig::Client& client : config_.clients) load_block(client);
+  for (const auto& [method, sparsities] : sparsities_to_cut())
+    cut_blocks(method, {sparsities.begin(), sparsities.end()});
   placements_.try_emplace(&bench_.model(), bench_.model(), bench_.model());
-  load_clients();
+  for (Client& client : clients_) {
+    load_block(*client.config);
+    const std::filesystem::path folder = block_folder(*client.config);
+    client.block = folder.empty() ? &bench_.model() : &blocks_.at(folder);
+    client.placement = &placements_.at(client.block);
+    client.block_name = folder.empty() ? "0" : folder.filename().string();
+  }
 
   folder_.once({{"event", "begin"}, {"round", 0}}, [&] {
     train::TuneConfig config = config_.tune;
@@ -155,16 +169,18 @@ void Simulation::make_blocks() {
   evaluate_round(0);
 }
 
-void Simulation::load_clients() {
+std::vector<Simulation::Client> Simulation::read_clients() {
   const auto takes_own = [](const FederationConfig::Client& client) { return client.tune.chat_template.empty(); };
   if (std::ranges::any_of(config_.clients, takes_own)) bench_.warn_of_style("", sink_);
+  for (const FederationConfig::Client& client : config_.clients)
+    if (!client.block.empty()) load_block(client);
+  for (const FederationConfig::Client& client : config_.clients)
+    if (client.block.empty() && client.sparsity > 0) check_name(client, block_folder(client));
+  for (const auto& [method, sparsities] : sparsities_to_cut()) load_calibration(prune_job(method), bench_);
+  std::vector<Client> clients;
   for (const FederationConfig::Client& client_config : config_.clients) {
     Client client;
     client.config = &client_config;
-    const std::filesystem::path folder = block_folder(client_config);
-    client.block = folder.empty() ? &bench_.model() : &blocks_.at(folder);
-    client.placement = &placements_.at(client.block);
-    client.block_name = folder.empty() ? "0" : folder.filename().string();
     client.rank = client_config.tune.rank;
     const auto encode = [&](const std::filesystem::path& path, int64_t limit) {
       std::vector<data::Record> records = data::load_records(path);
@@ -176,8 +192,9 @@ void Simulation::load_clients() {
     client.train = encode(client_config.data, client_config.limit);
     if (!client_config.test.empty()) client.test = encode(client_config.test, 0);
     client.records = static_cast<int64_t>(client.train.sequences.size());
-    clients_.push_back(std::move(client));
+    clients.push_back(std::move(client));
   }
+  return clients;
 }
 
 model::Adapter Simulation::load_global(int64_t round) const {
@@ -213,15 +230,20 @@ nlohmann::json simulate(const std::string& config_path, const std::string& out, 
   FederationConfig config = load_federation(config_path, seed);
   const int64_t rounds = config.rounds;
   Simulation simulation(std::move(config), out, resume, settings, sink);
-  simulation.make_blocks();
-  for (int64_t round = 1; round <= rounds; ++round) simulation.run_round(round);
-  simulation.run_arms();
-
-  const nlohmann::json summary = simulation.summary();
+  nlohmann::json summary;
+  try {
+    simulation.make_blocks();
+    for (int64_t round = 1; round <= rounds; ++round) simulation.run_round(round);
+    simulation.run_arms();
+    summary = simulation.summary();
+  } catch (const nlohmann::json::exception& e) {
+    fail(ErrorCode::kCorrupt, "{}: an event of metrics.jsonl, or an evaluation.json, is not as written: {}", out,
+         e.what());
+  }
   const std::filesystem::path page = std::filesystem::path(out) / "report.html";
   io::write_file_atomic(page, report::simulation_page(summary));
   io::write_json_file(std::filesystem::path(out) / "summary.json", summary, true);
-  nlohmann::json clients = nlohmann::json::array(), arms;
+  nlohmann::json clients = nlohmann::json::array(), arms = nlohmann::json::object();
   for (const nlohmann::json& client : summary["clients"])
     clients.push_back({{"name", client["name"]},
                        {"sparsity", client["sparsity"]},

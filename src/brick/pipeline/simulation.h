@@ -2,10 +2,12 @@
 #pragma once
 
 #include <map>
+#include <set>
 
 #include "brick/eval/language_loss.h"
 #include "brick/federate/placement.h"
 #include "brick/pipeline/federation_config.h"
+#include "brick/pipeline/prune_job.h"
 #include "brick/pipeline/run_folder.h"
 #include "brick/pipeline/workbench.h"
 #include "brick/train/trainer.h"
@@ -21,12 +23,11 @@ class Simulation {
   void run_round(int64_t round);
   void run_arms();
   nlohmann::json summary();  // what the page shows (report/page.h)
-  const RunFolder& folder() const { return folder_; }
 
  private:
   struct Client {
     const FederationConfig::Client* config = nullptr;
-    const model::Model* block = nullptr;  // of blocks_, or the whole model
+    const model::Model* block = nullptr;  // of blocks_, or the whole model; from make_blocks() on, as the next two
     const federate::Placement* placement = nullptr;
     std::string block_name;  // "0" for the whole model, else its folder's
     data::EncodedRecords train, test;
@@ -34,6 +35,11 @@ class Simulation {
   };
   using Losses = std::vector<eval::RecordScore>;  // of one client's test records
 
+  // With their given blocks; what the other blocks will be made of is tried.
+  std::vector<Client> read_clients();
+
+  std::map<std::string, std::set<double>> sparsities_to_cut() const;  // by method
+  PruneJob prune_job(const std::string& method) const;
   void cut_blocks(const std::string& method, const std::vector<double>& sparsities);
   // Empty for the whole model.
   std::filesystem::path block_folder(const FederationConfig::Client& client) const;
@@ -43,7 +49,6 @@ class Simulation {
   void check_name(const FederationConfig::Client& client, const std::filesystem::path& folder) const;
   void load_block(const FederationConfig::Client& client);  // if it has one and it is not loaded yet
   nlohmann::json describe(const model::Model& block, const std::filesystem::path& folder) const;
-  void load_clients();
 
   model::Adapter load_global(int64_t round) const;
   // What each client is sent after `round`, a structured block's before it is cut to its part (on_block).
@@ -77,12 +82,14 @@ class Simulation {
   ProgressSink& sink_;
   Workbench bench_;
   kernels::Context context_;
-  RunFolder folder_;
+  std::filesystem::path out_;
   std::map<std::filesystem::path, model::Model> blocks_;  // by their folders
   std::map<const model::Model*, federate::Placement> placements_;
   std::vector<Client> clients_;
+  data::EncodedRecords validation_;
   std::vector<int32_t> text_ids_;
   std::vector<std::span<const int32_t>> text_windows_;
+  RunFolder folder_;  // last: what is wrong with the inputs shows before an older run in its place is gone
 };
 
 }  // namespace brick::pipeline

@@ -64,8 +64,8 @@ void Simulation::run_local(size_t index) {
     return result;
   });
   sink_.note(fmt::format(
-      "alone    {:<14} {} steps, held-out loss {}", name, event["step"].get<int64_t>(),
-      event.contains("test_loss") ? fmt::format("{:.3f}", event["test_loss"].get<double>()) : "not measured"));
+      "alone    {:<14} {} steps, held-out loss {}", name, event.at("step").get<int64_t>(),
+      event.contains("test_loss") ? fmt::format("{:.3f}", event.at("test_loss").get<double>()) : "not measured"));
 }
 
 void Simulation::run_centralised() {
@@ -79,7 +79,7 @@ void Simulation::run_centralised() {
       for (int64_t round = 1; round <= config_.rounds; ++round)
         if (const nlohmann::json* e =
                 find_event({{"event", "tune"}, {"round", round}, {"client", clients_[i].config->name}}))
-          trained += (*e)["tokens"].get<double>();
+          trained += e->at("tokens").get<double>();
     }
     train::TuneConfig config = plain(config_.tune);
     config.steps = 0;
@@ -91,8 +91,8 @@ void Simulation::run_centralised() {
     result["test"] = score_all(bench_.model(), adapter, out.string() + ".evaluation.json");
     return result;
   });
-  sink_.note(fmt::format("all data in one place: {} steps, held-out loss {}", event["step"].get<int64_t>(),
-                         event["test"]["loss"].dump()));
+  sink_.note(fmt::format("all data in one place: {} steps, held-out loss {}", event.at("step").get<int64_t>(),
+                         event.at("test").at("loss").dump()));
 }
 
 void Simulation::run_fedit_dense() {

@@ -54,8 +54,8 @@ void Simulation::evaluate_round(int64_t round) {
   });
   if (event.contains("loss"))
     sink_.note(fmt::format(
-        "round {}  whole model: loss {:.3f} over all held-out records{}", round, event["loss"].get<double>(),
-        event.contains("perplexity") ? fmt::format(", general perplexity {:.2f}", event["perplexity"].get<double>())
+        "round {}  whole model: loss {:.3f} over all held-out records{}", round, event.at("loss").get<double>(),
+        event.contains("perplexity") ? fmt::format(", general perplexity {:.2f}", event.at("perplexity").get<double>())
                                      : ""));
 }
 

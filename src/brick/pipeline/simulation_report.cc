@@ -24,7 +24,7 @@ json interval(const json& a, const json& b) {
   return {{"mean", difference->mean}, {"low", difference->low}, {"high", difference->high}, {"n", difference->n}};
 }
 
-double field(const json& event, const char* name) { return event.contains(name) ? event[name].get<double>() : 0; }
+double field(const json& event, const char* name) { return event.contains(name) ? event.at(name).get<double>() : 0; }
 
 std::string base_dtype(const model::Model& model) {
   return std::string(tensor::name(model.layers.front()[model::Proj::kUp].dtype()));
@@ -56,24 +56,24 @@ json Simulation::summary() {
   json taus = json::array();
   for (const Client& client : clients_) by_client[client.config->name] = {{"train", json::array()}};
   for (const json& event : folder_.events()) {
-    const std::string kind = event["event"];
+    const std::string kind = event.at("event");
     seconds += field(event, "seconds");
     if (kind == "prune" || kind == "tune" || kind == "aggregate" || kind == "evaluate")
       stage_seconds[kind] += field(event, "seconds");
     if (kind == "arm") stage_seconds["arms"] += field(event, "seconds");
-    if (kind == "aggregate" && event.contains("tau")) taus.push_back(event["tau"]);
+    if (kind == "aggregate" && event.contains("tau")) taus.push_back(event.at("tau"));
     if (!event.contains("client") || kind == "arm") continue;
-    json& own = by_client[event["client"].get<std::string>()];
+    json& own = by_client[event.at("client").get<std::string>()];
     if (kind == "tune") {
-      own["train"].push_back(event["loss"]);
+      own["train"].push_back(event.at("loss"));
       own["tokens"] = own.value("tokens", 0.0) + field(event, "tokens");
       own["rounds"] = own.value("rounds", 0) + 1;
       own["down"] = own.value("down", 0.0) + field(event, "bytes");  // the adapter it started from has the same size
     } else if (kind == "upload") {
       own["up"] = own.value("up", 0.0) + field(event, "bytes");
-      own["lost"] = own.value("lost", 0) + (event["lost"].get<bool>() ? 1 : 0);
+      own["lost"] = own.value("lost", 0) + (event.at("lost").get<bool>() ? 1 : 0);
     } else if (kind == "reject") {
-      own["rejected"].push_back({{"round", event["round"]}, {"reason", event["reason"]}});
+      own["rejected"].push_back({{"round", event.at("round")}, {"reason", event.at("reason")}});
     }
   }
 
@@ -103,7 +103,7 @@ json Simulation::summary() {
     const json* local = find_event({{"event", "arm"}, {"arm", "local"}, {"client", name}});
     json loss, rounds_block = json::array(), rounds_llm = json::array();
     for (const json* e : evaluations) {
-      const json at = (*e)["clients"].value(name, json::object());
+      const json at = e->at("clients").value(name, json::object());
       rounds_block.push_back(at.value("block", json()));
       rounds_llm.push_back(at.value("llm", json()));
     }
@@ -120,13 +120,13 @@ json Simulation::summary() {
       local_seconds += field(*local, "seconds");
       const auto tokens = static_cast<double>(data::count_supervised(client.test.sequences));
       if (local->contains("test_loss")) {
-        local_sum += (*local)["test_loss"].get<double>() * tokens;
+        local_sum += local->at("test_loss").get<double>() * tokens;
         local_tokens += tokens;
       }
     }
-    if (centralised != nullptr) loss["llm_centralised"] = (*centralised)["test"]["clients"].value(name, json());
+    if (centralised != nullptr) loss["llm_centralised"] = centralised->at("test").at("clients").value(name, json());
     if (fedit != nullptr && fedit->contains("test"))
-      loss["llm_fedit_dense"] = (*fedit)["test"]["clients"].value(name, json());
+      loss["llm_fedit_dense"] = fedit->at("test").at("clients").value(name, json());
     const json before = first_records.is_object() ? first_records.value(name, json::object()) : json::object();
     const json after = last_records.is_object() ? last_records.value(name, json::object()) : json::object();
     trained += own.value("tokens", 0.0);
@@ -164,8 +164,8 @@ json Simulation::summary() {
     const std::string name = block["name"];
     const auto [tokens, tune_seconds] = speed[name];
     if (tune_seconds > 0) block["tune_tokens_per_second"] = tokens / tune_seconds;
-    if (!evaluations.empty() && (*evaluations.front())["blocks"].contains(name))
-      block["perplexity"] = (*evaluations.front())["blocks"][name];
+    if (!evaluations.empty() && evaluations.front()->at("blocks").contains(name))
+      block["perplexity"] = evaluations.front()->at("blocks").at(name);
     run["blocks"].push_back(block);
   };
   if (speed.contains("0"))
@@ -196,9 +196,9 @@ json Simulation::summary() {
   if (centralised != nullptr)
     run["arms"].push_back({{"name", "centralised"},
                            {"what", "the whole model tuned on all records in one place (what privacy forbids)"},
-                           {"tokens", (*centralised)["tokens"]},
-                           {"seconds", (*centralised)["seconds"]},
-                           {"loss", (*centralised)["test"]["loss"]}});
+                           {"tokens", centralised->at("tokens")},
+                           {"seconds", centralised->at("seconds")},
+                           {"loss", centralised->at("test").at("loss")}});
   if (fedit != nullptr) {
     double tokens = 0, arm_seconds = 0;
     for (const json& event : folder_.events())
@@ -208,7 +208,7 @@ json Simulation::summary() {
                            {"what", "FedIT with the whole model at every office"},
                            {"tokens", static_cast<int64_t>(tokens)},
                            {"seconds", arm_seconds},
-                           {"loss", (*fedit)["test"]["loss"]}});
+                           {"loss", fedit->at("test").at("loss")}});
   }
   run["arms"].push_back({{"name", "lego"},
                          {"what", "the whole model with LEGO's recombined adapter"},

@@ -52,6 +52,7 @@ nlohmann::json Simulation::tune_unit(const model::Model& model, std::span<const 
   io::AtomicFolder output(out, true);
   model::save_adapter(result.adapter, config_.model.string(), output.path().string());
   output.commit();
+  std::filesystem::remove_all(options.checkpoint);
   return {{"loss_first", result.loss_first},
           {"loss", result.loss_last},
           {"step", result.steps},
@@ -72,9 +73,10 @@ void Simulation::tune_client(int64_t round, size_t index, const model::Adapter& 
                      folder_.round(round) / "clients" / name);
   });
   sink_.note(fmt::format("round {}  {:<14} block {:>3}  {} steps, {} tokens  loss {:.3f} -> {:.3f}  {:.0f} tokens/s",
-                         round, name, client.block_name, event["step"].get<int64_t>(), event["tokens"].get<int64_t>(),
-                         event["loss_first"].get<double>(), event["loss"].get<double>(),
-                         event["tokens"].get<double>() / event["seconds"].get<double>()));
+                         round, name, client.block_name, event.at("step").get<int64_t>(),
+                         event.at("tokens").get<int64_t>(), event.at("loss_first").get<double>(),
+                         event.at("loss").get<double>(),
+                         event.at("tokens").get<double>() / event.at("seconds").get<double>()));
 }
 
 void Simulation::upload(int64_t round, size_t index) {
@@ -124,14 +126,11 @@ void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter
     }
     double tau = -1;
     std::function<double(const model::Adapter&)> validation_loss;
-    data::EncodedRecords validation;
-    if (!config_.validation.empty()) {
-      validation = bench_.records(config_.validation, config_.tune);
+    if (!config_.validation.empty())
       validation_loss = [&](const model::Adapter& adapter) {
-        return eval::total(eval::score_records(bench_.model(), {&adapter}, validation.sequences, context_, sink_))
+        return eval::total(eval::score_records(bench_.model(), {&adapter}, validation_.sequences, context_, sink_))
             .mean();
       };
-    }
     federate::AggregateConfig rule = config_.aggregate;
     if (rule.rank == 0) rule.rank = rule.rule == "fedit" ? 0 : global.config.rank;
     const model::Adapter result =
@@ -149,15 +148,15 @@ void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter
     if (tau >= 0) out["tau"] = tau;
     return out;
   });
-  for (const nlohmann::json& entry : event["rejected"]) {
-    sink_.warn(fmt::format("round {}: {} rejected: {}", round, entry["client"].get<std::string>(),
-                           entry["reason"].get<std::string>()));
-    folder_.once({{"event", "reject"}, {"round", round}, {"client", entry["client"]}}, [&] {
-      return nlohmann::json{{"reason", entry["reason"]}};
+  for (const nlohmann::json& entry : event.at("rejected")) {
+    sink_.warn(fmt::format("round {}: {} rejected: {}", round, entry.at("client").get<std::string>(),
+                           entry.at("reason").get<std::string>()));
+    folder_.once({{"event", "reject"}, {"round", round}, {"client", entry.at("client")}}, [&] {
+      return nlohmann::json{{"reason", entry.at("reason")}};
     });
   }
-  sink_.note(fmt::format("round {}  {} aggregated {} clients in {:.1f} s", round, event["rule"].get<std::string>(),
-                         event["clients"].get<int64_t>(), event["seconds"].get<double>()));
+  sink_.note(fmt::format("round {}  {} aggregated {} clients in {:.1f} s", round, event.at("rule").get<std::string>(),
+                         event.at("clients").get<int64_t>(), event.at("seconds").get<double>()));
 }
 
 void Simulation::run_round(int64_t round) {

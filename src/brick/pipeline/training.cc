@@ -54,11 +54,13 @@ void rewind_log(const std::filesystem::path& path, int64_t step) {
 
 }  // namespace
 
+std::filesystem::path checkpoint_of(const TrainingFiles& files) { return io::beside(files.out, ".checkpoint"); }
+
 train::TuneResult run_training(const model::Model& model, const data::EncodedRecords& records,
                                const train::TuneConfig& config, const TrainingFiles& files, train::TuneOptions options,
                                const RunSettings& settings, kernels::Context& context, ProgressSink& sink) {
   options.seed = settings.seed;
-  options.checkpoint = io::beside(files.out, ".checkpoint");
+  options.checkpoint = checkpoint_of(files);
   options.save_every = files.save_every;
   options.resume = files.resume;
   options.run_identity = model::fingerprint(model) + model::mask_hash(model) + settings.compute;

@@ -53,12 +53,12 @@ bool cholesky_in_place(MatrixMap& a) {
     if (factor.info() != Eigen::Success || !(corner.diagonal().array() > least).all()) return false;
     const Index tiles = (n - next + kTile - 1) / kTile;
     const auto tile = [&](Index i) { return std::pair(next + i * kTile, std::min(kTile, n - next - i * kTile)); };
-    parallel_for(tiles, [&](int64_t i) {
+    parallel_try(tiles, [&](int64_t i) {
       const auto [row, rows] = tile(i);
       auto panel = a.block(row, k, rows, size);
       corner.triangularView<Eigen::Lower>().transpose().solveInPlace<Eigen::OnTheRight>(panel);
     });
-    parallel_for(tiles * (tiles + 1) / 2, [&](int64_t pair) {
+    parallel_try(tiles * (tiles + 1) / 2, [&](int64_t pair) {
       Index i = 0;
       while ((i + 1) * (i + 2) / 2 <= pair) ++i;
       const auto [row, rows] = tile(i);
@@ -76,7 +76,7 @@ bool cholesky_in_place(MatrixMap& a) {
 // upper = the inverse of a lower triangular matrix with rows and columns in reverse, by panels of its columns.
 void reversed_inverse(const MatrixMap& lower, tensor::MatView upper) {
   const Index n = lower.rows();
-  parallel_for((n + kTile - 1) / kTile, [&](int64_t panel) {
+  parallel_try((n + kTile - 1) / kTile, [&](int64_t panel) {
     const Index begin = panel * kTile, size = std::min(kTile, n - begin), left = n - begin;
     MatrixXd columns = MatrixXd::Identity(left, size);
     lower.bottomRightCorner(left, left).triangularView<Eigen::Lower>().solveInPlace(columns);

@@ -12,10 +12,31 @@ namespace {
 
 using nlohmann::json;
 
+// Copying a value recurses. (The parser's callback, which knows the depth, takes quadratic time.)
+void check_nesting(std::string_view text, const char* file) {
+  constexpr int kMaxNesting = 128;
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      quoted = c != '"';
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > kMaxNesting) fail(ErrorCode::kCorrupt, "{}: nests deeper than {} levels", file, kMaxNesting);
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+}
+
 json parse(std::string_view text, const char* file) {
   // The library's own message repeats what it read, which may be the whole file.
   if (const size_t end = valid_end(text, 0); end != text.size())
     fail(ErrorCode::kCorrupt, "{}: byte {} is not valid UTF-8", file, end);
+  check_nesting(text, file);
   try {
     json root = json::parse(text);
     if (!root.is_object()) fail(ErrorCode::kCorrupt, "{}: holds {}, expected an object", file, root.type_name());

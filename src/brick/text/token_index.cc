@@ -63,6 +63,8 @@ void check_fields(const TokenizerSpec& spec) {
     fail(ErrorCode::kCorrupt, "tokenizer: a SentencePiece vocabulary needs scores or merges, it has neither");
   for (size_t id = 0; id < spec.scores.size(); ++id)
     if (std::isnan(spec.scores[id])) fail(ErrorCode::kCorrupt, "tokenizer: the score of token {} is NaN", id);
+  if (const size_t end = valid_end(spec.chat_template, 0); end != spec.chat_template.size())
+    fail(ErrorCode::kCorrupt, "tokenizer: byte {} of the chat template is not valid UTF-8", end);
   check_tokens(spec);
   check_id("BOS", spec.bos, count);
   check_id("EOS", spec.eos, count);

@@ -1,12 +1,14 @@
 #include "brick/train/checkpoint.h"
 
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "brick/base/error.h"
 #include "brick/io/atomic_output.h"
 #include "brick/io/json_file.h"
 #include "brick/io/safetensors.h"
+#include "brick/kernels/vector_ops.h"
 
 namespace brick::train {
 namespace {
@@ -32,6 +34,8 @@ void restore(const io::SafetensorsFile& file, const std::string& group, Adapter&
     if (stored.dtype != tensor.dtype() || stored.shape != tensor.shape())
       fail(ErrorCode::kMismatch, "checkpoint {}: {} has another shape than this run's adapter", file.name(), name);
     std::memcpy(tensor.bytes().data(), stored.bytes.data(), stored.bytes.size());
+    if (!kernels::all_finite(tensor.f32(), tensor.size()))
+      fail(ErrorCode::kCorrupt, "checkpoint {}: {} has values that are not finite", file.name(), name);
   });
 }
 
@@ -59,13 +63,14 @@ void save_checkpoint(const std::filesystem::path& folder, const Progress& progre
 }
 
 std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, const std::string& run_hash,
-                                        Adapter& parameters, AdamW& optimizer) {
+                                        int64_t most_steps, Adapter& parameters, AdamW& optimizer) {
   if (!std::filesystem::exists(folder)) return std::nullopt;
   const nlohmann::json json = io::read_json_file(folder / kProgress);
   Progress progress;
+  int64_t optimizer_steps = 0;
   try {
     progress.step = json.at("step");
-    optimizer.set_steps(json.at("optimizer_steps"));
+    optimizer_steps = json.at("optimizer_steps");
     progress.tokens = json.at("tokens");
     progress.supervised_tokens = json.at("supervised_tokens");
     progress.loss_first = std::bit_cast<double>(json.at("loss_first_bits").get<uint64_t>());
@@ -81,6 +86,13 @@ std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, con
         "checkpoint {} belongs to another run (model, data, configuration or seed differ); remove it or choose another "
         "output",
         folder.string());
+  if (progress.step < 1 || progress.step > most_steps || optimizer_steps != progress.step || progress.tokens < 0 ||
+      progress.supervised_tokens < 0 || !(progress.seconds > 0) || !std::isfinite(progress.seconds))
+    fail(ErrorCode::kCorrupt,
+         "checkpoint {}: step {} of {}, {} of the optimizer, {} tokens, {} of them supervised, {} seconds",
+         folder.string(), progress.step, most_steps, optimizer_steps, progress.tokens, progress.supervised_tokens,
+         progress.seconds);
+  optimizer.set_steps(optimizer_steps);
   const io::SafetensorsFile file = io::SafetensorsFile::open(folder / kTensors);
   restore(file, "parameter", parameters);
   restore(file, "first", optimizer.first());

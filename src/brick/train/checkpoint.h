@@ -23,8 +23,8 @@ void save_checkpoint(const std::filesystem::path& folder, const Progress& progre
                      AdamW& optimizer);
 
 // Fills parameters and moments, which must have their shapes already. None if there is no checkpoint; Error(kMismatch)
-// if it belongs to another run, kCorrupt if it is damaged.
+// if it belongs to another run, kCorrupt if it is damaged or has gone further than `most_steps`.
 std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, const std::string& run_hash,
-                                        model::Adapter& parameters, AdamW& optimizer);
+                                        int64_t most_steps, model::Adapter& parameters, AdamW& optimizer);
 
 }  // namespace brick::train

@@ -225,13 +225,15 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   Objective& objective = options.objective != nullptr ? *options.objective : *cross_entropy;
   Progress progress;
   progress.run_hash = run_hash(sequences, config, options, objective);
-  if (options.resume && !options.checkpoint.empty())
-    if (const auto saved = load_checkpoint(options.checkpoint, progress.run_hash, adapter, optimizer))
-      progress = *saved;
-  Adapter last_good = adapter.clone();  // its memory serves the whole run
-
   Steps steps(sequences, config, options.seed);
   int64_t total = options.minutes > 0 ? std::numeric_limits<int64_t>::max() : total_steps(steps, config);
+  if (options.resume && !options.checkpoint.empty())
+    if (const auto saved = load_checkpoint(options.checkpoint, progress.run_hash, total, adapter, optimizer)) {
+      progress = *saved;
+      if (options.minutes > 0) total = foreseen_steps(options.minutes, progress.step, progress.seconds);
+    }
+  Adapter last_good = adapter.clone();  // its memory serves the whole run
+
   TuneConfig with_rank = config;
   with_rank.rank = adapter.config.rank;
   const MemoryPlan plan = plan_memory(model, with_rank, sequences, &objective);
@@ -276,8 +278,8 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
     sink.progress(
         "tune", progress.step, total, "steps",
         fmt::format("loss {:.4f}  {:.0f} tokens/s", step.loss, static_cast<double>(session_tokens) / watch.seconds()));
-    if (options.save_every > 0 && !options.checkpoint.empty() && progress.step % options.save_every == 0 &&
-        progress.step < total)
+    if (options.save_every > 0 && !options.checkpoint.empty() &&
+        (progress.step % options.save_every == 0 || progress.step == total))
       save_checkpoint(options.checkpoint, progress, adapter, optimizer);
   }
   result.steps = progress.step;
@@ -286,7 +288,6 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   result.loss_first = progress.loss_first;
   result.loss_last = progress.loss_last;
   result.seconds = earlier_seconds + watch.seconds();
-  if (!options.checkpoint.empty() && result.stopped.empty()) std::filesystem::remove_all(options.checkpoint);
   return result;
 }
 

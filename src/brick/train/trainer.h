@@ -25,7 +25,7 @@ struct TuneOptions {
   uint64_t seed = 0;
   const model::Adapter* init = nullptr;            // continue from it: all is its own but dropout and `masked`
   std::filesystem::path checkpoint;                // folder; empty for none
-  int64_t save_every = 0;                          // steps between checkpoints; 0 for none
+  int64_t save_every = 0;                          // steps between checkpoints, the last step's too; 0 for none
   bool resume = false;                             // continue from the checkpoint where there is one
   std::function<void(const StepRecord&)> on_step;  // after each step
   std::string run_identity;                        // what a checkpoint must agree on besides configuration and data
@@ -57,8 +57,8 @@ struct MemoryPlan {
 MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
                        std::span<const data::TokenSequence> sequences, const Objective* objective = nullptr);
 
-// Error(kInvalidInput) for a bad configuration or no data; kMismatch for an init that does not fit. On return the
-// checkpoint, if any, is removed.
+// Error(kInvalidInput) for a bad configuration or no data; kMismatch for an init that does not fit. The checkpoint
+// stays: resumed from the last step's, a run gives its result at once. The caller removes it when that is on disk.
 TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> sequences, const TuneConfig& config,
                 const TuneOptions& options, kernels::Context& context, ProgressSink& sink);
 
