@@ -9,8 +9,9 @@ This Python needs numpy; --llama bench/peers/requirements-llama.txt, --peers ben
 - gguf: F16 in llama.cpp: 64 tokens after a prompt, chosen greedily, and the largest difference of the logits over prompt and
   continuation. llama.cpp rounds activations to F16, too, which moves its logits by more than the bar; so the same is done in
   F32, and how far llama.cpp's logits in F16 are from its own in F32 stands beside it;
-- hf: a float32 folder in transformers, without remote code: the same difference, the texts of --cases whose ids its
-  tokenizer gets wrong, the chat as its template renders it. What brick refuses to export so, with its reason;
+- hf: a float32 folder in transformers, without remote code, layers of unequal width padded: the same difference, the texts of
+  --cases whose ids its tokenizer gets wrong, the chat as its template renders it. What brick refuses to export so, with its
+  reason;
 - lora: --adapter as a GGUF of its own beside the model's, in F32, against brick with the adapter (the first model alone).
 
 Ends with status 1 where a bar is missed.
@@ -97,16 +98,16 @@ def check_gguf(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> 
 
 def check_hf(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> dict:
     target = folder / "hf"
-    exported = brick.export_or_reason("--format", "hf", "--dtype", "f32", "--out", target)
+    exported = brick.export_or_reason("--format", "hf", "--dtype", "f32", "--pad", "--out", target)
     if "refused" in exported:
         return {"hf": exported}
     ids = brick.ids(PROMPT)
     (folder / "messages.json").write_text(json.dumps(MESSAGES))
     peer, logits = peer_logits(args, folder, ids, "hf", "--model", target, "--cases", args.cases, "--messages",
                                folder / "messages.json")
-    return {"hf": {"bytes": exported["bytes"], "class": peer["class"], "transformers": peer["version"],
-                   "cases": peer["cases"], "cases_differing": peer["differing"], "chat": peer["chat"],
-                   "logits": distance(brick.logits(ids), logits)}}
+    return {"hf": {"bytes": exported["bytes"], "padded_bytes": exported["padded_bytes"], "class": peer["class"],
+                   "transformers": peer["version"], "cases": peer["cases"], "cases_differing": peer["differing"],
+                   "chat": peer["chat"], "logits": distance(brick.logits(ids), logits)}}
 
 
 def check_lora(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> dict:
@@ -122,7 +123,8 @@ def check_lora(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> 
 
 def remark(entry: dict) -> str:
     if "cases" in entry:
-        return f"{entry['cases'] - len(entry['cases_differing'])} of {entry['cases']} texts have its ids"
+        padded = f"; {entry['padded_bytes'] / entry['bytes']:.0%} of the bytes are padding" if entry["padded_bytes"] else ""
+        return f"{entry['cases'] - len(entry['cases_differing'])} of {entry['cases']} texts have its ids{padded}"
     if "logits_moved" in entry:
         return f"the adapter moves them by {entry['logits_moved']:.2f}"
     text = f"text of {entry['tokens']} tokens {'equal' if entry['text_equal'] else 'differs'}"

@@ -340,11 +340,27 @@ class Blocks(Case):
         self.assertIn("what a cut left of its layers' linear weights removed by `flap+wanda`", (self.path("once") / "README.md").read_text())
         brick("export", self.path("both"), "--format", "gguf", "--dtype", "f32", "--out", self.path("both.gguf"))
         self.assert_close(self.logits(self.path("both.gguf")), self.logits(self.path("both")), 1e-5)
+        brick("export", self.path("both"), "--format", "hf", "--dtype", "f32", "--out", self.path("hf"))
+        self.assertTrue(json.loads((self.path("hf") / "config.json").read_text())["mlp_bias"])
+        self.assert_close(self.logits(self.path("hf")), self.logits(self.path("both")), 1e-5)
         family = brick_json("blocks", self.model, "--method", "llm-pruner", "--sparsities", "0,.25,.5", *options, "--protect-first",
                             0, "--protect-last", 0, "--out", self.path("family"))
         for block, share in zip(family["blocks"], (0, .25, .5)):
             self.assertAlmostEqual(block["linear_sparsity"], share, delta=.06)
             brick_json("eval", block["path"], "--text", self.text, "--length", 64, "--samples", 2)
+
+    def test_layers_of_unequal_width_go_to_transformers_if_padded(self):
+        brick("prune", self.model, "--method", "llm-pruner", "--importance", "l1", "--sparsity", .25, "--protect-first", 1,
+              "--protect-last", 0, "--width-multiple", 16, "--values", "f32", "--out", self.path("block"))
+        whole, cut = brick_json("info", self.path("block"))["layer_widths"]
+        folder = ("export", self.path("block"), "--dtype", "f32", "--out", self.path("hf"))
+        refused = brick(*folder, "--format", "hf", check=False)
+        self.assertEqual((refused.returncode, "--pad" in refused.stderr, self.path("hf").exists()), (1, True, False))
+        self.assertEqual(brick(*folder, "--format", "gguf", "--pad", check=False).returncode, 1)
+        made = brick_json(*folder, "--format", "hf", "--pad")
+        added = {key: whole[key] - cut[key] for key in ("heads", "kv_heads", "ffn")}
+        self.assertEqual(made["padded_bytes"], 4 * 64 * (2 * 16 * (added["heads"] + added["kv_heads"]) + 3 * added["ffn"]))
+        self.assert_close(self.logits(self.path("hf")), self.logits(self.path("block")), 1e-5)
 
     def test_rotated_blocks_go_through_every_command(self):
         self.check_a_narrower_stream("slicegpt", mode="block", tied=False)

@@ -18,6 +18,8 @@ import transformers
 from gguf.quants import dequantize
 
 MERGE_TOLERANCE = 2e-6  # float32 sums of a few products in another order
+LOGIT_TOLERANCE = 1e-5  # likewise, through two layers
+PADDED_IDS = [1, 17, 40, 5, 9, 33, 2, 61]  # kIds of tests/model/logits.h
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 GGUF_NAMES = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output",
               "gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
@@ -56,6 +58,18 @@ def check_folders(root: pathlib.Path) -> None:
     except ValueError as error:
         print(f"block: transformers refuses it ({str(error).splitlines()[0][:70]}...)")
     assert transformers.AutoTokenizer.from_pretrained(root / "block").bos_token_id == 1
+
+
+def check_padded(root: pathlib.Path) -> None:
+    model = load(root / "padded", dtype=torch.float32)
+    assert type(model) is transformers.LlamaForCausalLM, type(model)
+    wanted = torch.from_numpy(np.load(root / "padded.npy"))
+    with torch.no_grad():
+        worst = float((model(torch.tensor([PADDED_IDS])).logits[0] - wanted).abs().max())
+        model.model.layers[0].self_attn.o_proj.bias[3] += 0.1
+        moved = float((model(torch.tensor([PADDED_IDS])).logits[0] - wanted).abs().max())
+    assert worst <= LOGIT_TOLERANCE < moved, (worst, moved)
+    print(f"padded: the logits of a block of uneven layers with biases (largest difference {worst:.1e})")
 
 
 def check_adapters(root: pathlib.Path) -> None:
@@ -112,6 +126,7 @@ def check_gguf(root: pathlib.Path) -> None:
 if __name__ == "__main__":
     folder = pathlib.Path(sys.argv[1])
     check_folders(folder)
+    check_padded(folder)
     check_adapters(folder)
     check_gguf(folder)
     print("all as expected")

@@ -18,6 +18,7 @@
 #include "model/compare.h"
 #include "model/cut_model.h"
 #include "model/expect_error.h"
+#include "model/logits.h"
 #include "model/tiny_model.h"
 
 namespace brick::model {
@@ -28,21 +29,6 @@ using tensor::DType;
 constexpr LoadOptions kNoTokenizer{.tokenizer = false};
 constexpr float kSameLogits = 1e-5f;  // float32 sums in another order
 constexpr float kDifference = 1e-2f;  // relative, of a gradient and a central difference in float32
-const std::vector<int32_t> kIds{1, 17, 40, 5, 9, 33, 2, 61};
-
-tensor::Tensor logits_of(const Model& model, const AdapterUse& use = {}) {
-  kernels::Context context;
-  Transformer transformer(model, context, 8);
-  const std::vector<int64_t> offsets{0, 8};
-  tensor::Tensor out = tensor::matrix(8, model.config.vocab);
-  logits(context, model, transformer.forward({kIds, offsets}, use), out.mat());
-  return out;
-}
-
-void expect_near(const tensor::Tensor& a, const tensor::Tensor& b, float tolerance) {
-  ASSERT_EQ(a.size(), b.size());
-  for (int64_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a.f32()[i], b.f32()[i], tolerance) << i;
-}
 
 // The parent with zeros where the cut takes something away, and no other layers than the block's.
 Model zeroed(const Model& parent, const Cut& cut) {
@@ -257,7 +243,38 @@ TEST(CutBlock, GoesToGgufWithItsBiases) {
   export_gguf(block, DType::kF32, folder.file("m.gguf"));
   const Model back = load_model(folder.file("m.gguf"), kNoTokenizer);
   expect_near(logits_of(back), logits_of(block), 0);
-  expect_error(ErrorCode::kUnsupported, "layer", [&] { export_hf(block, DType::kF32, folder.folder("hf")); });
+}
+
+TEST(CutBlock, GoesToTransformersFilledUpWithZeros) {
+  const Model block = tiny_cut_block();
+  const TempFolder folder;
+  expect_error(ErrorCode::kUnsupported, "--pad", [&] { export_hf(block, DType::kF32, folder.folder("refused")); });
+  // The first layer lacks two query heads, a key/value head and 32 neurons, the last two query heads.
+  constexpr int64_t kAdded = 32 * (2 * 16 + 2 * 8 + 3 * 32) + 32 * 2 * 16;
+  EXPECT_EQ(export_hf(block, DType::kF32, folder.folder("hf"), true), 4 * kAdded);
+  EXPECT_EQ(export_hf(block, DType::kBF16, folder.folder("half"), true), 2 * kAdded);
+  const nlohmann::json config = io::read_json_file(folder.file("hf/config.json"));
+  EXPECT_EQ(config["attention_bias"], true);
+  EXPECT_EQ(config["mlp_bias"], true);
+
+  Model back = load_model(folder.file("hf"), kNoTokenizer);
+  EXPECT_EQ(back.parameters(), block.parameters() + kAdded);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(back.layers[i].shape, (LayerShape{4, 2, 8, 64}));
+    EXPECT_EQ(back.layers[i].o_bias, block.layers[i].o_bias);
+    EXPECT_EQ(back.layers[i].down_bias, block.layers[i].down_bias);
+  }
+  const tensor::Tensor same = logits_of(back);
+  expect_near(same, logits_of(block), kSameLogits);
+  back.layers[0].o_bias.clear();
+  EXPECT_GT(std::fabs(logits_of(back).f32()[0] - same.f32()[0]), kSameLogits);
+}
+
+TEST(CutBlock, IsFilledUpWhereItIsMasked) {
+  const Model block = tiny_block(tiny_cut_block());
+  const TempFolder folder;
+  export_hf(block, DType::kF32, folder.folder("hf"), true);
+  expect_near(logits_of(load_model(folder.file("hf"), kNoTokenizer)), logits_of(block), kSameLogits);
 }
 
 // Saves a structured block, edits its files and loads it.

@@ -4,11 +4,14 @@
 
 #include <cstdlib>
 
+#include "brick/io/npy.h"
 #include "brick/io/safetensors.h"
 #include "brick/model/load.h"
 #include "brick/model/merge.h"
 #include "brick/model/save.h"
 #include "model/compare.h"
+#include "model/cut_model.h"
+#include "model/logits.h"
 #include "model/tiny_model.h"
 
 namespace brick::model {
@@ -76,6 +79,12 @@ TEST(Interop, WritesFoldersForOthers) {
     save_adapter(adapter, folder("hf-f32"), folder("adapter-" + name));
     export_hf(merge(model, adapter, "f32"), DType::kF32, folder("merged-" + name));
   }
+  const Model uneven = tiny_cut_block();
+  export_hf(uneven, DType::kF32, folder("padded"), true);
+  const tensor::Tensor said = logits_of(uneven);
+  io::NpyWriter writer(std::string(root) + "/padded.npy", said.shape()[0], said.shape()[1]);
+  writer.append({said.f32(), static_cast<size_t>(said.size())});
+  writer.commit();
   const Model block = tiny_block(model);
   save_block(block, folder("block"));
   save_adapter(make_adapter(block, {.targets = parse_targets("all"), .masked = true}, 0), "", folder("adapter-masked"));

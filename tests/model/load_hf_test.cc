@@ -12,6 +12,7 @@
 #include "brick/model/save.h"
 #include "model/compare.h"
 #include "model/expect_error.h"
+#include "model/logits.h"
 #include "model/tiny_model.h"
 
 namespace brick::model {
@@ -90,8 +91,6 @@ TEST(HfConfig, RotaryScalingOfBothGenerations) {
 TEST(HfConfig, RefusesOthersByName) {
   const std::vector<std::pair<std::string, json>> kinds{{"architectures", {"Qwen2ForCausalLM"}},
                                                         {"model_type", "qwen2"},
-                                                        {"attention_bias", true},
-                                                        {"mlp_bias", true},
                                                         {"hidden_act", "gelu"},
                                                         {"quantization_config", {{"bits", 4}}},
                                                         {"partial_rotary_factor", 0.5}};
@@ -154,6 +153,52 @@ TEST(HfFolder, WidthsThatAreNoMultipleOfTheHeadsAreMistrals) {
   expect_error(ErrorCode::kUnsupported, "sliding window", [&] { read(config); });
   config.erase("sliding_window");
   expect_error(ErrorCode::kUnsupported, "sliding window", [&] { read(config); });
+  config["sliding_window"] = nullptr;
+  for (const char* key : {"attention_bias", "mlp_bias"}) {
+    config[key] = true;
+    expect_error(ErrorCode::kUnsupported, key, [&] { read(config); });
+    config[key] = false;
+  }
+}
+
+TEST(HfFolder, BiasesComeWithZerosForThoseThatAreNone) {
+  const TempFolder folder;
+  Model model = tiny_model();
+  model.layers[1].o_bias.assign(32, 0.25f);
+  EXPECT_EQ(export_hf(model, DType::kF32, folder.folder("m")), 0);
+  const json config = io::read_json_file(folder.file("m/config.json"));
+  EXPECT_EQ(config["attention_bias"], true);
+  EXPECT_EQ(config["mlp_bias"], false);
+  const auto file = io::SafetensorsFile::open(folder.file("m/model.safetensors"));
+  for (int64_t layer : {0, 1})
+    for (Proj proj : kProjs) {
+      const std::string name = bias_name(layer, proj);
+      ASSERT_EQ(file.find_tensor(name) != nullptr, proj <= Proj::kO) << name;
+      if (proj > Proj::kO) continue;
+      const tensor::Tensor bias = tensor::to_f32(file.tensor(name));
+      EXPECT_EQ(bias.size(), model.layers[0][proj].rows());
+      EXPECT_EQ(bias.f32()[3], layer == 1 && proj == Proj::kO ? 0.25f : 0.0f) << name;
+    }
+  const Model back = load_model(folder.file("m"), kNoTokenizer);
+  expect_same_model(model, back);
+  EXPECT_TRUE(back.layers[0].o_bias.empty());
+  EXPECT_EQ(back.layers[1].o_bias, model.layers[1].o_bias);
+}
+
+TEST(HfFolder, BiasesWantHeadsThatDivideTheWidth) {
+  const TempFolder folder;
+  Model model = tiny_model({.hidden = 30});
+  model.layers[0].down_bias.assign(30, 0.5f);
+  expect_error(ErrorCode::kUnsupported, "--pad", [&] { export_hf(model, DType::kF32, folder.folder("refused")); });
+  // Five heads would be no whole groups of two key/value heads. Two more of 8 in q and o of two layers:
+  EXPECT_EQ(export_hf(model, DType::kF32, folder.folder("m"), true), 4 * 2 * 2 * 16 * 30);
+  EXPECT_EQ(io::read_json_file(folder.file("m/config.json"))["model_type"], "llama");
+  const Model back = load_model(folder.file("m"), kNoTokenizer);
+  EXPECT_EQ(back.layers[1].shape, (LayerShape{6, 2, 8, 64}));
+  expect_near(logits_of(back), logits_of(model), 1e-5f);  // float32 sums in another order
+  Model prime = tiny_model({.hidden = 31});
+  prime.layers[0].down_bias.assign(31, 0.5f);
+  expect_error(ErrorCode::kUnsupported, "GGUF", [&] { export_hf(prime, DType::kF32, folder.folder("p"), true); });
 }
 
 // Exports a model, edits its files and loads them.
@@ -205,6 +250,18 @@ TEST(HfFolder, RefusesFaultyTensorsByName) {
       ErrorCode::kNotFound, "lm_head.weight", [](Files& f) { f.erase("lm_head.weight"); }, false);
   refused(ErrorCode::kUnsupported, "q_proj.bias",
           [](Files& f) { f.tensors.emplace_back("model.layers.0.self_attn.q_proj.bias", tensor::matrix(1, 32)); });
+  const auto with_biases = [](Files& f, float query) {
+    f.config["attention_bias"] = true;
+    for (int64_t layer : {0, 1})
+      for (Proj proj : {Proj::kQ, Proj::kK, Proj::kV, Proj::kO}) {
+        tensor::Tensor bias(DType::kF32, {f.at(weight_name(layer, proj)).shape()[0]});
+        if (proj == Proj::kQ) bias.f32()[1] = query;
+        f.tensors.emplace_back(bias_name(layer, proj), std::move(bias));
+      }
+  };
+  EXPECT_TRUE(load_edited({}, [&](Files& f) { with_biases(f, 0.0f); }).layers[0].o_bias.empty());
+  refused(ErrorCode::kUnsupported, "q_proj.bias", [&](Files& f) { with_biases(f, 0.5f); });
+  refused(ErrorCode::kNotFound, "gate_proj.bias", [](Files& f) { f.config["mlp_bias"] = true; });
   refused(ErrorCode::kUnsupported, "model.layers.2",
           [](Files& f) { f.tensors.emplace_back("model.layers.2.mlp.up_proj.weight", tensor::matrix(64, 32)); });
   refused(ErrorCode::kCorrupt, up, [&](Files& f) { f.at(up) = tensor::matrix(32, 64); });

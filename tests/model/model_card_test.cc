@@ -78,7 +78,8 @@ TEST(ModelCard, SaysOnlyWhatThereIs) {
   }
   const std::string uneven = model_card(tiny_cut_block(), CardFor::kBrick, 5, {});
   EXPECT_TRUE(has(uneven, "2 of 3 layers left"));
-  EXPECT_FALSE(has(uneven, "--format hf"));  // which would be refused
+  EXPECT_TRUE(has(uneven, "--format hf --dtype bf16 --pad"));
+  EXPECT_TRUE(has(model_card(tiny_cut_block(), CardFor::kTransformers, 5, {}), "filled up with zeros"));
   EXPECT_TRUE(has(uneven, "50 % of its layers' linear weights"));
   const std::string masked = model_card(tiny_block(tiny_cut_block()), CardFor::kBrick, 5, {});
   EXPECT_TRUE(has(masked, "with about 50 % of what a cut left of its layers' linear weights removed by"));

@@ -21,6 +21,8 @@ void add_export(CLI::App& app, Globals& globals) {
   command->add_option("--out", request->out, "file or folder to write")->required();
   command->add_flag("--adapter-only", request->adapter_only, "the adapter itself as a GGUF, for llama.cpp's --lora")
       ->needs(adapter);
+  command->add_flag("--pad", request->pad,
+                    "hf: zeros make layers of unequal width alike, as transformers wants them; more bytes");
   command->add_flag("--modelfile", request->modelfile, "also OUT.Modelfile, for `ollama create NAME -f OUT.Modelfile`");
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   add_force(command, globals);

@@ -28,7 +28,7 @@ void check_supported(const json& object, const JsonFields& fields, std::string_v
     fail(ErrorCode::kUnsupported,
          "{}: a mistral with a sliding window is not supported; with sliding_window null it is", what);
   for (const char* key : {"attention_bias", "mlp_bias"})
-    if (fields.flag_or(key, false)) fields.refuse(key, "models without biases are");
+    if (fields.flag_or(key, false) && mistral) fields.refuse(key, "a mistral without biases is");
   if (fields.text_or("hidden_act", "silu") != "silu") fields.refuse("hidden_act", "\"silu\" is");
   if (fields.find("quantization_config") != nullptr)
     fields.refuse("quantization_config", "f32, f16 and bf16 folders and GGUF files are");
@@ -57,6 +57,8 @@ void read_rope(const JsonFields& fields, std::string_view what, ModelConfig& con
 }
 
 }  // namespace
+
+const char* bias_key(Proj proj) { return proj <= Proj::kO ? "attention_bias" : "mlp_bias"; }
 
 json json_number(float value) { return json::parse(fmt::format("{}", value)).get<double>(); }
 

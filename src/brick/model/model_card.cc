@@ -124,11 +124,9 @@ std::string settings(const Facts& facts) {
   return table.empty() ? table : "## How it was made\n\n| | |\n| --- | --- |\n" + table + "\n";
 }
 
-// Why transformers could not load a dense copy is what export_hf() says.
 bool is_even(const Model& model) {
-  return std::all_of(model.layers.begin(), model.layers.end(), [&](const Layer& layer) {
-    return layer.shape == model.layers.front().shape && layer.o_bias.empty() && layer.down_bias.empty();
-  });
+  return std::all_of(model.layers.begin(), model.layers.end(),
+                     [&](const Layer& layer) { return layer.shape == model.layers.front().shape; });
 }
 
 std::string usage(const Model& model, CardFor use, bool has_zeros) {
@@ -137,14 +135,15 @@ std::string usage(const Model& model, CardFor use, bool has_zeros) {
            "model = AutoModelForCausalLM.from_pretrained(\"FOLDER\")\n"
            "tokenizer = AutoTokenizer.from_pretrained(\"FOLDER\")\n```\n\n"
            "FOLDER is this one." +
-           std::string(has_zeros ? " Weights are dense: masked ones are written out as zeros.\n\n" : "\n\n");
+           std::string(has_zeros ? " Weights are dense: masked ones are written out as zeros." : "") +
+           (is_even(model) ? "" : " Narrower layers are filled up with zeros to the widest.") + "\n\n";
   std::string out =
       "## Use\n\n```sh\n"
       "brick generate FOLDER --prompt \"Once upon a time\"\n"
       "brick eval FOLDER --text text.txt --length 512\n"
       "brick tune FOLDER --data records.jsonl --masked --out adapter\n"
       "brick export FOLDER --format gguf --dtype q8_0 --out model.gguf\n";
-  if (is_even(model)) out += "brick export FOLDER --format hf --dtype bf16 --out folder\n";
+  out += fmt::format("brick export FOLDER --format hf --dtype bf16{} --out folder\n", is_even(model) ? "" : " --pad");
   return out +
          "```\n\nFOLDER is this one. transformers does not read it; the last commands write what others load.\n\n";
 }

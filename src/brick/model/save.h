@@ -14,9 +14,11 @@ namespace brick::model {
 // format.
 void save_block(const Model& model, const std::string& folder);
 
-// For transformers: dense, zeros written out. dtype f32, f16 or bf16. Error(kUnsupported) for layers of
-// different widths, biases and rotary frequencies that config.json cannot say.
-void export_hf(const Model& model, tensor::DType dtype, const std::string& folder);
+// For transformers: dense, zeros written out. dtype f32, f16 or bf16. Biases are zeros where transformers wants some
+// and the model has none. Error(kUnsupported) for rotary frequencies that config.json cannot say, for layers of
+// different widths, and for biases in a model whose heads do not divide its width, which transformers' Llama must have.
+// `pad` fills the latter two up with zeros (pad.h). Returns how many bytes that adds to the weights.
+int64_t export_hf(const Model& model, tensor::DType dtype, const std::string& folder, bool pad = false);
 
 // For llama.cpp: general.architecture llama, rows of Q and K in its order. dtype f32, f16, bf16, q8_0, q4_0,
 // q4_1, q4_k, q6_k; the quantised ones are mixtures (gguf_mixture.h); norms stay f32. Atomic by itself; an existing

@@ -102,6 +102,8 @@ tensor::DType export_dtype(const ExportRequest& request) {
     fail(ErrorCode::kInvalidInput, "export of an adapter alone: needs an adapter and the format gguf");
   if (request.modelfile && (request.adapter_only || request.format != "gguf"))
     fail(ErrorCode::kInvalidInput, "a Modelfile goes with a whole model in the format gguf");
+  if (request.pad && request.format != "hf")
+    fail(ErrorCode::kInvalidInput, "padding goes with the format hf; {} takes layers as they are", request.format);
   const std::optional<tensor::DType> dtype = tensor::find_dtype(request.dtype);
   const bool quantised = request.format == "gguf" && !request.adapter_only &&
                          std::find(kGgufOnly.begin(), kGgufOnly.end(), request.dtype) != kGgufOnly.end();
@@ -120,6 +122,7 @@ nlohmann::json export_model(const ExportRequest& request, const RunSettings& set
   if (request.modelfile) io::check_output(modelfile, settings.force);
   model::Model model = load_with_tokenizer_if_any(request.model, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(request.adapter, model, sink);
+  nlohmann::json result = {{"format", request.format}, {"dtype", request.dtype}};
   if (adapter && !request.adapter_only) model = merge_adapter(model, *adapter, request.adapter, "f32", settings);
   if (request.format == "gguf") {
     const std::string text = request.modelfile ? modelfile_text(model, request.out) : std::string();
@@ -132,13 +135,15 @@ nlohmann::json export_model(const ExportRequest& request, const RunSettings& set
     io::AtomicFolder output(request.out, settings.force);
     if (request.format == "hf") {
       model.block.provenance = io::compact_json(provenance_of(model, settings));
-      model::export_hf(model, dtype, output.path().string());
+      const int64_t padded = model::export_hf(model, dtype, output.path().string(), request.pad);
+      if (request.pad) result["padded_bytes"] = padded;
     } else {
       model::save_block(block_of_zeros(model, dtype, settings), output.path().string());
     }
     output.commit();
   }
-  return {{"bytes", bytes_on_disk(request.out)}, {"format", request.format}, {"dtype", request.dtype}};
+  result["bytes"] = bytes_on_disk(request.out);
+  return result;
 }
 
 }  // namespace brick::pipeline

@@ -16,13 +16,15 @@ struct ExportRequest {
   std::string out;
   bool adapter_only = false;  // the adapter itself as a GGUF
   bool modelfile = false;     // also <out>.Modelfile, for Ollama
+  bool pad = false;           // of hf: layers of several widths filled up with zeros (model/save.h)
 };
 
 // What its dtype names. Error(kUnsupported) for one that there is not in its format, kInvalidInput for parts of the
 // request that do not go together.
 tensor::DType export_dtype(const ExportRequest& request);
 
-// block: a model pruned elsewhere, its zeros as masks. {"bytes", "format", "dtype"}; bytes are of `out`.
+// block: a model pruned elsewhere, its zeros as masks. {"bytes", "format", "dtype"}, with `pad` also "padded_bytes";
+// bytes are of `out`, padded ones what the padding added to its weights.
 nlohmann::json export_model(const ExportRequest& request, const RunSettings& settings, ProgressSink& sink);
 
 // Bytes of a file, or of all files in a folder.
