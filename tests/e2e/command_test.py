@@ -150,7 +150,7 @@ class Failures(Case):
         self.one_line("eval", status=2)
         self.one_line("eval", self.model, "--lenght", 3, status=2)
         self.one_line("tokenize", self.model, status=2)
-        self.one_line("generate", self.model, "--prompt", "a", "--context", 0, status=2)
+        self.one_line("generate", self.model, "--prompt", "a", "--context", -1, status=2)
         self.one_line("generate", self.model, "--prompt", "a", "--max-tokens", -1, status=2)
 
     def test_missing_and_broken_files(self):
