@@ -140,6 +140,8 @@ def main() -> None:
     if not all(math.isfinite(made[name][0]["perplexity"]) for made in runs.values() for name in made):
         raise SystemExit("a perplexity is not a number")
     note = f"Unpruned: perplexity {dense:.3f}. Timed: " + "; ".join(f"{who}: {what}" for who, what in TIMED.items()) + "."
+    if args.first_layers:
+        note += f" The model's first {args.first_layers} layers alone: perplexities only tell whether both did the same."
     print(note)
     peer = runs[args.methods[0]]["torch"][0]
     settings = ["sparsity", "samples", "length", "text_samples"] + (["first_layers"] if args.first_layers else [])
