@@ -86,13 +86,14 @@ def measured(results: dict, row: tuple) -> dict | float | None:
     return results.get(row[1], {}).get("ratios", {}).get(row[2])
 
 
+def any_of(results: dict) -> dict:
+    """One of a machine's results: all say the same of the machine."""
+    return next(iter(results.values()))
+
+
 def machine_name(results: dict) -> str:
-    one = next(iter(results.values()))
+    one = any_of(results)
     return f"{one['cpu']}, {one['isa']}{' (held to it)' if one['held'] else ''}"
-
-
-def isa_of(results: dict) -> str:
-    return next(iter(results.values()))["isa"]
 
 
 def bars_table(machines: dict[str, dict]) -> str:
@@ -101,7 +102,7 @@ def bars_table(machines: dict[str, dict]) -> str:
         cells = []
         for results in machines.values():
             value = measured(results, row)
-            cells.append("" if value is None else f"{compare.cell(value)} {'met' if is_met(row, value, isa_of(results)) else '**missed**'}")
+            cells.append("" if value is None else f"{compare.cell(value)} {'met' if is_met(row, value, any_of(results)['isa']) else '**missed**'}")
         rows.append([row[0], f"{row[3]} {compare.number(row[4])}", "" if row[5] == row[4] else compare.number(row[5]), *cells])
     return compare.markdown(rows)
 
@@ -129,7 +130,7 @@ def shares(results: dict) -> dict[str, float]:
 
 
 def machine_text(slug: str, results: dict) -> str:
-    one = next(iter(results.values()))
+    one = any_of(results)
     commits = sorted({r["commit"] or "?" for r in results.values()})
     dates = sorted({r["date"] for r in results.values()})
     parts = [f"## {machine_name(results)}",
@@ -192,7 +193,7 @@ def draw(slug: str, results: dict) -> None:
     from matplotlib import pyplot
     for kind, title in PICTURES.items():
         figure, axes = pyplot.subplots(figsize=(10, 6), layout="constrained")
-        DRAWN[kind](results, isa_of(results), axes)
+        DRAWN[kind](results, any_of(results)["isa"], axes)
         if axes.has_data():
             axes.set_title(f"{title}: {slug}")
             axes.grid(axis="x", alpha=0.3)

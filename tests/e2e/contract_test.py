@@ -51,6 +51,8 @@ class Arguments(Contract):
         family = brick_json("blocks", "--method", "magnitude", "--sparsities", "0,.5", self.model, "--out", self.path("family"))
         self.assertEqual(len(family["blocks"]), 2)
         self.assertEqual(brick_json("eval", "--tasks", "piqa", self.model, "--tasks-dir", TASKS)["tasks"]["piqa"]["n"], 3)
+        shrunk = brick_json("shrink", "--gguf", "f16", self.model, "--method", "magnitude", "--sparsity", 0.5, "--out", self.path("shrunk"))
+        self.assertEqual([row["name"] for row in shrunk["rows"]], ["dense", "block", "model-f16.gguf"])
         self.assertEqual(brick_json("generate", "--stop", "a", "--stop", "b", self.model, "--prompt", "x", "--max-tokens", 1)["tokens"], 1)
 
     def test_a_stop_text_is_taken_literally(self):

@@ -25,9 +25,7 @@ void add_eval(CLI::App& app, Globals& globals) {
   command->add_option("--length", job->length, "tokens a window, most tokens a record")->capture_default_str();
   command->add_option("--samples", job->samples, "first N windows (0: all)")->capture_default_str();
   command->add_option("--limit", job->limit, "first N records, or items of each task (0: all)")->capture_default_str();
-  command->add_option("--tasks", job->tasks.tasks, "multiple-choice tasks: " + known_tasks())
-      ->delimiter(',')
-      ->allow_extra_args(false);
+  add_list(command, "--tasks", job->tasks.tasks, "multiple-choice tasks: " + known_tasks());
   command->add_option("--tasks-dir", job->tasks.folder, "folder of the tasks' data sets (docs/evaluation.md)");
   command->add_option("--num-fewshot", job->tasks.shots, "examples before each question (default: mmlu 5, others 0)")
       ->check(CLI::NonNegativeNumber);

@@ -41,10 +41,7 @@ void add_logits(CLI::App& app, Globals& globals) {
                                   "brick logits model.gguf --ids 1,2,3 --out logits.npy");
   command->add_option("model", options->model, "GGUF file, Hugging Face folder or block")->required();
   command->add_option("--adapter", options->adapter, "PEFT folder");
-  command->add_option("--ids", options->ids, "token ids, separated by commas")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->required();
+  add_list(command, "--ids", options->ids, "token ids, separated by commas")->required();
   command->add_option("--out", options->out, "file to write")->required();
   add_force(command, globals);
   command->callback(

@@ -57,10 +57,7 @@ void add_blocks(CLI::App& app, Globals& globals) {
       app, globals, "blocks", "a family of blocks from one calibration",
       "brick blocks model.gguf --method sparsegpt --sparsities 0,.25,.5,.75 --calibration text.txt --out blocks",
       *options);
-  command->add_option("--sparsities", options->job.sparsities, "shares to remove, separated by commas")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->required();
+  add_list(command, "--sparsities", options->job.sparsities, "shares to remove, separated by commas")->required();
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
       finish(command, *options, globals);

@@ -32,8 +32,7 @@ void add_shrink(CLI::App& app, Globals& globals) {
   command->add_option("--eval-samples", job->eval_samples, "its first N windows (0: all)")
       ->needs(text)
       ->capture_default_str();
-  command->add_option("--gguf", job->gguf, "types to export: f32, f16, bf16, q8_0, q4_0, q4_1, q4_k (Q4_K_M), q6_k")
-      ->delimiter(',');
+  add_list(command, "--gguf", job->gguf, "types to export: f32, f16, bf16, q8_0, q4_0, q4_1, q4_k (Q4_K_M), q6_k");
   command->add_option("--out", job->out, "folder of block, recovered, model-TYPE.gguf and summary.json")->required();
   command->add_flag("--resume", job->resume, "go on after the last finished stage");
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");

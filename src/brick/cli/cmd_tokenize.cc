@@ -19,11 +19,7 @@ void add_tokenize(CLI::App& app, Globals& globals) {
   command->add_option("model", options->model, "model whose tokenizer to use")->required();
   CLI::Option* text = command->add_option("--text", options->text, "text to encode");
   CLI::Option* file = command->add_option("--file", options->file, "file to encode")->excludes(text);
-  command->add_option("--decode", options->decode, "ids, separated by commas")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->excludes(text)
-      ->excludes(file);
+  add_list(command, "--decode", options->decode, "ids, separated by commas")->excludes(text)->excludes(file);
   command->add_flag("--special", options->special, "parse special tokens in the text (show them, when decoding)");
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   command->callback([=, &globals] {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "brick/base/log.h"
 #include "brick/pipeline/workbench.h"
@@ -31,6 +32,12 @@ CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, 
 
 // --force, for commands that write.
 void add_force(CLI::App* command, Globals& globals);
+
+// An option of values separated by commas; the word behind it is not one of them.
+template <class T>
+CLI::Option* add_list(CLI::App* command, const std::string& name, std::vector<T>& values, const std::string& purpose) {
+  return command->add_option(name, values, purpose)->delimiter(',')->allow_extra_args(false);
+}
 
 // --method, a pruner's composite name.
 CLI::Option* add_method(CLI::App* command, std::string& method);
