@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "brick/kernels/integer_dot_impl.h"
+#include "brick/tensor/dtype_table.h"
 #include "brick/tensor/k_quants.h"
 
 #define BRICK_TARGET __attribute__((target("avx2,fma,f16c,avxvnni")))

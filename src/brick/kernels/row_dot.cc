@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "brick/kernels/simd_targets.h"
+#include "brick/tensor/dtype_table.h"
 #include "brick/tensor/pack.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -74,7 +75,7 @@ float DotQ8(const std::byte* source, const float* x, int64_t n) {
   const hn::Rebind<int32_t, F> i32;
   const int lanes = static_cast<int>(hn::Lanes(f));
   auto total = hn::Zero(f);
-  for (int64_t i = 0; i < n / kQuantBlock; ++i, x += kQuantBlock, source += 34) {
+  for (int64_t i = 0; i < n / kQuantBlock; ++i, x += kQuantBlock, source += tensor::kBlockBytes<tensor::DType::kQ8_0>) {
     auto block = hn::Zero(f);
     for (int j = 0; j < kQuantBlock; j += lanes) {
       const auto q = hn::PromoteTo(i32, hn::LoadU(i8, reinterpret_cast<const int8_t*>(source) + 2 + j));

@@ -11,6 +11,7 @@
 #include "brick/base/parallel.h"
 #include "brick/kernels/sparse_lanes_impl.h"
 #include "brick/kernels/sparse_row.h"
+#include "brick/tensor/dtype_table.h"
 #include "brick/tensor/pack.h"
 
 namespace brick::kernels {
@@ -21,7 +22,6 @@ using tensor::SparseView;
 
 constexpr int kWindow = 15;  // columns; places are counted from 1 in four bits
 constexpr int kLargestMove = 15;
-constexpr int64_t kBlockBytes = 20;  // of Q4_1: scale, minimum, 16 pairs of values
 constexpr int kSplit = 128;
 constexpr int kLargestSplit = 63 * kSplit + 63;
 
@@ -57,7 +57,7 @@ Groups groups_of(const SparseView& view, int64_t begin, int64_t end) {
     view.mask.for_each_kept(r, [&](int64_t c) { *column++ = static_cast<uint16_t>(c); });
     const auto last = static_cast<size_t>(column - out.columns.data());
     const std::byte* block = view.values + view.row_offset[r];
-    for (; first < last; first += kQuantBlock, block += kBlockBytes) {
+    for (; first < last; first += kQuantBlock, block += tensor::kBlockBytes<tensor::DType::kQ4_1>) {
       const size_t count = std::min<size_t>(kQuantBlock, last - first);
       Group group{static_cast<uint32_t>(first), static_cast<uint32_t>(count), 0, 0, static_cast<uint16_t>(r - begin)};
       std::memcpy(&group.scale, block, 2);

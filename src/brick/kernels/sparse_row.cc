@@ -7,6 +7,7 @@
 #include "brick/base/cpu.h"
 #include "brick/kernels/sparse_row_impl.h"
 #include "brick/kernels/vector_ops.h"
+#include "brick/tensor/dtype_table.h"
 #include "brick/tensor/mask.h"
 #include "brick/tensor/pack.h"
 
@@ -31,13 +32,13 @@ void expand_scalar(const uint64_t* mask, const float* packed, int64_t cols, floa
 }
 
 float dot_q4_1_scalar(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols, int16_t*) noexcept {
-  constexpr int kBlock = tensor::kQuantBlock, kBytes = 20;
+  constexpr int kBlock = tensor::kQuantBlock;
   float block[kBlock], sum = 0;
   int next = kBlock;
   tensor::for_each_kept(mask, cols, [&](int64_t c) {
     if (next == kBlock) {
       tensor::unpack(tensor::DType::kQ4_1, packed, kBlock, block);
-      packed += kBytes;
+      packed += tensor::kBlockBytes<tensor::DType::kQ4_1>;
       next = 0;
     }
     sum += block[next++] * static_cast<float>(x.q[c]);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "brick/kernels/sparse_row_impl.h"
+#include "brick/tensor/dtype_table.h"
 #include "brick/tensor/pack.h"
 
 #define BRICK_AVX2 __attribute__((target("avx2,fma,f16c,popcnt")))
@@ -142,7 +143,7 @@ BRICK_AVX2 inline float dot_blocks(const std::byte* blocks, int64_t count, const
   const __m128i low = _mm_set1_epi8(15);
   const __m256i ones = _mm256_set1_epi16(1);
   __m256 products = _mm256_setzero_ps(), shifts = products;
-  for (int64_t i = 0; i < count; ++i, blocks += 20, x += 32) {
+  for (int64_t i = 0; i < count; ++i, blocks += tensor::kBlockBytes<tensor::DType::kQ4_1>, x += 32) {
     uint32_t scales;
     std::memcpy(&scales, blocks, 4);
     const __m128 dm = _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(scales)));

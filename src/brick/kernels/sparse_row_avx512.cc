@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "brick/kernels/sparse_row_impl.h"
+#include "brick/tensor/dtype_table.h"
 
 #define BRICK_AVX512 __attribute__((target("avx512f,avx512bw,avx512vbmi2,avx512bf16,f16c,popcnt")))
 
@@ -42,7 +43,7 @@ BRICK_AVX512 float dot(const uint64_t* mask, const uint16_t* packed, const uint1
 
 BRICK_AVX512 void unpack_q4_1(const std::byte* blocks, int64_t count, uint16_t* out) noexcept {
   const __m128i low = _mm_set1_epi8(15);
-  for (int64_t i = 0; i < count; ++i, blocks += 20, out += kLanes) {
+  for (int64_t i = 0; i < count; ++i, blocks += tensor::kBlockBytes<tensor::DType::kQ4_1>, out += kLanes) {
     uint32_t scales;
     std::memcpy(&scales, blocks, 4);
     const __m128 dm = _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(scales)));

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "brick/kernels/simd_targets.h"
+#include "brick/tensor/dtype_table.h"
 #include "brick/tensor/k_quants.h"
 #include "brick/tensor/pack.h"
 
@@ -188,7 +189,8 @@ void UnpackQ8(const std::byte* source, int64_t count, float* out) {
   const hn::Rebind<int8_t, F> i8;
   const hn::Rebind<int32_t, F> i32;
   const int lanes = static_cast<int>(hn::Lanes(f));
-  for (int64_t i = 0; i < count; i += tensor::kQuantBlock, source += 34, out += tensor::kQuantBlock) {
+  constexpr int kBytes = tensor::kBlockBytes<tensor::DType::kQ8_0>;
+  for (int64_t i = 0; i < count; i += tensor::kQuantBlock, source += kBytes, out += tensor::kQuantBlock) {
     const auto d = hn::Set(f, Half(source));
     const auto* q = reinterpret_cast<const int8_t*>(source + 2);
     for (int j = 0; j < tensor::kQuantBlock; j += lanes)
@@ -275,7 +277,7 @@ void UnpackAffineK(const std::byte* source, int64_t count, bool five_bits, float
         store(first, 2 * pair);
         store(second, 2 * pair + 1);
       }
-    source += five_bits ? 176 : 144;
+    source += five_bits ? tensor::kBlockBytes<tensor::DType::kQ5_K> : tensor::kBlockBytes<tensor::DType::kQ4_K>;
   }
 }
 
@@ -286,7 +288,7 @@ void UnpackQ6K(const std::byte* source, int64_t count, float* out) {
   const hn::Rebind<int32_t, F> i32;
   const int lanes = static_cast<int>(hn::Lanes(f));
   const auto low = hn::Set(i32, 15), high = hn::Set(i32, 48), centre = hn::Set(i32, 32);
-  for (int64_t i = 0; i < count; i += tensor::kSuperBlock, source += 210) {
+  for (int64_t i = 0; i < count; i += tensor::kSuperBlock, source += tensor::kBlockBytes<tensor::DType::kQ6_K>) {
     const float d = Half(source + 208);
     for (int half = 0; half < 2; ++half, out += 128) {
       const auto* nibbles = reinterpret_cast<const uint8_t*>(source + 64 * half);

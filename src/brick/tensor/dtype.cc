@@ -1,35 +1,17 @@
 #include "brick/tensor/dtype.h"
 
-#include <array>
 #include <cmath>
 
 #include "brick/base/checked.h"
+#include "brick/tensor/dtype_table.h"
 
 namespace brick::tensor {
-namespace {
 
-constexpr std::array<DTypeInfo, 14> kInfo{{{"f32", 1, 4},
-                                           {"f16", 1, 2},
-                                           {"bf16", 1, 2},
-                                           {"q8_0", kQuantBlock, 34},
-                                           {"q4_0", kQuantBlock, 18},
-                                           {"q4_1", kQuantBlock, 20},
-                                           {"u8", 1, 1},
-                                           {"i32", 1, 4},
-                                           {"i64", 1, 8},
-                                           {"q5_0", kQuantBlock, 22},
-                                           {"q5_1", kQuantBlock, 24},
-                                           {"q4_k", kSuperBlock, 144},
-                                           {"q5_k", kSuperBlock, 176},
-                                           {"q6_k", kSuperBlock, 210}}};
-
-}  // namespace
-
-const DTypeInfo& info(DType dtype) { return kInfo[static_cast<size_t>(dtype)]; }
+const DTypeInfo& info(DType dtype) { return kDTypes[static_cast<size_t>(dtype)]; }
 
 std::optional<DType> find_dtype(std::string_view name) {
-  for (size_t i = 0; i < kInfo.size(); ++i)
-    if (kInfo[i].name == name) return static_cast<DType>(i);
+  for (size_t i = 0; i < kDTypes.size(); ++i)
+    if (kDTypes[i].name == name) return static_cast<DType>(i);
   return std::nullopt;
 }
 

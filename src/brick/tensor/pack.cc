@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "brick/base/error.h"
+#include "brick/tensor/dtype_table.h"
 #include "brick/tensor/k_quants.h"
 
 namespace brick::tensor {
@@ -121,7 +122,7 @@ void unpack(DType dtype, const std::byte* source, int64_t count, float* out) {
       for (int64_t i = 0; i < count; ++i) out[i] = bf16_to_f32(load_u16(source + 2 * i));
       return;
     case DType::kQ8_0:
-      for (int64_t i = 0; i < count; i += kQuantBlock, source += 34, out += kQuantBlock) {
+      for (int64_t i = 0; i < count; i += kQuantBlock, source += kBlockBytes<DType::kQ8_0>, out += kQuantBlock) {
         const float d = f16_to_f32(load_u16(source));
         for (int j = 0; j < kQuantBlock; ++j) out[j] = d * static_cast<float>(static_cast<int8_t>(source[2 + j]));
       }
@@ -171,19 +172,19 @@ void pack(DType dtype, const float* values, int64_t count, std::byte* out) {
       for (int64_t i = 0; i < count; ++i) store_u16(out + 2 * i, f32_to_bf16(values[i]));
       return;
     case DType::kQ8_0:
-      for (int64_t i = 0; i < count; i += kQuantBlock, out += 34) pack_q8_0(values + i, out);
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += kBlockBytes<DType::kQ8_0>) pack_q8_0(values + i, out);
       return;
     case DType::kQ4_0:
-      for (int64_t i = 0; i < count; i += kQuantBlock, out += 18) pack_q4_0(values + i, out);
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += kBlockBytes<DType::kQ4_0>) pack_q4_0(values + i, out);
       return;
     case DType::kQ4_1:
-      for (int64_t i = 0; i < count; i += kQuantBlock, out += 20) pack_q4_1(values + i, out);
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += kBlockBytes<DType::kQ4_1>) pack_q4_1(values + i, out);
       return;
     case DType::kQ5_0:
-      for (int64_t i = 0; i < count; i += kQuantBlock, out += 22) pack_q5_0(values + i, out);
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += kBlockBytes<DType::kQ5_0>) pack_q5_0(values + i, out);
       return;
     case DType::kQ5_1:
-      for (int64_t i = 0; i < count; i += kQuantBlock, out += 24) pack_q5_1(values + i, out);
+      for (int64_t i = 0; i < count; i += kQuantBlock, out += kBlockBytes<DType::kQ5_1>) pack_q5_1(values + i, out);
       return;
     case DType::kQ4_K:
     case DType::kQ5_K:
