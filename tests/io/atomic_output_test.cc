@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
@@ -146,14 +147,27 @@ TEST(AtomicFolder, ForceReplacesTheWholeFolder) {
   EXPECT_EQ(folder.names(), Names{"out"});
 }
 
-TEST(AtomicFolder, ForceReplacesAFileAndAFileReplacesAFolder) {
+TEST(AtomicFolder, ForceReplacesAFileButNoFileAFolder) {
   const test::TempFolder folder;
   test::spill(folder / "out", "file");
   AtomicFolder(folder / "out", true).commit();
   EXPECT_TRUE(fs::is_directory(folder / "out"));
-  write_file_atomic(folder / "out", "file", true);
-  EXPECT_TRUE(fs::is_regular_file(folder / "out"));
+  expect_error(ErrorCode::kInvalidInput, "out: is a folder", [&] { write_file_atomic(folder / "out", "file", true); });
   EXPECT_EQ(folder.names(), Names{"out"});
+}
+
+TEST(CheckOutput, TellsBeforeTheWorkWhereNothingCanBeMade) {
+  const test::TempFolder folder;
+  check_output(folder / "new/folders/out", false);
+  test::spill(folder / "file", "x");
+  for (const char* below : {"file/out", "file/new/out"})
+    expect_error(ErrorCode::kInvalidInput, "file is no folder", [&] { check_output(folder / below, true); });
+  for (const char* name : {"", "."})
+    expect_error(ErrorCode::kInvalidInput, "is no name", [&] { check_output(name, false); });
+  if (::geteuid() == 0) return;  // may write anywhere
+  fs::create_directory(folder / "closed");
+  fs::permissions(folder / "closed", fs::perms::owner_read | fs::perms::owner_exec);
+  expect_error(ErrorCode::kIo, "cannot write into", [&] { check_output(folder / "closed/new/out", false); });
 }
 
 TEST(AtomicFolder, NeverReplacesWhatHoldsTheWorkingOrHomeFolder) {

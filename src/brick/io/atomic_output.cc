@@ -96,6 +96,17 @@ void remove_leftovers(const fs::path& path) {
   }
 }
 
+// Error where nothing can be made at `path`: told before the work rather than after it.
+void check_place(const fs::path& path) {
+  std::error_code error;
+  fs::path folder = parent_of(path);
+  while (!fs::exists(folder, error) && folder != parent_of(folder)) folder = parent_of(folder);
+  if (!fs::is_directory(folder, error))
+    fail(ErrorCode::kInvalidInput, "{}: {} is no folder", path.string(), folder.string());
+  if (::access(folder.c_str(), W_OK | X_OK) != 0)
+    fail(ErrorCode::kIo, "{}: cannot write into {}: {}", path.string(), folder.string(), os_error());
+}
+
 void prepare(const fs::path& path, bool force) {
   std::error_code error;
   fs::create_directories(parent_of(path), error);
@@ -166,8 +177,9 @@ void install(const fs::path& temporary, const fs::path& path, bool force) {
 
 }  // namespace
 
-void check_output(const fs::path& path, bool force) {
-  if (!present(path)) return;
+void check_output(const fs::path& output, bool force) {
+  const fs::path path = tidy(output);
+  if (!present(path)) return check_place(path);
   std::error_code error;
   const fs::file_type type = fs::status(path, error).type();
   if (type != fs::file_type::regular && type != fs::file_type::directory && type != fs::file_type::not_found)
@@ -176,6 +188,7 @@ void check_output(const fs::path& path, bool force) {
   const char* home = std::getenv("HOME");
   if (holds(path, fs::current_path(error)) || (home != nullptr && *home != '\0' && holds(path, home)))
     fail(ErrorCode::kInvalidInput, "{}: holds the working or home folder and will not be replaced", path.string());
+  check_place(path);
 }
 
 fs::path beside(const fs::path& path, std::string_view suffix) {
@@ -186,6 +199,8 @@ fs::path beside(const fs::path& path, std::string_view suffix) {
 
 AtomicFile::AtomicFile(const fs::path& path, bool force) : path_(tidy(path)), force_(force) {
   prepare(path_, force);
+  if (fs::is_directory(fs::symlink_status(path_)))
+    fail(ErrorCode::kInvalidInput, "{}: is a folder; give the name of a file", path_.string());
   temporary_ = temporary_for(path_);
   file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file_ < 0) fail(ErrorCode::kIo, "{}: cannot create: {}", path_.string(), os_error());

@@ -10,14 +10,14 @@
 
 namespace brick::io {
 
-// Error(kExists) "... exists; pass --force" unless `path` is free or `force`. With force,
-// Error(kInvalidInput) if it is a folder that holds the working or home folder: that is no output of ours.
+// Error(kExists) "... exists; pass --force" unless `path` is free or `force`; kInvalidInput for what names no output,
+// or holds the working or home folder; that or kIo where nothing can be made.
 void check_output(const std::filesystem::path& path, bool force);
 
 // `path`, without a slash at its end, with `suffix`: where what belongs to an output lies until that is whole.
 std::filesystem::path beside(const std::filesystem::path& path, std::string_view suffix);
 
-// A file. Parent folders are created. Errors of writing are Error(kIo) naming the path (a full disk too).
+// A file, never in a folder's place. Parent folders are created. Errors of writing, a full disk too, name the path.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& path, bool force = false);
