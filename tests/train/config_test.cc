@@ -32,6 +32,7 @@ TEST(TuneConfig, ErrorsNameTheField) {
       {"clip = -1", [](TuneConfig& c) { c.clip = -1; }},
       {"epochs = 0", [](TuneConfig& c) { c.epochs = 0; }},
       {"epochs = inf", [](TuneConfig& c) { c.epochs = kInfinity; }},
+      {"epochs = 1e+20", [](TuneConfig& c) { c.epochs = 1e20; }},
       {"steps = -1", [](TuneConfig& c) { c.steps = -1; }},
       {"batch_tokens = 1", [](TuneConfig& c) { c.batch_tokens = 1; }},
       {"batch_records = -1", [](TuneConfig& c) { c.batch_records = -1; }},

@@ -7,6 +7,8 @@
 namespace brick::train {
 namespace {
 
+constexpr double kMostEpochs = 1e6;  // they are planned before the first step
+
 void require(bool good, std::string_view field, const auto& value, std::string_view expected) {
   if (!good) fail(ErrorCode::kInvalidInput, "{} = {}: expected {}", field, value, expected);
 }
@@ -24,7 +26,7 @@ void TuneConfig::validate() const {
   require(std::isfinite(weight_decay) && weight_decay >= 0, "weight_decay", weight_decay, "a number of at least 0");
   require(std::isfinite(clip) && clip >= 0, "clip", clip, "a number of at least 0");
   require(steps >= 0, "steps", steps, "0 or more");
-  require(steps > 0 || (std::isfinite(epochs) && epochs > 0), "epochs", epochs, "a positive number");
+  require(steps > 0 || (epochs > 0 && epochs <= kMostEpochs), "epochs", epochs, "a positive number of at most 1e6");
   require(batch_tokens >= 2, "batch_tokens", batch_tokens, "2 or more");
   require(batch_records >= 0, "batch_records", batch_records, "0 or more");
   require(accumulate >= 1, "accumulate", accumulate, "1 or more");
