@@ -78,6 +78,19 @@ std::vector<std::filesystem::path> visible_entries(const std::filesystem::path& 
   return paths;
 }
 
+void check_folder(const std::filesystem::path& folder, const io::Provenance& ours) {
+  if (!std::filesystem::exists(folder / kProvenance))
+    fail(ErrorCode::kExists, "{} exists and is no folder of a teacher's logits (it has no {})", folder.string(),
+         kProvenance);
+  const auto stored = io::read_json_file(folder / kProvenance).get<io::Provenance>();
+  if (stored.parent_hash != ours.parent_hash)
+    fail(ErrorCode::kMismatch, "{} holds the logits of another teacher; choose another folder or remove it",
+         folder.string());
+  if (stored.config != ours.config)
+    fail(ErrorCode::kMismatch, "{} holds logits made with {}, not {}; choose another folder or remove it",
+         folder.string(), stored.config, ours.config);
+}
+
 }  // namespace
 
 Teacher::Teacher(const model::Model& model, const TeacherOptions& options, kernels::Context& context)
@@ -89,19 +102,13 @@ Teacher::Teacher(const model::Model& model, const TeacherOptions& options, kerne
   if (options.top < 1 || options.top > most)
     fail(ErrorCode::kInvalidInput, "top_tokens = {}: expected 1 to {}", options.top, most);
   const std::filesystem::path& folder = options.folder;
-  std::filesystem::create_directories(folder);
-  const std::vector<std::filesystem::path> paths = visible_entries(folder);
-  if (paths.empty()) io::write_json_file(folder / kProvenance, provenance_);
-  if (!std::filesystem::exists(folder / kProvenance))
-    fail(ErrorCode::kExists, "{} exists and is no folder of a teacher's logits (it has no {})", folder.string(),
-         kProvenance);
-  const auto stored = io::read_json_file(folder / kProvenance).get<io::Provenance>();
-  if (stored.parent_hash != provenance_.parent_hash)
-    fail(ErrorCode::kMismatch, "{} holds the logits of another teacher; choose another folder or remove it",
-         folder.string());
-  if (stored.config != provenance_.config)
-    fail(ErrorCode::kMismatch, "{} holds logits made with {}, not {}; choose another folder or remove it",
-         folder.string(), stored.config, provenance_.config);
+  std::vector<std::filesystem::path> paths;
+  if (std::filesystem::is_directory(folder)) paths = visible_entries(folder);
+  if (paths.empty()) {  // save() begins it
+    io::check_output(folder / kProvenance, false);
+    return;
+  }
+  check_folder(folder, provenance_);
   for (const std::filesystem::path& path : paths)
     if (path.extension() == kExtension) add_file(path);
 }
@@ -240,6 +247,9 @@ void Teacher::save() {
     writer.add_tensor(key + kLogProbabilities, record.log_probabilities.view());
     if (gives_hidden()) writer.add_tensor(key + kHidden, record.hidden.view());
   }
+  if (!std::filesystem::exists(options_.folder / kProvenance))
+    io::write_json_file(options_.folder / kProvenance, provenance_);
+  check_folder(options_.folder, provenance_);  // another run may have begun it since
   writer.write(path, true);
   add_file(path);
   unsaved_.clear();
