@@ -16,6 +16,7 @@ void add_merge(CLI::App& app, Globals& globals) {
       ->check(CLI::IsMember({"f32", "bf16", "keep"}))
       ->capture_default_str();
   command->add_option("--out", options->out, "folder to write")->required();
+  command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   add_force(command, globals);
   command->callback([=, &globals] {
     globals.run = [=, &globals] {

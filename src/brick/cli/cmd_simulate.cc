@@ -17,6 +17,7 @@ void add_simulate(CLI::App& app, Globals& globals) {
   command->add_option("config", options->config, "the federation's TOML file")->required();
   command->add_option("--out", options->out, "run folder")->required();
   command->add_flag("--resume", options->resume, "continue an interrupted run");
+  command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   add_force(command, globals);
   command->callback([=, &globals] {
     globals.run = [=, &globals] {
