@@ -31,6 +31,7 @@ void add_shrink(CLI::App& app, Globals& globals) {
   CLI::Option* text = command->add_option("--eval", job->eval, "plain text, for the perplexity of model and blocks");
   command->add_option("--eval-samples", job->eval_samples, "its first N windows (0: all)")
       ->needs(text)
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   add_list(command, "--gguf", job->gguf, "types to export: f32, f16, bf16, q8_0, q4_0, q4_1, q4_k (Q4_K_M), q6_k");
   command->add_option("--out", job->out, "folder of block, recovered, model-TYPE.gguf and summary.json")->required();

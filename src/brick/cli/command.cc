@@ -88,7 +88,9 @@ CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, 
   CLI::App* command = app.add_subcommand(verb, purpose);
   command->add_flag("--json", globals.json, "print one JSON object on standard output");
   command->add_option("--threads", globals.threads, "threads (default: physical cores)")->check(CLI::Range(0, 1024));
-  command->add_option("--seed", globals.settings.seed, "seed of all random choices")->capture_default_str();
+  command->add_option("--seed", globals.settings.seed, "seed of all random choices")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command
       ->add_option("--compute", globals.settings.compute,
                    "auto, f32 or bf16; auto also generates text with integer products where weights are quantised")
@@ -124,7 +126,9 @@ void add_amount(CLI::App* command, double& sparsity, std::string& target, std::s
 }
 
 void add_training_files(CLI::App* command, Globals& globals, pipeline::TrainingFiles& files) {
-  command->add_option("--save-every", files.save_every, "steps between checkpoints (0: none)")->capture_default_str();
+  command->add_option("--save-every", files.save_every, "steps between checkpoints (0: none)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_flag("--resume", files.resume, "continue from the checkpoint beside --out");
   command->add_option("--log", files.log, "JSONL file with a line a step");
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
