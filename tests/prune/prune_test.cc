@@ -245,6 +245,9 @@ TEST(PruneErrors, SettingsThatMakeNoSense) {
   config.pattern = "3:5";
   config.sparsity = 0.6;
   failure(parent, text, config, ErrorCode::kInvalidInput);  // neither 16 nor 32 is a multiple of 5
+  config.block_columns = 15;  // so that only the weights' 32 inputs are none
+  check_settings(config, std::span(&config.sparsity, 1));
+  EXPECT_THROW(check_parent(parent, std::span(&config.sparsity, 1), config), Error);
   config = config_of("sparsegpt");
   config.damping = -1;
   failure(parent, text, config, ErrorCode::kInvalidInput);

@@ -447,6 +447,14 @@ TEST(StructuredErrors, NarrowBlocksThatCannotBeHeldAreRefusedBeforeTheWork) {
   }
 }
 
+TEST(StructuredErrors, WhatProtectedLayersForbidIsRefusedBeforeTheWork) {
+  PruneConfig config = structured("llm-pruner");
+  config.protect_first = 2;
+  IdleSink sink;
+  model::expect_error(ErrorCode::kInvalidInput, "--protect-first",
+                      [&] { run(four_layers(), Text(), config, nullptr, sink); });
+}
+
 // Heads of any width stay whole.
 TEST(StructuredErrors, NarrowBlocksOfNarrowHeadsAreHeldInFourBits) {
   const Model parent = model::tiny_model({.hidden = 64});  // 16 query channels a key/value head

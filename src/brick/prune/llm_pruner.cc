@@ -225,11 +225,6 @@ model::Cut choose(const model::Model& model, const model::Model& whole, const st
   const StructureLimits limits = limits_of(config);
   const auto all = static_cast<double>(whole.linear_parameters());
   const double open = open_weights(whole, limits);
-  if (sparsity * all >= open)
-    fail(ErrorCode::kInvalidInput,
-         "sparsity {:g} cannot be had with the first {} and last {} of {} layers whole; lower --protect-first and "
-         "--protect-last",
-         sparsity, config.protect_first, config.protect_last, whole.layers.size());
   if (!config.global_ranking)
     return choose_by_layer(model, whole, scores, sparsity * all / open, last * all / open, limits);
   const double removed = all - static_cast<double>(model.linear_parameters());
@@ -314,8 +309,6 @@ std::vector<double> score_channels(const StructureProblem& problem, const Settin
 
 std::vector<model::Model> prune_channels(const StructureProblem& problem, const Settings& settings) {
   const int64_t hidden = problem.parent.config.hidden, steps = problem.config.iterative_steps;
-  for (const double sparsity : problem.sparsities)
-    check_width(problem.parent, stream_width(sparsity, hidden, problem.config.width_multiple), problem.config.values);
   std::vector<int32_t> all(static_cast<size_t>(hidden));
   std::iota(all.begin(), all.end(), 0);
   const std::vector<double> first = score_channels(problem, settings, all, 0);
@@ -370,6 +363,19 @@ ExpectedStructures expect_llm_pruner(const model::Model& parent, const PruneConf
         static_cast<double>(left.groups * group_weights(shape, hidden) + left.neurons * neuron_weights(hidden));
   }
   return out;
+}
+
+void check_llm_pruner(const model::Model& parent, const PruneConfig& config) {
+  const Settings settings = parse(config);
+  if (settings.stream)
+    return check_width(parent, stream_width(config.sparsity, parent.config.hidden, config.width_multiple),
+                       config.values);
+  if (settings.layers) return;
+  if (config.sparsity * static_cast<double>(parent.linear_parameters()) >= open_weights(parent, limits_of(config)))
+    fail(ErrorCode::kInvalidInput,
+         "sparsity {:g} cannot be had with the first {} and last {} of {} layers whole; lower --protect-first and "
+         "--protect-last",
+         config.sparsity, config.protect_first, config.protect_last, parent.layers.size());
 }
 
 std::vector<model::Model> prune_llm_pruner(const StructureProblem& problem) {

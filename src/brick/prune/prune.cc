@@ -19,8 +19,7 @@ namespace {
 
 using model::Proj;
 
-// Settings that nothing later would catch before minutes have gone.
-void check_settings(const PruneConfig& config, const Pattern& pattern) {
+void check_ranges(const PruneConfig& config, const Pattern& pattern) {
   if (!(config.damping >= 0) || !std::isfinite(config.damping))
     fail(ErrorCode::kInvalidInput, "damping {}: expected a share of the mean diagonal, 0 or more", config.damping);
   if (config.block_columns < 1 || config.piece_tokens < 1)
@@ -54,6 +53,22 @@ void check_sparsity(double sparsity, const Pattern& pattern) {
          name(pattern), pattern.sparsity());
 }
 
+void check_mixed(const PruneConfig& config, const Recipe& recipe, std::span<const double> sparsities) {
+  if (recipe.structured->needs(config).narrows)
+    fail(ErrorCode::kUnsupported,
+         "{}: {} narrows the residual stream, so that its values are also those of the embedding; prune twice, first "
+         "by {} alone with the values that these shall have",
+         config.method, recipe.structured->name, recipe.structured->name);
+  if (!(config.structured_sparsity > 0 && config.structured_sparsity < 1))
+    fail(ErrorCode::kInvalidInput,
+         "{}: structured_sparsity {}: expected the share that {} cuts out, above 0 and below 1; sparsity is of what "
+         "that leaves",
+         config.method, config.structured_sparsity, recipe.structured->name);
+  if (std::ranges::find(sparsities, 0.0) != sparsities.end())
+    fail(ErrorCode::kInvalidInput, "{}: sparsity 0 masks nothing; {} by itself makes that block", config.method,
+         recipe.structured->name);
+}
+
 // Of the method that masks.
 void check_values(const model::Model& parent, const PruneConfig& config, const Recipe& recipe) {
   for (size_t layer = 0; layer < parent.layers.size(); ++layer)
@@ -62,19 +77,37 @@ void check_values(const model::Model& parent, const PruneConfig& config, const R
                      model::weight_name(static_cast<int64_t>(layer), proj));
 }
 
-void check_weights(const Family& family) {
-  check_values(family.parent, family.config, family.recipe);
-  const auto layers = static_cast<int64_t>(family.parent.layers.size());
-  for (int64_t layer = 0; layer < layers; ++layer) {
+void check_patterns(const model::Model& parent, const Pattern& pattern) {
+  for (size_t layer = 0; layer < parent.layers.size(); ++layer) {
     for (const Proj proj : model::kProjs) {
-      const tensor::Matrix& weight = family.parent.layers[static_cast<size_t>(layer)][proj];
+      const tensor::Matrix& weight = parent.layers[layer][proj];
       MatrixProblem problem;
-      problem.name = family.name(layer, proj);
+      problem.name = model::weight_name(static_cast<int64_t>(layer), proj);
       problem.weight = {nullptr, weight.rows(), weight.cols()};
-      problem.pattern = family.pattern;
+      problem.pattern = pattern;
       check_groups(problem);
     }
   }
+}
+
+void check_cuts(const model::Model& parent, std::span<const double> sparsities, PruneConfig config,
+                const StructuredMethod& method) {
+  check_structures(method.needs(config), parent, config);
+  if (method.check == nullptr) return;
+  for (const double sparsity : sparsities) {
+    config.sparsity = sparsity;
+    if (sparsity > 0) method.check(parent, config);
+  }
+}
+
+// What a method that cuts and masks does first.
+PruneConfig cutting_part(const PruneConfig& config, const Recipe& recipe) {
+  PruneConfig cutting = config;
+  cutting.method = recipe.structured->name;
+  cutting.sparsity = config.structured_sparsity;
+  cutting.pattern = name(Pattern{});
+  if (config.values != "keep") cutting.values = "f32";
+  return cutting;
 }
 
 int64_t widest_input(const model::Model& model) {
@@ -180,7 +213,6 @@ struct Level {
 std::vector<Level> cut_levels(const StructureProblem& problem, const StructuredMethod& method) {
   constexpr double kNear = 0.01;
   const StructureNeeds needs = method.needs(problem.config);
-  check_structures(needs, problem.parent, problem.config);
   const Stopwatch watch;
   std::vector<Level> levels;
   std::vector<model::Model> blocks = method.prune(problem);
@@ -206,7 +238,6 @@ std::vector<Level> cut_levels(const StructureProblem& problem, const StructuredM
 }
 
 std::vector<Level> mask_levels(Family& family, std::span<const double> sparsities) {
-  check_weights(family);
   const std::string note = check_calibration(family);
   if (!note.empty()) family.sink.warn(note);
   if (family.recipe.owl)
@@ -229,16 +260,8 @@ std::vector<model::Model> cut_and_mask(const model::Model& parent, std::span<con
                                        std::span<const double> sparsities, const PruneConfig& config,
                                        const Recipe& recipe, kernels::Context& context, ProgressSink& sink,
                                        std::vector<PruneReport>* reports) {
-  check_mixed(config);
-  if (std::ranges::find(sparsities, 0.0) != sparsities.end())
-    fail(ErrorCode::kInvalidInput, "{}: sparsity 0 masks nothing; {} by itself makes that block", config.method,
-         recipe.structured->name);
-  check_values(parent, config, recipe);
-  PruneConfig cutting = config, masking = config;
-  cutting.method = recipe.structured->name;
-  cutting.sparsity = config.structured_sparsity;
-  cutting.pattern = name(Pattern{});
-  if (config.values != "keep") cutting.values = "f32";
+  const PruneConfig cutting = cutting_part(config, recipe);
+  PruneConfig masking = config;
   masking.method = config.method.substr(cutting.method.size() + 1);
 
   PruneReport first;
@@ -262,32 +285,37 @@ bool needs_calibration(const PruneConfig& config) {
          (recipe.method != nullptr && recipe.needs_calibration());
 }
 
-void check_mixed(const PruneConfig& config) {
+void check_settings(const PruneConfig& config, std::span<const double> sparsities) {
   const Recipe recipe = parse_recipe(config.method);
-  if (!recipe.mixed()) return;
-  if (recipe.structured->needs(config).narrows)
-    fail(ErrorCode::kUnsupported,
-         "{}: {} narrows the residual stream, so that its values are also those of the embedding; prune twice, first "
-         "by {} alone with the values that these shall have",
-         config.method, recipe.structured->name, recipe.structured->name);
-  if (!(config.structured_sparsity > 0 && config.structured_sparsity < 1))
-    fail(ErrorCode::kInvalidInput,
-         "{}: structured_sparsity {}: expected the share that {} cuts out, above 0 and below 1; sparsity is of what "
-         "that leaves",
-         config.method, config.structured_sparsity, recipe.structured->name);
+  const Pattern pattern = parse_pattern(config.pattern);
+  check_ranges(config, pattern);
+  if ((recipe.owl || recipe.method == nullptr) && !pattern.unstructured())
+    fail(ErrorCode::kInvalidInput, "{}: pattern {} leaves no choice of {}", config.method, name(pattern),
+         recipe.owl ? "the layers' sparsities" : "structures");
+  for (const double sparsity : sparsities) check_sparsity(sparsity, pattern);
+  if (recipe.structured != nullptr) recipe.structured->needs(config);
+  if (recipe.mixed()) check_mixed(config, recipe, sparsities);
+}
+
+void check_parent(const model::Model& parent, std::span<const double> sparsities, const PruneConfig& config) {
+  const Recipe recipe = parse_recipe(config.method);
+  if (std::ranges::all_of(sparsities, [](double sparsity) { return sparsity == 0; })) return;
+  if (recipe.method != nullptr) check_values(parent, config, recipe);
+  if (recipe.mixed())
+    check_cuts(parent, std::span(&config.structured_sparsity, 1), cutting_part(config, recipe), *recipe.structured);
+  else if (recipe.structured != nullptr)
+    check_cuts(parent, sparsities, config, *recipe.structured);
+  else
+    check_patterns(parent, parse_pattern(config.pattern));
 }
 
 std::vector<model::Model> prune_family(const model::Model& parent, std::span<const std::span<const int32_t>> windows,
                                        std::span<const double> sparsities, const PruneConfig& config,
                                        kernels::Context& context, ProgressSink& sink,
                                        std::vector<PruneReport>* reports) {
+  check_settings(config, sparsities);
+  check_parent(parent, sparsities, config);
   const Recipe recipe = parse_recipe(config.method);
-  const Pattern pattern = parse_pattern(config.pattern);
-  check_settings(config, pattern);
-  if ((recipe.owl || recipe.method == nullptr) && !pattern.unstructured())
-    fail(ErrorCode::kInvalidInput, "{}: pattern {} leaves no choice of {}", config.method, name(pattern),
-         recipe.owl ? "the layers' sparsities" : "structures");
-  for (const double sparsity : sparsities) check_sparsity(sparsity, pattern);
   if (recipe.mixed()) return cut_and_mask(parent, windows, sparsities, config, recipe, context, sink, reports);
   const bool calibrated = needs_calibration(config);
   const Calibration calibration(calibrated ? windows : std::span<const std::span<const int32_t>>(),
@@ -300,7 +328,7 @@ std::vector<model::Model> prune_family(const model::Model& parent, std::span<con
   if (!asked.empty() && recipe.structured != nullptr) {
     levels = cut_levels({parent, calibration, asked, config, context, sink}, *recipe.structured);
   } else if (!asked.empty()) {
-    Family family{parent, config, recipe, pattern, calibration, context, sink, 0, {}, {}};
+    Family family{parent, config, recipe, parse_pattern(config.pattern), calibration, context, sink, 0, {}, {}};
     levels = mask_levels(family, asked);
   }
 

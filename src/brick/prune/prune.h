@@ -112,9 +112,10 @@ struct PruneReport {
 // Whether the method, with these settings, looks at calibration text. Error(kUnsupported) for unknown methods.
 bool needs_calibration(const PruneConfig& config);
 
-// Error for a method that cuts and masks: kInvalidInput without structured_sparsity, kUnsupported where its structured
-// method narrows the residual stream, or for unknown methods.
-void check_mixed(const PruneConfig& config);
+// Of prune_family()'s Errors those that settings alone tell.
+void check_settings(const PruneConfig& config, std::span<const double> sparsities);
+// And those that the parent tells before any work.
+void check_parent(const model::Model& parent, std::span<const double> sparsities, const PruneConfig& config);
 
 // One block a sparsity, in their order. A sparsity of 0 gives the parent's weights, unmasked. Levels share
 // the statistics and factorisations of the first layer and go one after the other, so the memory is one

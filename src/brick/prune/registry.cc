@@ -28,13 +28,13 @@ constexpr std::array kMethods{
 
 constexpr std::array kStructuredMethods{
     StructuredMethod{"llm-pruner", "heads and neurons, or channels of the stream, of least importance to the loss",
-                     llm_pruner_needs, expect_llm_pruner, prune_llm_pruner},
+                     llm_pruner_needs, expect_llm_pruner, prune_llm_pruner, check_llm_pruner},
     StructuredMethod{"flap", "heads and neurons whose inputs fluctuate least; biases make up for their mean",
                      flap_needs, expect_flap, prune_flap},
     StructuredMethod{"shortgpt", "layers that turn the residual stream least", shortgpt_needs, expect_shortgpt,
                      prune_shortgpt},
     StructuredMethod{"slicegpt", "directions of the residual stream with the least energy", slicegpt_needs, nullptr,
-                     prune_slicegpt},
+                     prune_slicegpt, check_slicegpt},
 };
 
 template <class Methods>

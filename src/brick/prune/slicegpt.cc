@@ -137,11 +137,13 @@ StructureNeeds slicegpt_needs(const PruneConfig&) {
   return {.narrows = true, .unit = "directions of the stream, by width_multiple"};
 }
 
+void check_slicegpt(const model::Model& parent, const PruneConfig& config) {
+  check_width(parent, stream_width(config.sparsity, parent.config.hidden, config.width_multiple), config.values);
+}
+
 std::vector<model::Model> prune_slicegpt(const StructureProblem& problem) {
   const PruneConfig& config = problem.config;
   const int64_t hidden = problem.parent.config.hidden;
-  for (const double sparsity : problem.sparsities)
-    check_width(problem.parent, stream_width(sparsity, hidden, config.width_multiple), config.values);
   const std::vector<Products> products = signal_products(problem);
   const tensor::Tensor directions = principal_directions(products, hidden);
   std::vector<model::Model> blocks;

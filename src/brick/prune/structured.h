@@ -58,12 +58,15 @@ struct StructuredMethod {
   ExpectedStructures (*expect)(const model::Model& parent, const PruneConfig& config) = nullptr;
   // One block a sparsity; its BlockSpec has the cut, if there is one, and nothing else.
   std::vector<model::Model> (*prune)(const StructureProblem& problem) = nullptr;
+  // Error where the parent has no block of config.sparsity, before the work; null: it has one of each.
+  void (*check)(const model::Model& parent, const PruneConfig& config) = nullptr;
 };
 
 // LLM-Pruner (Ma et al. 2023).
 StructureNeeds llm_pruner_needs(const PruneConfig& config);
 ExpectedStructures expect_llm_pruner(const model::Model& parent, const PruneConfig& config);
 std::vector<model::Model> prune_llm_pruner(const StructureProblem& problem);
+void check_llm_pruner(const model::Model& parent, const PruneConfig& config);
 
 // FLAP (An et al. 2024, "Fluctuation-based adaptive structured pruning").
 StructureNeeds flap_needs(const PruneConfig& config);
@@ -78,6 +81,7 @@ std::vector<model::Model> prune_shortgpt(const StructureProblem& problem);
 // SliceGPT (Ashkboos et al. 2024), with one rotation for the whole residual stream.
 StructureNeeds slicegpt_needs(const PruneConfig& config);
 std::vector<model::Model> prune_slicegpt(const StructureProblem& problem);
+void check_slicegpt(const model::Model& parent, const PruneConfig& config);
 
 // Error for values that the blocks cannot have and for widths, before the work.
 void check_structures(const StructureNeeds& needs, const model::Model& parent, const PruneConfig& config);
