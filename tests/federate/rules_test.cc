@@ -51,6 +51,7 @@ TEST(Rules, ConfigurationOutOfRangeIsRefused) {
   EXPECT_THROW(f.run("hete-h2", {.anchor = -1}), Error);
   EXPECT_THROW(f.run("hete-h2", {.em_iterations = -1}), Error);
   EXPECT_THROW(f.run("flexlora", {.rank = -1}), Error);
+  EXPECT_THROW(f.run("flexlora", {.rank = 4097}), Error);
   EXPECT_THROW(aggregate(f.global_or_null(), {}, {}, 0), Error);
   Federation many = four_clients(0.02, true);
   for (ClientUpdate& update : many.updates) update.records = 1e308;

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "brick/base/error.h"
+#include "brick/federate/check_config.h"
 
 namespace brick::federate {
 namespace {
@@ -23,16 +23,6 @@ constexpr std::array kRules{
     Rule{"hete-tau", "the masked low-rank fit with trust tau in removed weights", hete_tau, false, true},
 };
 
-void check(const AggregateConfig& config) {
-  if (config.rank < 0) fail(ErrorCode::kInvalidInput, "aggregate: rank is {}; 0 or more makes sense", config.rank);
-  if (!(config.tau >= 0 && config.tau <= 1))
-    fail(ErrorCode::kInvalidInput, "aggregate: tau is {}; it lies between 0 and 1", config.tau);
-  if (config.em_iterations < 0)
-    fail(ErrorCode::kInvalidInput, "aggregate: em_iterations is {}; 0 or more makes sense", config.em_iterations);
-  if (!(config.anchor >= 0 && std::isfinite(config.anchor)))
-    fail(ErrorCode::kInvalidInput, "aggregate: anchor is {}; it is a weight of at least 0", config.anchor);
-}
-
 }  // namespace
 
 std::span<const Rule> all_rules() { return kRules; }
@@ -44,13 +34,8 @@ const Rule* find_rule(std::string_view name) {
 
 model::Adapter aggregate(const model::Adapter* global, std::span<const ClientUpdate> updates,
                          const AggregateConfig& config, uint64_t seed) {
+  check_config(config);
   const Rule* rule = find_rule(config.rule);
-  if (rule == nullptr) {
-    std::string names;
-    for (const Rule& known : kRules) names.append(names.empty() ? "" : " ").append(known.name);
-    fail(ErrorCode::kInvalidInput, "aggregate: no rule is called '{}'; there are: {}", config.rule, names);
-  }
-  check(config);
   if (updates.empty()) fail(ErrorCode::kInvalidInput, "aggregate: no client's update to aggregate");
   if (rule->needs_equal_ranks) {
     const ClientUpdate& first = updates[0];

@@ -8,6 +8,7 @@
 #include "brick/base/error.h"
 #include "brick/base/process.h"
 #include "brick/eval/language_loss.h"
+#include "brick/federate/check_config.h"
 #include "brick/federate/check_update.h"
 #include "brick/federate/choose_tau.h"
 #include "brick/federate/placement.h"
@@ -24,6 +25,12 @@ double parse_number(const std::string& text, const std::string& what) {
   if (error != std::errc() || end != text.data() + text.size())
     fail(ErrorCode::kInvalidInput, "{} '{}': expected a number", what, text);
   return value;
+}
+
+void check_rule(const AggregateJob& job) {
+  federate::AggregateConfig config = job.config;
+  if (job.tau != "auto") config.tau = parse_number(job.tau, "tau");
+  federate::check_config(config);
 }
 
 // What clients of one block share.
@@ -103,6 +110,7 @@ model::Adapter aggregate_updates(const model::Adapter* global, std::span<const f
 
 nlohmann::json aggregate(const AggregateJob& job, const RunSettings& settings, ProgressSink& sink) {
   if (job.clients.empty()) fail(ErrorCode::kInvalidInput, "no clients: give --client ADAPTER,BLOCK,RECORDS");
+  check_rule(job);
   io::check_output(job.out, settings.force);
   const Stopwatch watch;
   const Workbench base(job.base, settings, !job.validation.empty());
