@@ -27,6 +27,13 @@ TEST(RunFolder, DoesAUnitOnce) {
   EXPECT_EQ(worked, 2);
 }
 
+TEST(RunFolder, EachEventHasItsSeconds) {
+  const brick::io::test::TempFolder temp;
+  RunFolder run(temp.path() / "run", "", "id", false, false);
+  EXPECT_GE(run.once({{"event", "upload"}}, [] { return json{{"bytes", 3}}; }).at("seconds"), 0);
+  EXPECT_EQ(run.once({{"event", "tune"}}, [] { return json{{"seconds", 7}}; }).at("seconds"), 7);
+}
+
 TEST(RunFolder, AUnitWhoseLineWasCutIsDoneAgain) {
   const brick::io::test::TempFolder temp;
   {

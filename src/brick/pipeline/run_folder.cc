@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "brick/base/error.h"
+#include "brick/base/process.h"
 #include "brick/io/atomic_output.h"
 #include "brick/io/json_file.h"
 #include "brick/io/text_file.h"
@@ -61,8 +62,10 @@ void RunFolder::read_events() {
 const nlohmann::json& RunFolder::once(const nlohmann::json& key, const std::function<nlohmann::json()>& work) {
   const std::string unit = io::compact_json(key);
   if (const auto found = index_.find(unit); found != index_.end()) return events_[found->second];
+  const Stopwatch watch;
   nlohmann::json event = key;
   event.update(work());
+  event.emplace("seconds", watch.seconds());
   event["unit"] = unit;
   io::append_line_durable(path_ / kMetrics, io::compact_json(event));
   index_[unit] = events_.size();

@@ -24,7 +24,7 @@ class RunFolder {
   std::filesystem::path round(int64_t round) const;
 
   // Runs `work` unless its event is recorded. `key` ({"event", "round", "client", ...}) identifies the unit; the event
-  // is the key and what `work` returned.
+  // is the key, what `work` returned and, unless that says them, its "seconds".
   const nlohmann::json& once(const nlohmann::json& key, const std::function<nlohmann::json()>& work);
 
   // Objects with strings "event" and "unit"; what else they have, a damaged file may lack.

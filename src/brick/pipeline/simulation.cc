@@ -6,7 +6,6 @@
 #include "brick/base/cpu.h"
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
-#include "brick/base/process.h"
 #include "brick/base/sha256.h"
 #include "brick/data/records.h"
 #include "brick/data/windows.h"
@@ -94,7 +93,6 @@ PruneJob Simulation::prune_job(const std::string& method) const {
 
 void Simulation::cut_blocks(const std::string& method, const std::vector<double>& sparsities) {
   folder_.once({{"event", "prune"}, {"round", 0}, {"method", method}}, [&] {
-    const Stopwatch watch;
     const PruneJob job = prune_job(method);
     const Calibration calibration = load_calibration(job, bench_);
     const std::vector<model::Model> blocks =
@@ -109,7 +107,7 @@ void Simulation::cut_blocks(const std::string& method, const std::vector<double>
       sink_.note(fmt::format("block {:>3}     {} of {} weights kept", folder.filename().string(), blocks[i].nonzeros(),
                              bench_.model().parameters()));
     }
-    return nlohmann::json{{"blocks", made}, {"seconds", watch.seconds()}};
+    return nlohmann::json{{"blocks", made}};
   });
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "brick/base/error.h"
-#include "brick/base/process.h"
 #include "brick/federate/rules.h"
 #include "brick/io/atomic_output.h"
 #include "brick/io/json_file.h"
@@ -122,7 +121,6 @@ void Simulation::run_fedit_dense() {
       updates.push_back(std::move(update));
     }
     folder_.once({{"event", "arm"}, {"arm", "fedit-dense"}, {"round", round}, {"stage", "aggregate"}}, [&] {
-      const Stopwatch watch;
       federate::AggregateConfig rule;
       rule.rule = "fedit";
       const model::Adapter next =
@@ -130,7 +128,7 @@ void Simulation::run_fedit_dense() {
       io::AtomicFolder output(global_at(round), true);
       model::save_adapter(next, config_.model.string(), output.path().string());
       output.commit();
-      nlohmann::json out{{"seconds", watch.seconds()}};
+      nlohmann::json out = nlohmann::json::object();
       if (round == config_.rounds) out["test"] = score_all(bench_.model(), next, root / "evaluation.json");
       return out;
     });

@@ -1,7 +1,6 @@
 // Evaluation of the whole model and of each block during a simulation.
 #include <fmt/format.h>
 
-#include "brick/base/process.h"
 #include "brick/io/json_file.h"
 #include "brick/pipeline/simulation.h"
 
@@ -19,7 +18,6 @@ nlohmann::json Simulation::score(const model::Model& model, const model::Adapter
 
 void Simulation::evaluate_round(int64_t round) {
   const nlohmann::json& event = folder_.once({{"event", "evaluate"}, {"round", round}}, [&] {
-    const Stopwatch watch;
     const model::Adapter global = load_global(round);
     const std::vector<model::Adapter> sent = sent_adapters(round);
     nlohmann::json out{{"clients", nlohmann::json::object()}, {"blocks", nlohmann::json::object()}}, records;
@@ -49,7 +47,6 @@ void Simulation::evaluate_round(int64_t round) {
               eval::score_windows(block, {}, text_windows_, context_, sink_).perplexity();
     }
     io::write_json_file(folder_.round(round) / "evaluation.json", records, true);
-    out["seconds"] = watch.seconds();
     return out;
   });
   if (event.contains("loss"))

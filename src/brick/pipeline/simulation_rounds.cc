@@ -2,7 +2,6 @@
 #include <list>
 
 #include "brick/base/error.h"
-#include "brick/base/process.h"
 #include "brick/federate/check_update.h"
 #include "brick/io/atomic_output.h"
 #include "brick/pipeline/aggregate_job.h"
@@ -91,7 +90,6 @@ void Simulation::upload(int64_t round, size_t index) {
 
 void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter>& sent) {
   const nlohmann::json& event = folder_.once({{"event", "aggregate"}, {"round", round}}, [&] {
-    const Stopwatch watch;
     const model::Adapter global = load_global(round - 1);
     std::list<model::AdapterFile> files;
     std::vector<federate::ClientUpdate> updates;
@@ -143,7 +141,6 @@ void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter
                        {"clients", accepted.size()},
                        {"rejected", rejected},
                        {"rank", result.config.rank},
-                       {"seconds", watch.seconds()},
                        {"bytes", bytes_on_disk(folder_.round(round) / "global" / "adapter_model.safetensors")}};
     if (tau >= 0) out["tau"] = tau;
     return out;
