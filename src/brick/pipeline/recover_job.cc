@@ -56,7 +56,7 @@ std::string provenance(const RecoverJob& job, const nlohmann::json& parent, cons
     if (!path.empty()) config[name] = io::hash_file(path);
   nlohmann::json all = {{"recover", std::move(config)}};
   if (!parent.is_null()) all["block"] = parent;
-  return nlohmann::json(io::Provenance{tool_version(), io::hash_path(job.block), all.dump(), seed}).dump();
+  return nlohmann::json(io::Provenance{tool_version(), io::hash_path(job.block), io::compact_json(all), seed}).dump();
 }
 
 }  // namespace
