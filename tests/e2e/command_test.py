@@ -152,6 +152,8 @@ class Failures(Case):
         self.one_line("tokenize", self.model, status=2)
         self.one_line("generate", self.model, "--prompt", "a", "--context", -1, status=2)
         self.one_line("generate", self.model, "--prompt", "a", "--max-tokens", -1, status=2)
+        self.one_line("eval", self.model, "--text", self.text, "--seed", -1, status=2)
+        self.one_line("tune", self.model, "--data", self.data, "--save-every", -1, "--out", self.path("a"), status=2)
 
     def test_missing_and_broken_files(self):
         self.one_line("info", self.folder / "absent.gguf", mention="absent.gguf")
@@ -634,6 +636,7 @@ class Recovery(Case):
         refused("top_tokens = 0", "--text", self.text, *teacher, "--top-tokens", 0)
         refused("minutes = -1", "--text", self.text, *teacher, "--minutes", -1)
         refused("objective 'l2'", "--text", self.text, *teacher, "--objective", "l2")
+        self.assertFalse(Path(f"{self.path('x')}.teacher").exists())
         other = write_model(self.path("other"))
         tokenizer = json.loads((other / "tokenizer.json").read_text())
         vocab = tokenizer["model"]["vocab"]
@@ -742,7 +745,15 @@ arms = ["untuned", "local", "centralised", "fedit-dense"]
         for mention, wrong in (("no.jsonl", text.replace(f'data = "{self.data}"', 'data = "no.jsonl"', 1)),
                                ("nosuch", text.replace("rank = 8", 'rank = 8\ntemplate = "nosuch"')),
                                ("samples", text.replace("samples = 4", "samples = 400000", 1)),
-                               ("no.txt", text.replace(f'text = "{self.text}"', 'text = "no.txt"'))):
+                               ("no.txt", text.replace(f'text = "{self.text}"', 'text = "no.txt"')),
+                               ("[blocks]: damping", text.replace("[blocks]", "[blocks]\ndamping = -1.0")),
+                               ("values 'int3'", text.replace("[blocks]", '[blocks]\nvalues = "int3"')),
+                               ("no multiple of 5", text.replace("[blocks]", '[blocks]\npattern = "3:5"\nblock_columns = 5')
+                                .replace("sparsity = 0.25", "sparsity = 0.6").replace("sparsity = 0.5", "sparsity = 0.6")
+                                .replace("sparsity = 0.75", "sparsity = 0.6")),
+                               ("--protect-first", text.replace('"sparsegpt"', '"llm-pruner"')),
+                               ("averages factors of one rank", text.replace('"hete-tau"', '"fedit"')),
+                               ("share the name 25", text.replace("sparsity = 0.5", "sparsity = 0.25000001"))):
             config.write_text(wrong)
             refused(mention, "--force")
         self.assertEqual(tree_bytes(run), before)

@@ -99,6 +99,37 @@ TEST_F(FederationFile, BlocksTakeWhatSteersTheirMethod) {
     EXPECT_NE(error_of(with(std::string(foreign) + " = 1\n")).find(foreign), std::string::npos);
 }
 
+TEST_F(FederationFile, BlocksMustBeSuchAsPruneMakes) {
+  const auto with = [&](const std::string& keys, const std::string& client = "sparsity = 0.5\n") {
+    return error_of("model = \"m.gguf\"\n[blocks]\n" + keys + "[[client]]\nname = \"a\"\ndata = \"a.jsonl\"\n" +
+                    client);
+  };
+  const std::string flap = "method = \"flap\"\n", groups = "pattern = \"2:4\"\n";
+  for (const auto& [keys, said] : {std::pair<std::string, const char*>{"damping = -1\n", "[blocks]: damping -1"},
+                                   {"block_columns = 0\n", "block_columns 0"},
+                                   {"owl_spread = 1.5\n", "owl_spread 1.5"},
+                                   {"descent_batch = 0\n", "descent_batch 0"},
+                                   {"regional_rate = nan\n", "regional_rate nan"},
+                                   {"pattern = \"4:2\"\n", "pattern '4:2'"},
+                                   {"method = \"llm-pruner\"\nimportance = \"taylor\"\n", "importance 'taylor'"},
+                                   {flap + groups, "no choice of structures"},
+                                   {"method = \"owl+wanda\"\n" + groups, "the layers' sparsities"}})
+    EXPECT_NE(with(keys).find(said), std::string::npos) << keys << with(keys);
+  EXPECT_EQ(with(groups), "");
+  EXPECT_NE(with(groups, "sparsity = 0.6\n").find("[[client]] 1: sparsity 0.6: pattern 2:4 removes 0.5"),
+            std::string::npos);
+  EXPECT_NE(with(groups, "sparsity = 0.5\n" + flap).find("[[client]] 1: flap: pattern 2:4"), std::string::npos);
+}
+
+TEST_F(FederationFile, AveragedFactorsAreOfOneRank) {
+  const std::string file =
+      "model = \"m.gguf\"\n[aggregate]\nrule = \"fedit\"\n[[client]]\nname = \"a\"\ndata = "
+      "\"a.jsonl\"\n[[client]]\nname = "
+      "\"b\"\ndata = \"b.jsonl\"\n";
+  EXPECT_EQ(error_of(file), "");
+  EXPECT_NE(error_of(file + "rank = 4\n").find("client a: rank 8, client b: rank 4, and fedit"), std::string::npos);
+}
+
 TEST_F(FederationFile, StructuredBlocksNeedARuleThatTakesThem) {
   const auto with = [&](const std::string& rule, const std::string& blocks, const std::string& client) {
     return error_of("model = \"m.gguf\"\n" + blocks + "[aggregate]\nrule = \"" + rule +
@@ -149,13 +180,18 @@ TEST_F(FederationFile, NamesWhatIsWrong) {
     return error_of(text);
   };
   EXPECT_EQ(error_of(kGood), "");
-  EXPECT_NE(with("rounds = 2", "roundz = 2").find("roundz"), std::string::npos);
+  EXPECT_NE(with("rounds = 2", "roundz = 2").find("line 2: unknown key 'roundz'"), std::string::npos);
   EXPECT_NE(with("rank = 4", "rank = \"x\"").find("rank"), std::string::npos);
   EXPECT_NE(with("rounds = 2", "rounds = 0").find("rounds"), std::string::npos);
+  EXPECT_NE(with("rounds = 2", "rounds = -1").find("line 2: rounds"), std::string::npos);
   EXPECT_NE(with("hete-tau", "nosuch").find("nosuch"), std::string::npos);
   EXPECT_NE(with("sparsity = 0.5", "sparsity = 1.0").find("sparsity"), std::string::npos);
   EXPECT_NE(with("tau = 0.3", "tau = \"auto\"").find("validation"), std::string::npos);
   EXPECT_NE(with("tau = 0.3", "tau = 1.5").find("tau"), std::string::npos);
+  EXPECT_NE(with("tau = 0.3", "anchor = -1.0").find("[aggregate]: aggregate: anchor is -1"), std::string::npos);
+  EXPECT_NE(with("tau = 0.3", "rank = 5000").find("rank is 5000"), std::string::npos);
+  EXPECT_NE(with("rank = 4", "rank = 0").find("[tune]: rank = 0"), std::string::npos);
+  EXPECT_NE(with("rank = 2", "lr = -1.0").find("[[client]] 1: lr = -1"), std::string::npos);
   EXPECT_NE(with("name = \"a\"", "name = \"../a\"").find("folder"), std::string::npos);
   EXPECT_NE(with("[[client]]", "[client]").find("client"), std::string::npos);
   EXPECT_NE(error_of("model = ").find("line 1"), std::string::npos);

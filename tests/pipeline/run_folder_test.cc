@@ -18,7 +18,9 @@ TEST(RunFolder, DoesAUnitOnce) {
   const brick::io::test::TempFolder temp;
   int worked = 0;
   const auto work = [&] { return json{{"loss", ++worked}}; };
+  EXPECT_FALSE(RunFolder::is_begun(temp.path() / "run"));
   RunFolder run(temp.path() / "run", "x = 1\n", "id", false, false);
+  EXPECT_TRUE(RunFolder::is_begun(temp.path() / "run"));
   EXPECT_EQ(run.once({{"event", "tune"}, {"round", 1}}, work)["loss"], 1);
   EXPECT_EQ(run.once({{"event", "tune"}, {"round", 1}}, work)["loss"], 1);
   EXPECT_EQ(run.once({{"event", "tune"}, {"round", 2}}, work)["loss"], 2);

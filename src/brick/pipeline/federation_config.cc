@@ -6,6 +6,7 @@
 #include <set>
 
 #include "brick/base/error.h"
+#include "brick/federate/check_config.h"
 #include "brick/federate/placement.h"
 #include "brick/io/text_file.h"
 #include "brick/model/adapter.h"
@@ -32,6 +33,8 @@ class Reader {
 
   bool has(std::string_view key) const { return table_.contains(key); }
 
+  // For another Reader.
+  void leave(std::string_view key) { taken_.emplace(key); }
   // True if the key was there.
   template <class T>
   bool take(std::string_view key, T& value) {
@@ -88,6 +91,15 @@ class Reader {
     take(key, value);
     if (!(value >= 0 && value <= 1)) fail(ErrorCode::kInvalidInput, "{}: {} = {}: expected 0 to 1", where_, key, value);
   }
+  // The work's Error names this table.
+  template <class Work>
+  void check(Work&& work) const {
+    try {
+      work();
+    } catch (const Error& e) {
+      fail(e.code(), "{}: {}", where_, e.what());
+    }
+  }
   void finish() const {
     for (const auto& [key, node] : table_)
       if (!taken_.contains(std::string(key.str())))
@@ -105,13 +117,18 @@ class Reader {
   std::set<std::string> taken_;
 };
 
-// An unknown method, or one whose blocks no round could use, is an Error here, not after an hour.
-void check_method(const prune::PruneConfig& config) {
+// Settings that make no sense, or blocks that no round could use, are an Error here, not after an hour.
+void check_blocks(const prune::PruneConfig& config, std::span<const double> sparsities) {
   const prune::Recipe recipe = prune::parse_recipe(config.method);
   if (recipe.structured != nullptr && recipe.structured->needs(config).narrows)
     fail(ErrorCode::kUnsupported, "a block of {} has no use in a federation: {}", config.method,
          federate::kOtherStream);
-  prune::check_mixed(config);
+  prune::check_settings(config, sparsities);
+}
+
+void check_tuning(const train::TuneConfig& config) {
+  config.validate();
+  model::parse_targets(config.targets);
 }
 
 FederationConfig::Client read_client(Reader reader, prune::PruneConfig blocks, const train::TuneConfig& shared,
@@ -132,10 +149,10 @@ FederationConfig::Client read_client(Reader reader, prune::PruneConfig blocks, c
          client.sparsity);
   if (reader.take("method", client.method)) {
     blocks.method = client.method;
-    check_method(blocks);
+    if (client.sparsity == 0)
+      fail(ErrorCode::kInvalidInput, "client {}: method = \"{}\" without a sparsity", client.name, client.method);
   }
-  if (!client.method.empty() && client.sparsity == 0)
-    fail(ErrorCode::kInvalidInput, "client {}: method = \"{}\" without a sparsity", client.name, client.method);
+  if (client.sparsity > 0) reader.check([&] { check_blocks(blocks, std::span(&client.sparsity, 1)); });
   reader.take("limit", client.limit);
   reader.share("participation", client.participation);
   // Here `dropout` is the share of lost uploads; LoRA's is a matter of [tune].
@@ -143,16 +160,21 @@ FederationConfig::Client read_client(Reader reader, prune::PruneConfig blocks, c
   const double lora_dropout = client.tune.dropout;
   reader.take_fields(client.tune);
   client.tune.dropout = lora_dropout;
-  client.tune.validate();
-  model::parse_targets(client.tune.targets);
+  reader.check([&] { check_tuning(client.tune); });
   reader.finish();
   return client;
 }
 
 // What the clients' blocks are is known before they are cut; given ones are checked when they are loaded.
-void check_rule_takes_blocks(const FederationConfig& config) {
+void check_rule_takes_clients(const FederationConfig& config) {
   const federate::Rule& rule = *federate::find_rule(config.aggregate.rule);
+  const FederationConfig::Client& first = config.clients.front();
   for (const FederationConfig::Client& client : config.clients) {
+    if (rule.needs_equal_ranks && client.tune.rank != first.tune.rank)
+      fail(ErrorCode::kInvalidInput,
+           "client {}: rank {}, client {}: rank {}, and {} averages factors of one rank; use zero-pad, flexlora or a "
+           "hete rule",
+           first.name, first.tune.rank, client.name, client.tune.rank, rule.name);
     const std::string& method = client.method.empty() ? config.blocks.prune.method : client.method;
     if (client.sparsity > 0 && !rule.takes_structured && prune::parse_recipe(method).structured != nullptr)
       refuse_structured(rule, client.name, "what " + method + " makes");
@@ -188,10 +210,6 @@ FederationConfig load_federation(const std::filesystem::path& path, std::optiona
     fail(ErrorCode::kInvalidInput, "{}, line {}: {}", path.string(), e.source().begin.line, e.description());
   }
   const std::filesystem::path folder = path.parent_path();
-  std::set<std::string> sections{"blocks", "tune", "aggregate", "client", "evaluate"};
-  toml::table scalars;
-  for (const auto& [key, node] : root)
-    if (!sections.contains(std::string(key.str()))) scalars.insert(key, node);
   const auto section = [&](const char* name) {
     static const toml::table kEmpty;
     const toml::node* node = root.get(name);
@@ -200,7 +218,8 @@ FederationConfig load_federation(const std::filesystem::path& path, std::optiona
     return Reader(node != nullptr ? *node->as_table() : kEmpty, fmt::format("{} [{}]", path.string(), name), folder);
   };
 
-  Reader top(scalars, path.string(), folder);
+  Reader top(root, path.string(), folder);
+  for (const char* section : {"blocks", "tune", "aggregate", "client", "evaluate"}) top.leave(section);
   top.require("model", config.model);
   top.take("title", config.title);
   top.take("rounds", config.rounds);
@@ -221,13 +240,12 @@ FederationConfig load_federation(const std::filesystem::path& path, std::optiona
   blocks.take("length", config.blocks.length);
   if (uint64_t drawn = 0; blocks.take("calibration_seed", drawn)) config.blocks.calibration_seed = drawn;
   blocks.finish();
-  check_method(config.blocks.prune);
+  blocks.check([&] { check_blocks(config.blocks.prune, {}); });
 
   Reader tune = section("tune");
   tune.take_fields(config.tune);
   tune.finish();
-  config.tune.validate();
-  model::parse_targets(config.tune.targets);
+  tune.check([&] { check_tuning(config.tune); });
 
   Reader rule = section("aggregate");
   const toml::table* aggregate_table = root.get_as<toml::table>("aggregate");
@@ -246,8 +264,7 @@ FederationConfig load_federation(const std::filesystem::path& path, std::optiona
   });
   rule.take("validation", config.validation);
   rule.finish();
-  if (federate::find_rule(config.aggregate.rule) == nullptr)
-    fail(ErrorCode::kUnsupported, "{} [aggregate]: unknown rule '{}'", path.string(), config.aggregate.rule);
+  rule.check([&] { federate::check_config(config.aggregate); });
   if (config.tau == "auto" && config.aggregate.rule == "hete-tau" && config.validation.empty())
     fail(ErrorCode::kInvalidInput, "{} [aggregate]: tau = \"auto\" needs validation = the server's records",
          path.string());
@@ -279,7 +296,7 @@ FederationConfig load_federation(const std::filesystem::path& path, std::optiona
     if (!names.insert(config.clients.back().name).second)
       fail(ErrorCode::kInvalidInput, "{}: two clients are called '{}'", path.string(), config.clients.back().name);
   }
-  check_rule_takes_blocks(config);
+  check_rule_takes_clients(config);
   return config;
 }
 

@@ -16,10 +16,12 @@ constexpr const char* kIdentity = "identity.json";
 
 }  // namespace
 
+bool RunFolder::is_begun(const std::filesystem::path& path) { return std::filesystem::exists(path / kIdentity); }
+
 RunFolder::RunFolder(const std::filesystem::path& path, const std::string& config_text, const std::string& identity,
                      bool resume, bool force)
     : path_(path) {
-  const bool begun = std::filesystem::exists(path_ / kIdentity);
+  const bool begun = is_begun(path_);
   if (resume && begun) {
     const nlohmann::json stored = io::read_json_file(path_ / kIdentity);
     if (const auto found = stored.find("identity"); found == stored.end() || *found != nlohmann::json(identity))

@@ -14,6 +14,9 @@ namespace brick::pipeline {
 
 class RunFolder {
  public:
+  // Whether `resume` goes on with what is there.
+  static bool is_begun(const std::filesystem::path& path);
+
   // A new folder, or with `resume` one that has the same `identity` (Error(kMismatch) otherwise; a missing folder is
   // begun). An existing folder needs `resume` or `force`. Error(kCorrupt) for lines of metrics.jsonl that are no
   // events.

@@ -35,6 +35,7 @@ std::string identity(const FederationConfig& config, const RunSettings& settings
   for (const FederationConfig::Client& client : config.clients) files.insert({client.data, client.test, client.block});
   for (const std::filesystem::path& file : files)
     if (!file.empty()) hash.update(io::hash_path(file));
+  if (!settings.tokenizer_file.empty()) hash.update(io::hash_path(settings.tokenizer_file));
   return hash.hex();
 }
 
@@ -48,7 +49,7 @@ Simulation::Simulation(FederationConfig config, const std::string& out, bool res
       bench_(config_.model.string(), settings),
       context_(kernels::choose_compute(settings.compute)),
       out_(out),
-      clients_(read_clients()),
+      clients_(read_clients(resume && RunFolder::is_begun(out))),
       validation_(config_.validation.empty() ? data::EncodedRecords{}
                                              : bench_.records(config_.validation, config_.tune)),
       text_ids_(config_.evaluate.text.empty() ? std::vector<int32_t>{} : bench_.text_ids(config_.evaluate.text)),
@@ -91,12 +92,30 @@ PruneJob Simulation::prune_job(const std::string& method) const {
   return job;
 }
 
+std::span<const std::span<const int32_t>> Simulation::windows(const PruneJob& job) {
+  if (!prune::needs_calibration(job.config)) return {};
+  if (!calibration_) calibration_ = load_calibration(job, bench_);
+  return calibration_->windows;
+}
+
+void Simulation::check_cuts(bool resumes) {
+  for (const auto& [method, wanted] : sparsities_to_cut()) {
+    const std::vector<double> sparsities(wanted.begin(), wanted.end());
+    for (size_t i = 1; i < sparsities.size(); ++i)
+      if (sparsity_name(sparsities[i]) == sparsity_name(sparsities[i - 1]))
+        fail(ErrorCode::kInvalidInput, "sparsities {} and {} would share the name {}: make them one", sparsities[i - 1],
+             sparsities[i], sparsity_name(sparsities[i]));
+    const PruneJob job = prune_job(method);
+    prune::check_parent(bench_.model(), sparsities, job.config);
+    if (!resumes) windows(job);
+  }
+}
+
 void Simulation::cut_blocks(const std::string& method, const std::vector<double>& sparsities) {
   folder_.once({{"event", "prune"}, {"round", 0}, {"method", method}}, [&] {
     const PruneJob job = prune_job(method);
-    const Calibration calibration = load_calibration(job, bench_);
     const std::vector<model::Model> blocks =
-        prune::prune_family(bench_.model(), calibration.windows, sparsities, job.config, context_, sink_, nullptr);
+        prune::prune_family(bench_.model(), windows(job), sparsities, job.config, context_, sink_, nullptr);
     nlohmann::json made = nlohmann::json::array();
     for (size_t i = 0; i < blocks.size(); ++i) {
       const std::filesystem::path folder = block_folder(method, sparsities[i]);
@@ -143,6 +162,7 @@ void Simulation::load_block(const FederationConfig::Client& client) {
 void Simulation::make_blocks() {
   for (const auto& [method, sparsities] : sparsities_to_cut())
     cut_blocks(method, {sparsities.begin(), sparsities.end()});
+  calibration_.reset();
   placements_.try_emplace(&bench_.model(), bench_.model(), bench_.model());
   for (Client& client : clients_) {
     load_block(*client.config);
@@ -167,14 +187,14 @@ void Simulation::make_blocks() {
   evaluate_round(0);
 }
 
-std::vector<Simulation::Client> Simulation::read_clients() {
+std::vector<Simulation::Client> Simulation::read_clients(bool resumes) {
   const auto takes_own = [](const FederationConfig::Client& client) { return client.tune.chat_template.empty(); };
   if (std::ranges::any_of(config_.clients, takes_own)) bench_.warn_of_style("", sink_);
   for (const FederationConfig::Client& client : config_.clients)
     if (!client.block.empty()) load_block(client);
   for (const FederationConfig::Client& client : config_.clients)
     if (client.block.empty() && client.sparsity > 0) check_name(client, block_folder(client));
-  for (const auto& [method, sparsities] : sparsities_to_cut()) load_calibration(prune_job(method), bench_);
+  check_cuts(resumes);
   std::vector<Client> clients;
   for (const FederationConfig::Client& client_config : config_.clients) {
     Client client;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <set>
+#include <span>
 
 #include "brick/eval/language_loss.h"
 #include "brick/federate/placement.h"
@@ -35,11 +37,13 @@ class Simulation {
   };
   using Losses = std::vector<eval::RecordScore>;  // of one client's test records
 
-  // With their given blocks; what the other blocks will be made of is tried.
-  std::vector<Client> read_clients();
+  std::vector<Client> read_clients(bool resumes);  // with their given blocks; the others' cuts are checked
 
   std::map<std::string, std::set<double>> sparsities_to_cut() const;  // by method
   PruneJob prune_job(const std::string& method) const;
+  std::span<const std::span<const int32_t>> windows(const PruneJob& job);  // none where its method reads no text
+  // Error for what cannot be cut; their text is not read where a run goes on, which may have cut all.
+  void check_cuts(bool resumes);
   void cut_blocks(const std::string& method, const std::vector<double>& sparsities);
   // Empty for the whole model.
   std::filesystem::path block_folder(const FederationConfig::Client& client) const;
@@ -83,6 +87,7 @@ class Simulation {
   Workbench bench_;
   kernels::Context context_;
   std::filesystem::path out_;
+  std::optional<Calibration> calibration_;                // of all methods, once one reads it and until all have
   std::map<std::filesystem::path, model::Model> blocks_;  // by their folders
   std::map<const model::Model*, federate::Placement> placements_;
   std::vector<Client> clients_;
