@@ -140,6 +140,9 @@ class Outputs(Contract):
         self.refused("--force", "export", self.model, "--format", "gguf", "--dtype", "f32", "--out", file)
         self.refused("--force", "tune", self.model, "--data", self.data, "--steps", 1, "--out", self.path("b"), "--log", file)
         self.refused("--force", "bench", self.model, "--calibrate", file)
+        self.refused("is a folder", "compare", self.model, "--force", "--json", "--out", there)
+        for place, mention in (("", "is no name"), (file / "below", "is no folder")):
+            self.refused(mention, "merge", self.model, self.path("a"), "--out", place)
         self.refused("is a folder", "export", self.model, "--format", "gguf", "--dtype", "f32", "--force", "--out", there)
         self.assertEqual((tree_bytes(there), file.read_text()), ({"precious": b"x"}, "precious"))
         self.assertFalse(self.path("b").exists())
@@ -281,12 +284,37 @@ sparsity = 0.5
         for event in lines_of(asked / "metrics.jsonl"):
             self.assertIn("event", event)
             self.assertIn("round", event)
+            self.assertGreaterEqual(event["seconds"], 0)
+
+    def test_arms_without_held_out_records(self):
+        federation = self.federation("f.toml", 1, rest='[evaluate]\narms = ["local", "centralised", "fedit-dense"]\n')
+        federation.write_text(federation.read_text().replace(f'test = "{self.test}"\n', ""))
+        final = brick_json("simulate", federation, "--out", self.path("run"))["final"]
+        self.assertEqual([final["arms"][arm]["loss"] for arm in ("centralised", "fedit-dense", "lego")], [None] * 3)
+
+    def bare(self):
+        """The model without a tokenizer."""
+        shutil.copytree(self.model, self.path("bare"), ignore=shutil.ignore_patterns("tokenizer*"))
+        return self.path("bare")
+
+    def test_a_run_and_a_merged_model_have_a_tokenizer_from_elsewhere(self):
+        federation, run, given = self.federation("f.toml", 1), self.path("run"), ("--tokenizer", self.model / "tokenizer.json")
+        federation.write_text(federation.read_text().replace(f'model = "{self.model}"', f'model = "{self.bare()}"')
+                              .replace("[tune]", '[tune]\ntemplate = "chatml"'))
+        self.refused("--tokenizer", "simulate", federation, "--out", run)
+        brick("simulate", federation, "--out", run, *given)
+        self.assertTrue((run / "blocks" / "50" / "tokenizer.json").exists())
+        other = self.path("other.json")
+        other.write_text((self.model / "tokenizer.json").read_text() + "\n")
+        self.refused("another configuration", "simulate", federation, "--out", run, "--resume", "--tokenizer", other, "--json")
+        merge = ("merge", self.path("bare"), run / "rounds" / "001" / "global", "--out")
+        brick(*merge, self.path("plain"))
+        brick(*merge, self.path("merged"), *given)
+        self.assertEqual([(self.path(name) / "tokenizer.json").exists() for name in ("plain", "merged")], [False, True])
+        self.refused("absent.json", *merge, self.path("x"), "--tokenizer", self.folder / "absent.json")
 
     def test_tau_is_chosen_with_a_tokenizer_from_elsewhere(self):
-        bare = self.path("bare")
-        shutil.copytree(self.model, bare)
-        for tokenizer in bare.glob("tokenizer*"):
-            tokenizer.unlink()
+        bare = self.bare()
         for seed in (1, 2):
             brick("tune", self.model, "--data", self.data, "--steps", 2, "--lr", 1e-2, "--seed", seed, "--out", self.path(f"a{seed}"))
         aggregate = ("aggregate", "--base", bare, "--client", f"{self.path('a1')},,24", "--client", f"{self.path('a2')},,24", "--rule",

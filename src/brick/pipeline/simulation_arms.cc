@@ -28,7 +28,7 @@ train::TuneConfig plain(train::TuneConfig config) {
 
 nlohmann::json Simulation::score_all(const model::Model& model, const model::Adapter& adapter,
                                      const std::filesystem::path& file) {
-  nlohmann::json clients, records;
+  nlohmann::json clients = nlohmann::json::object(), records;
   double sum = 0;
   int64_t tokens = 0;
   for (const Client& client : clients_) {
