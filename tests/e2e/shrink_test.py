@@ -123,6 +123,22 @@ class Shrink(Case):
         self.refused("line 2", *half, "--data", bad)
         self.assertFalse(self.path("x").exists())
 
+    def test_what_is_wrong_leaves_the_older_run(self):
+        short = self.path("short.txt")
+        short.write_text("too short")
+        out, half = self.path("x"), ("--method", "magnitude", "--sparsity", .5)
+        brick("shrink", self.model, *half, "--out", out)
+        before = tree_bytes(out)
+        for mention, wrong in (("1.5", ("--method", "magnitude", "--sparsity", 1.5)), ("nosuch", ("--method", "nosuch", "--sparsity", .5)),
+                               ("calibration text has 9", ("--method", "wanda", "--sparsity", .5, "--calibration", short)),
+                               ("--protect-first", ("--method", "llm-pruner", "--sparsity", .5, "--calibration", self.text, "--samples", 1,
+                                                   "--length", 64)),
+                               ("the nearest is", ("--method", "magnitude", "--target", "1 kB")), ("int3", (*half, "--values", "int3")),
+                               ("too few", (*half, "--eval", short)), ("too few", (*half, "--recover", short)),
+                               ("length = 1", (*half, "--data", self.data, "--length", 1))):
+            self.refused(mention, "shrink", self.model, *wrong, "--out", out, "--force")
+        self.assertEqual(tree_bytes(out), before)
+
     def test_a_failed_stage_leaves_the_finished_ones(self):
         short = self.path("short.txt")
         short.write_text("too short")

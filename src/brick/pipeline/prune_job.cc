@@ -54,7 +54,7 @@ Workbench load_parent(const PruneJob& job, const RunSettings& settings) {
   try {
     return Workbench(job.model, settings, true);
   } catch (const Error&) {
-    if (needs_tokenizer(job)) throw;
+    if (needs_tokenizer(job) || !settings.tokenizer_file.empty()) throw;
     return Workbench(job.model, settings, false);
   }
 }
@@ -90,13 +90,17 @@ void check_calibration(const PruneJob& job) {
     fail(ErrorCode::kInvalidInput, "{} needs a calibration text: give --calibration", job.config.method);
 }
 
-Choice choose(const Target& target, const PruneJob& job, const model::Model& parent, const RunSettings& settings,
-              ProgressSink& sink) {
-  // What would be refused anyway, before anything is measured.
+// What would be refused anyway, before anything is measured.
+void check_target(const Target& target, const PruneJob& job, const model::Model& parent) {
   check_calibration(job);
   check_has_targets(target, job.config);
   if (const prune::Recipe recipe = prune::parse_recipe(job.config.method); recipe.structured != nullptr)
     prune::check_structures(recipe.structured->needs(job.config), parent, job.config);
+}
+
+Choice choose(const Target& target, const PruneJob& job, const model::Model& parent, const RunSettings& settings,
+              ProgressSink& sink) {
+  check_target(target, job, parent);
   std::optional<DecodeProfile> profile;
   if (target.kind == Target::Kind::kDecode) {
     std::vector<std::string> values{job.config.values};
@@ -177,6 +181,20 @@ nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, Progr
   nlohmann::json out = block_json(bench.model(), pruned.blocks.at(0), pruned.reports.at(0), job.out, watch.seconds());
   if (target) out["target"] = target_json(*target, *choice, bench.model(), pruned.blocks.at(0), job.out, sink);
   return out;
+}
+
+void check_prune(const PruneJob& job, const RunSettings& settings) {
+  check_options(job);
+  const Workbench bench = load_parent(job, settings);
+  load_calibration(job, bench);
+  if (job.target.empty()) {
+    prune::check_settings(job.config, job.sparsities);
+    return prune::check_parent(bench.model(), job.sparsities, job.config);
+  }
+  const Target target = parse_target(job.target);
+  check_target(target, job, bench.model());
+  if (target.kind != Target::Kind::kDecode)
+    choose_sparsity(target, bench.model(), job.config, job.values_free, nullptr);
 }
 
 nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {

@@ -29,6 +29,8 @@ Calibration load_calibration(const PruneJob& job, const Workbench& bench);
 // and why, and "target" is {"asked", "reason", "sparsity", "values", "pattern", "predicted_bytes",
 // "predicted_nonzeros", "reached"}; of a speed also "predicted_speedup", and "reached" is by the profile.
 nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, ProgressSink& sink);
+// Error for what prune_one() refuses before it prunes, but for its output and a speed that is out of reach.
+void check_prune(const PruneJob& job, const RunSettings& settings);
 // Writes out/<percent> for each sparsity. {"blocks": [one as above with "path", each]}
 nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink);
 

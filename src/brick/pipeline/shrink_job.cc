@@ -7,6 +7,7 @@
 #include "brick/base/parallel.h"
 #include "brick/base/process.h"
 #include "brick/data/records.h"
+#include "brick/data/windows.h"
 #include "brick/io/json_file.h"
 #include "brick/io/provenance.h"
 #include "brick/pipeline/artifact_jobs.h"
@@ -84,8 +85,18 @@ ExportRequest export_request(const std::string& model, const std::string& type, 
 void check(const ShrinkJob& job) {
   if (!recovers(job) && (job.steps > 0 || job.minutes > 0))
     fail(ErrorCode::kInvalidInput, "steps or minutes, but nothing to recover on: give --recover, --data or both");
+  if (recovers(job)) recover_job(job, "", "", "").config.validate();
   if (!job.data.empty()) data::load_records(job.data);
   for (const std::string& type : job.gguf) export_dtype(export_request("", type, ""));
+}
+
+// What otherwise a stage would notice, when an older run in its place is gone.
+void check_stages(const ShrinkJob& job, const RunSettings& settings) {
+  check_prune(prune_job(job, "", settings.seed), settings);
+  const Workbench bench(job.model, settings, !job.text.empty() || !job.data.empty() || !job.eval.empty());
+  for (const auto& [text, samples] : {std::pair(job.text, int64_t{0}), std::pair(job.eval, job.eval_samples)})
+    if (!text.empty()) data::consecutive_windows(bench.text_ids(text), job.length, samples);
+  if (!job.data.empty()) bench.records(job.data, recover_job(job, "", "", "").config);
 }
 
 // As run, paths replaced by `of_file` of them.
@@ -132,6 +143,7 @@ json shrink(const ShrinkJob& job, const RunSettings& settings, ProgressSink& sin
   check(job);
   const fs::path out = job.out;
   const bool is_new = !fs::exists(out);
+  if (!is_new && settings.force && !(job.resume && RunFolder::is_begun(out))) check_stages(job, settings);
   RunFolder folder(out, config_text(job, settings), identity(job, settings), job.resume, settings.force);
   RunSettings inside = settings;
   inside.force = true;  // over what a killed session left of a stage
