@@ -12,6 +12,7 @@
 #include "brick/model/merge.h"
 #include "brick/model/save.h"
 #include "brick/pipeline/artifact_jobs.h"
+#include "brick/train/checkpoint.h"
 
 namespace brick::pipeline {
 namespace {
@@ -122,7 +123,7 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   io::AtomicFolder output(path, settings.force);
   model::save_block(merged, output.path().string());
   output.commit();
-  std::filesystem::remove_all(checkpoint_of(job.files));
+  train::remove_checkpoint(checkpoint_of(job.files));
   if (teacher && job.cache.empty()) std::filesystem::remove_all(cache);
 
   nlohmann::json out = training_json(result, context);

@@ -7,6 +7,7 @@
 #include "brick/pipeline/aggregate_job.h"
 #include "brick/pipeline/artifact_jobs.h"
 #include "brick/pipeline/simulation.h"
+#include "brick/train/checkpoint.h"
 
 namespace brick::pipeline {
 namespace {
@@ -51,7 +52,7 @@ nlohmann::json Simulation::tune_unit(const model::Model& model, std::span<const 
   io::AtomicFolder output(out, true);
   model::save_adapter(result.adapter, config_.model.string(), output.path().string());
   output.commit();
-  std::filesystem::remove_all(options.checkpoint);
+  train::remove_checkpoint(options.checkpoint);
   return {{"loss_first", result.loss_first},
           {"loss", result.loss_last},
           {"step", result.steps},

@@ -7,6 +7,7 @@
 #include "brick/io/atomic_output.h"
 #include "brick/io/json_file.h"
 #include "brick/io/text_file.h"
+#include "brick/train/checkpoint.h"
 
 namespace brick::pipeline {
 namespace {
@@ -68,7 +69,7 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
     if (!settings.force)
       fail(ErrorCode::kExists, "{} is left of an unfinished run: continue it with --resume or discard it with --force",
            options.checkpoint.string());
-    std::filesystem::remove_all(options.checkpoint);
+    train::remove_checkpoint(options.checkpoint);
   }
   if (!files.resume && !settings.force && std::filesystem::is_regular_file(files.log))
     fail(ErrorCode::kExists, "{} is there already: continue it with --resume or replace it with --force", files.log);

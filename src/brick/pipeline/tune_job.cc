@@ -4,6 +4,7 @@
 #include "brick/base/process.h"
 #include "brick/eval/language_loss.h"
 #include "brick/io/atomic_output.h"
+#include "brick/train/checkpoint.h"
 
 namespace brick::pipeline {
 
@@ -28,7 +29,7 @@ nlohmann::json tune(const TuneJob& job, const RunSettings& settings, ProgressSin
   model::save_adapter(result.adapter, job.model, output.path().string());
   output.commit();
   if (!result.stopped.empty()) fail(ErrorCode::kNumeric, "{}: {}", path, result.stopped);
-  std::filesystem::remove_all(checkpoint_of(job.files));
+  train::remove_checkpoint(checkpoint_of(job.files));
 
   nlohmann::json out = training_json(result, context);
   if (!job.validation.empty())

@@ -64,7 +64,7 @@ void save_checkpoint(const std::filesystem::path& folder, const Progress& progre
 
 std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, const std::string& run_hash,
                                         int64_t most_steps, Adapter& parameters, AdamW& optimizer) {
-  if (!std::filesystem::exists(folder)) return std::nullopt;
+  if (!std::filesystem::exists(folder / kProgress)) return std::nullopt;
   const nlohmann::json json = io::read_json_file(folder / kProgress);
   Progress progress;
   int64_t optimizer_steps = 0;
@@ -98,6 +98,11 @@ std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, con
   restore(file, "first", optimizer.first());
   restore(file, "second", optimizer.second());
   return progress;
+}
+
+void remove_checkpoint(const std::filesystem::path& folder) {
+  std::filesystem::remove(folder / kProgress);
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace brick::train

@@ -27,4 +27,7 @@ void save_checkpoint(const std::filesystem::path& folder, const Progress& progre
 std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, const std::string& run_hash,
                                         int64_t most_steps, model::Adapter& parameters, AdamW& optimizer);
 
+// So that one that is half gone is none.
+void remove_checkpoint(const std::filesystem::path& folder);
+
 }  // namespace brick::train
