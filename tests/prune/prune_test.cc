@@ -77,8 +77,11 @@ TEST(PruneFamily, EqualsSingleRunsBitForBit) {
   const Model parent = model::tiny_model();
   const Text text;
   const std::vector<double> sparsities{0, 0.25, 0.5, 0.75};
-  for (const Method& method : methods()) {
-    PruneConfig config = config_of(std::string(method.name), 0.5, "bf16");
+  std::vector<PruneConfig> configs;
+  for (const Method& method : methods()) configs.push_back(config_of(std::string(method.name), 0.5, "bf16"));
+  configs.push_back(config_of("sparsegpt", 0.5, "bf16"));
+  configs.back().true_sequential = true;
+  for (PruneConfig& config : configs) {
     kernels::Context context;
     std::vector<PruneReport> reports;
     const std::vector<Model> family =
@@ -145,6 +148,55 @@ TEST(Prune, LaterLayersSeeWhatIsStored) {
     const tensor::MaskView got = block.layers[1][Proj::kGate].sparse_view().mask;
     for (int64_t r = 0; r < got.rows; ++r)
       for (int64_t c = 0; c < got.cols; ++c) ASSERT_EQ(got.kept(r, c), want.kept(r, c)) << values;
+  }
+}
+
+TEST(PruneTrueSequential, EachWeightSeesWhatIsPrunedBeforeIt) {
+  model::TinyOptions options;
+  Model parent = model::tiny_model(options);
+  parent.layers[0].o_bias.assign(32, 0.25f);
+  parent.layers[0].down_bias.assign(32, -0.5f);
+  const Text text;
+  for (const char* method : {"wanda", "sparsegpt"}) {
+    PruneConfig config = config_of(method);
+    // By the other order: prune all, keep what came next, start again from that. Pruning again what is pruned changes
+    // nothing.
+    Model want = parent;
+    for (model::Layer& layer : want.layers) {
+      const auto at = static_cast<size_t>(&layer - want.layers.data());
+      for (const std::vector<Proj>& next :
+           {std::vector{Proj::kQ, Proj::kK, Proj::kV}, {Proj::kO}, {Proj::kGate, Proj::kUp}, {Proj::kDown}}) {
+        const Model pruned = run(want, text, config);
+        for (const Proj proj : next) layer[proj] = pruned.layers[at][proj];
+      }
+    }
+    const Model at_once = run(parent, text, config);
+    config.true_sequential = true;
+    PruneReport report;
+    const Model block = run(parent, text, config, &report);
+    EXPECT_EQ(report.matrices.size(), 14u);
+    EXPECT_EQ(report.rerun_seconds, 0.0);
+    for (size_t layer = 0; layer < want.layers.size(); ++layer)
+      for (const Proj proj : model::kProjs) {
+        const tensor::Tensor got = block.layers[layer][proj].to_f32(), wanted = want.layers[layer][proj].to_f32(),
+                             other = at_once.layers[layer][proj].to_f32();
+        const bool first = layer == 0 && proj <= Proj::kV;
+        float differs = 0;
+        for (int64_t i = 0; i < got.size(); ++i) {
+          ASSERT_NEAR(got.f32()[i], wanted.f32()[i], 1e-5) << method << layer << name(proj);
+          differs = std::max(differs, std::fabs(got.f32()[i] - other.f32()[i]));
+        }
+        EXPECT_EQ(differs > 1e-3f, !first) << method << layer << name(proj);
+      }
+  }
+}
+
+TEST(PruneTrueSequential, NeedsAMethodThatTakesWeightsOneByOne) {
+  for (const char* method : {"wanda++", "wanda+reconstruct", "flap"}) {
+    PruneConfig config = config_of(method);
+    config.true_sequential = true;
+    EXPECT_NE(failure(model::tiny_model(), Text(), config, ErrorCode::kInvalidInput).find("true_sequential"),
+              std::string::npos);
   }
 }
 

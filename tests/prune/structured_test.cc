@@ -346,13 +346,16 @@ TEST(MixedPruning, FamilyOfOneCutEqualsSingleRunsBitForBit) {
   const Model parent = four_layers();
   const Text text;
   const std::vector<double> sparsities{0.25, 0.5};
-  PruneConfig config = mixed("flap", "sparsegpt", "bf16");
-  kernels::Context context;
-  const std::vector<Model> family = prune_family(parent, text.windows, sparsities, config, context, silent_sink());
-  ASSERT_EQ(family.size(), 2u);
-  for (size_t i = 0; i < sparsities.size(); ++i) {
-    config.sparsity = sparsities[i];
-    expect_same_blocks(family[i], run(parent, text, config));
+  for (const bool true_sequential : {false, true}) {
+    PruneConfig config = mixed("flap", "sparsegpt", "bf16");
+    config.true_sequential = true_sequential;
+    kernels::Context context;
+    const std::vector<Model> family = prune_family(parent, text.windows, sparsities, config, context, silent_sink());
+    ASSERT_EQ(family.size(), 2u);
+    for (size_t i = 0; i < sparsities.size(); ++i) {
+      config.sparsity = sparsities[i];
+      expect_same_blocks(family[i], run(parent, text, config));
+    }
   }
 }
 

@@ -6,6 +6,9 @@
 #include "brick/base/error.h"
 #include "brick/base/process.h"
 #include "brick/kernels/gemm.h"
+#include "brick/kernels/linear.h"
+#include "brick/kernels/norm.h"
+#include "brick/kernels/swiglu.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/prune/owl.h"
 
@@ -73,26 +76,10 @@ model::Model LevelPruner::run(PruneReport& report) {
   for (int64_t layer = 0; layer < layers; ++layer) {
     const Stopwatch clock;
     DenseLayer weights = decode_layer(family_.parent, layer);
-    layer_of(layer).projections = weights;
-    if (reconstructor_) reconstructor_->see_dense(layer);
-    LayerStatistics gathered;
-    const LayerStatistics* statistics = nullptr;
-    if (calibrated) {
-      const bool shared = layer == 0 && (family_.first_layer || family_.levels_left > 0);
-      if (shared && !family_.first_layer) family_.first_layer = gather(layer);
-      if (!shared) gathered = gather(layer);
-      statistics = shared ? &*family_.first_layer : &gathered;
-    }
-    report.statistics_seconds += clock.seconds();
-    const Stopwatch solving;
-    prune_layer(layer, statistics, std::move(weights), report);
-    gathered = {};
-    if (family_.levels_left == 0) family_.first_layer.reset();
-    report.solve_seconds += solving.seconds();
-    const Stopwatch running;
-    if (calibrated && (layer + 1 < layers || reconstructor_)) rerun(layer);
-    if (reconstructor_) report.stream_errors.push_back(reconstructor_->stream_error(x_.mat()));
-    report.rerun_seconds += running.seconds();
+    if (calibrated && family_.config.true_sequential)
+      prune_in_turn(layer, std::move(weights), report);
+    else
+      prune_at_once(layer, std::move(weights), report);
     family_.sink.progress(task, layer + 1, layers, "layers",
                           calibrated ? fmt::format("{:.0f} tokens/s", static_cast<double>(calibration.tokens()) /
                                                                           std::max(clock.seconds(), 1e-9))
@@ -102,6 +89,107 @@ model::Model LevelPruner::run(PruneReport& report) {
   const int64_t linear = block_.linear_parameters();
   report.sparsity = static_cast<double>(block_.parameters() - block_.nonzeros()) / static_cast<double>(linear);
   return std::move(block_);
+}
+
+void LevelPruner::prune_at_once(int64_t layer, DenseLayer weights, PruneReport& report) {
+  const bool calibrated = family_.recipe.needs_calibration();
+  const Stopwatch gathering;
+  layer_of(layer).projections = weights;
+  if (reconstructor_) reconstructor_->see_dense(layer);
+  LayerStatistics gathered;
+  const LayerStatistics* statistics = nullptr;
+  if (calibrated) {
+    const bool shared = layer == 0 && (family_.first_layer || family_.levels_left > 0);
+    if (shared && !family_.first_layer) family_.first_layer = gather(layer);
+    if (!shared) gathered = gather(layer);
+    statistics = shared ? &*family_.first_layer : &gathered;
+  }
+  report.statistics_seconds += gathering.seconds();
+  const Stopwatch solving;
+  prune_layer(layer, statistics, std::move(weights), report);
+  gathered = {};
+  if (family_.levels_left == 0) family_.first_layer.reset();
+  report.solve_seconds += solving.seconds();
+  const Stopwatch running;
+  if (calibrated && (!is_last(layer) || reconstructor_)) rerun(layer);
+  if (reconstructor_) report.stream_errors.push_back(reconstructor_->stream_error(x_.mat()));
+  report.rerun_seconds += running.seconds();
+}
+
+// Each weight's product is computed once, as soon as it is pruned.
+void LevelPruner::prune_in_turn(int64_t layer, DenseLayer weights, PruneReport& report) {
+  const std::span<const Proj> projs(model::kProjs);
+  const float eps = block_.config.norm_eps;
+  const std::vector<Calibration::Piece>& pieces = family_.calibration.pieces();
+  const int64_t longest = family_.calibration.largest_piece();
+  model::Layer& held = layer_of(layer);
+  for (const Proj proj : projs) held[proj] = without_rows(held[proj].cols());
+  std::array<tensor::Matrix, model::kProjCount> stored;
+  std::vector<float> inverse_rms(static_cast<size_t>(longest));
+  tensor::Tensor inputs;  // [tokens, in] of the weights that are next
+  const Stopwatch total;
+  double solving = 0;
+
+  // fill(x, offsets, in) computes a piece's inputs from its residual stream x.
+  const auto prune_next = [&](std::span<const Proj> same_inputs, auto&& fill) {
+    const int64_t width = held[same_inputs.front()].cols();
+    tensor::Tensor next = tensor::matrix(family_.calibration.tokens(), width);
+    StatisticsBuilder builder(family_.recipe.needs(), width, family_.calibration.tokens());
+    for (const Calibration::Piece& piece : pieces) {
+      const MatView in = next.mat().row_range(piece.begin, piece.end);
+      fill(piece, x_.mat().row_range(piece.begin, piece.end), in);
+      builder.add(in);
+    }
+    inputs = std::move(next);
+    const Stopwatch clock;
+    InputStatistics statistics = builder.take();
+    check_inputs(layer, same_inputs.front(), statistics);
+    prepare(statistics);
+    for (const Proj proj : same_inputs) {
+      const auto p = static_cast<size_t>(proj);
+      tensor::Tensor pruned = tensor::matrix(weights[p].rows(), width);
+      copy_rows(dense_rows(weights[p]), pruned.mat());
+      const MatrixOutcome outcome = prune_matrix(layer, proj, &statistics, pruned.mat());
+      stored[p] = store(layer, proj, &statistics, weights[p], pruned.mat(), outcome, report);
+      held[proj] = decode_matrix(stored[p]);
+      weights[p] = {};
+    }
+    solving += clock.seconds();
+  };
+  const auto add_product = [&](const Calibration::Piece& piece, Proj proj, const std::vector<float>& bias, MatView x) {
+    kernels::linear(family_.context, held[proj], inputs.mat().row_range(piece.begin, piece.end), 1.0f, x);
+    if (bias.empty()) return;
+    for (int64_t t = 0; t < x.rows; ++t) kernels::axpy(1.0f, bias.data(), x.row(t), x.cols);
+  };
+
+  prune_next(projs.first(3), [&](const Calibration::Piece&, MatView x, MatView in) {
+    kernels::rms_norm(x, held.attention_norm.data(), eps, in, inverse_rms.data());
+  });
+  prune_next(projs.subspan(3, 1), [&](const Calibration::Piece& piece, MatView x, MatView in) {
+    const MatView unused(piece_.f32(), x.rows, x.cols);
+    copy_rows(x, unused);
+    transformer_->layer_forward(layer, piece.offsets, unused, [&](int64_t, Proj proj, ConstMatView attended) {
+      if (proj == Proj::kO) copy_rows(attended, in);
+    });
+  });
+  prune_next(projs.subspan(4, 2), [&](const Calibration::Piece& piece, MatView x, MatView in) {
+    add_product(piece, Proj::kO, held.o_bias, x);
+    kernels::rms_norm(x, held.ffn_norm.data(), eps, in, inverse_rms.data());
+  });
+  tensor::Tensor gate_memory = tensor::matrix(longest, held.shape.ffn),
+                 up_memory = tensor::matrix(longest, held.shape.ffn);
+  prune_next(projs.last(1), [&](const Calibration::Piece& piece, MatView x, MatView in) {
+    const MatView gate(gate_memory.f32(), x.rows, held.shape.ffn), up(up_memory.f32(), x.rows, held.shape.ffn);
+    const kernels::Product products[] = {{&held[Proj::kGate], 0.0f, gate}, {&held[Proj::kUp], 0.0f, up}};
+    kernels::linear(family_.context, products, inputs.mat().row_range(piece.begin, piece.end));
+    kernels::swiglu(gate, up, in);
+  });
+  if (!is_last(layer))
+    for (const Calibration::Piece& piece : pieces)
+      add_product(piece, Proj::kDown, held.down_bias, x_.mat().row_range(piece.begin, piece.end));
+  held.projections = std::move(stored);
+  report.solve_seconds += solving;
+  report.statistics_seconds += total.seconds() - solving;
 }
 
 LayerStatistics LevelPruner::gather(int64_t layer) {
@@ -120,31 +208,34 @@ LayerStatistics LevelPruner::gather(int64_t layer) {
     });
   }
   LayerStatistics statistics;
-  for (size_t i = 0; i < statistics.size(); ++i) statistics[i] = builders[i]->take();
-  check_inputs(layer, statistics);
-  if (family_.recipe.method->prepare != nullptr)
-    for (InputStatistics& inputs : statistics)
-      family_.recipe.method->prepare(inputs, {family_.config.damping, family_.config.block_columns});
+  for (const Proj proj : {Proj::kQ, Proj::kO, Proj::kGate, Proj::kDown}) {
+    InputStatistics& inputs = statistics[input_index(proj)];
+    inputs = builders[input_index(proj)]->take();
+    check_inputs(layer, proj, inputs);
+  }
+  for (InputStatistics& inputs : statistics) prepare(inputs);
   return statistics;
 }
 
-void LevelPruner::check_inputs(int64_t layer, const LayerStatistics& statistics) const {
-  for (const Proj proj : {Proj::kQ, Proj::kO, Proj::kGate, Proj::kDown}) {
-    const std::vector<double>& sums = statistics[input_index(proj)].sum_squares;
-    const auto bad = std::find_if(sums.begin(), sums.end(), [](double sum) { return !std::isfinite(sum); });
-    if (bad != sums.end())
-      fail(ErrorCode::kNumeric,
-           "input {} of {} is NaN, infinite or too large in the calibration: the weights before it are "
-           "damaged or overflow",
-           bad - sums.begin(), family_.name(layer, proj));
-  }
+void LevelPruner::check_inputs(int64_t layer, Proj proj, const InputStatistics& inputs) const {
+  const std::vector<double>& sums = inputs.sum_squares;
+  const auto bad = std::find_if(sums.begin(), sums.end(), [](double sum) { return !std::isfinite(sum); });
+  if (bad != sums.end())
+    fail(ErrorCode::kNumeric,
+         "input {} of {} is NaN, infinite or too large in the calibration: the weights before it are "
+         "damaged or overflow",
+         bad - sums.begin(), family_.name(layer, proj));
+}
+
+void LevelPruner::prepare(InputStatistics& inputs) const {
+  if (family_.recipe.method->prepare != nullptr) family_.recipe.method->prepare(inputs, options());
 }
 
 void LevelPruner::prune_layer(int64_t layer, const LayerStatistics* statistics, DenseLayer weights,
                               PruneReport& report) {
   PrunedLayer pruned;
   const Method& method = *family_.recipe.method;
-  const bool together = method.prune_layer != nullptr || reconstructor_;
+  const bool together = family_.recipe.takes_layers();
   const auto inputs_of = [&](Proj proj) { return statistics != nullptr ? &(*statistics)[input_index(proj)] : nullptr; };
   const auto finish = [&](Proj proj) {
     const auto p = static_cast<size_t>(proj);
@@ -171,12 +262,8 @@ void LevelPruner::prune_layer(int64_t layer, const LayerStatistics* statistics, 
 }
 
 MatrixOutcome LevelPruner::prune_matrix(int64_t layer, Proj proj, const InputStatistics* inputs, MatView weight) {
-  return family_.recipe.method->prune({family_.name(layer, proj),
-                                       weight,
-                                       inputs,
-                                       layer_sparsities_[static_cast<size_t>(layer)],
-                                       family_.pattern,
-                                       {family_.config.damping, family_.config.block_columns}});
+  return family_.recipe.method->prune({family_.name(layer, proj), weight, inputs,
+                                       layer_sparsities_[static_cast<size_t>(layer)], family_.pattern, options()});
 }
 
 tensor::Matrix LevelPruner::store(int64_t layer, Proj proj, const InputStatistics* inputs, const tensor::Matrix& weight,

@@ -35,14 +35,19 @@ class LevelPruner {
   model::Model run(PruneReport& report);
 
  private:
+  void prune_at_once(int64_t layer, DenseLayer weights, PruneReport& report);
   LayerStatistics gather(int64_t layer);
-  void check_inputs(int64_t layer, const LayerStatistics& statistics) const;
+  void check_inputs(int64_t layer, model::Proj proj, const InputStatistics& inputs) const;
+  void prepare(InputStatistics& inputs) const;
   void prune_layer(int64_t layer, const LayerStatistics* statistics, DenseLayer weights, PruneReport& report);
+  void prune_in_turn(int64_t layer, DenseLayer weights, PruneReport& report);
   std::vector<double> choose_sparsities() const;
   MatrixOutcome prune_matrix(int64_t layer, model::Proj proj, const InputStatistics* inputs, tensor::MatView weight);
   tensor::Matrix store(int64_t layer, model::Proj proj, const InputStatistics* inputs, const tensor::Matrix& weight,
                        tensor::ConstMatView pruned, const MatrixOutcome& outcome, PruneReport& report);
   void rerun(int64_t layer);
+  MethodOptions options() const { return {family_.config.damping, family_.config.block_columns}; }
+  bool is_last(int64_t layer) const { return layer + 1 == static_cast<int64_t>(block_.layers.size()); }
   model::Layer& layer_of(int64_t layer) { return block_.layers[static_cast<size_t>(layer)]; }
 
   Family& family_;

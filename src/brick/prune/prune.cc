@@ -106,6 +106,7 @@ PruneConfig cutting_part(const PruneConfig& config, const Recipe& recipe) {
   cutting.method = recipe.structured->name;
   cutting.sparsity = config.structured_sparsity;
   cutting.pattern = name(Pattern{});
+  cutting.true_sequential = false;
   if (config.values != "keep") cutting.values = "f32";
   return cutting;
 }
@@ -140,6 +141,7 @@ nlohmann::json masking_settings(const Recipe& recipe, const PruneConfig& config,
                              {"damping", config.damping},
                              {"block_columns", config.block_columns},
                              {"piece_tokens", config.piece_tokens}};
+  if (config.true_sequential) settings["true_sequential"] = true;
   if (recipe.owl)
     settings["owl"] = {
         {"outlier", config.owl_outlier}, {"spread", config.owl_spread}, {"layer_sparsities", report.layer_sparsities}};
@@ -292,6 +294,9 @@ void check_settings(const PruneConfig& config, std::span<const double> sparsitie
   if ((recipe.owl || recipe.method == nullptr) && !pattern.unstructured())
     fail(ErrorCode::kInvalidInput, "{}: pattern {} leaves no choice of {}", config.method, name(pattern),
          recipe.owl ? "the layers' sparsities" : "structures");
+  if (config.true_sequential && (recipe.method == nullptr || recipe.takes_layers()))
+    fail(ErrorCode::kInvalidInput, "{}: true_sequential is for methods that prune one weight after the other",
+         config.method);
   for (const double sparsity : sparsities) check_sparsity(sparsity, pattern);
   if (recipe.structured != nullptr) recipe.structured->needs(config);
   if (recipe.mixed()) check_mixed(config, recipe, sparsities);

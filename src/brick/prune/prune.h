@@ -5,7 +5,8 @@
 // may be masked in the same call. Of methods that mask, layers go in order. One pass of a layer's inputs gives the
 // statistics of all seven weights (q, k and v share their inputs, gate and up theirs); the seven are pruned and
 // encoded; the layer runs again through what was stored, so the next layer sees what the block will compute (method.md
-// section 3; Frantar & Alistarh 2023, Sun et al. 2023).
+// section 3; Frantar & Alistarh 2023, Sun et al. 2023). With true_sequential, GPTQ's order (Frantar et al. 2023), each
+// weight sees what the block will compute, in one pass.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,7 @@ struct PruneConfig {
   double damping = 0.01;                 // SparseGPT, SliceGPT's refit: share of the mean diagonal added to H
   int64_t block_columns = 128;           // SparseGPT: columns whose mask is chosen at once
   int64_t piece_tokens = 4096;           // calibration tokens that go through a layer at a time
+  bool true_sequential = false;          // a weight's inputs come through the pruned ones of its own layer, too
   double owl_outlier = 5;                // OWL (owl.h): an outlier is so many times the layer's mean score
   double owl_spread = 0.08;              //   layers' sparsities differ by up to twice this
   int64_t refit_steps = 15;              // reconstruction (reconstruct.h): conjugate gradient steps a matrix;
@@ -63,6 +65,10 @@ struct PruneConfig {
           "sparsegpt, alps, +reconstruct, slicegpt's refit: share of the mean diagonal that is added to the Hessian");
     visit("block_columns", block_columns, "sparsegpt: columns whose mask is chosen at once");
     visit("piece_tokens", piece_tokens, "calibration tokens that go through a layer at a time; fewer take less memory");
+    visit("true_sequential", true_sequential,
+          "wanda, ria, dsnot, sparsegpt, alps: prune q, k and v, then o, then gate and up, then down, each for inputs "
+          "that "
+          "come through those before it: one pass through a layer instead of two");
     visit("owl_outlier", owl_outlier, "owl+: an outlier has so many times the mean score of the layer's weights");
     visit("owl_spread", owl_spread, "owl+: layers' sparsities differ by up to twice this");
     visit("refit_steps", refit_steps, "+reconstruct: least-squares steps a matrix; slicegpt: 0 leaves its refit out");

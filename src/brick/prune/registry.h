@@ -69,6 +69,8 @@ struct Recipe {
   bool mixed() const { return structured != nullptr && method != nullptr; }
   Needs needs() const;  // of the inputs' statistics
   bool needs_calibration() const { return needs() != Needs::kNothing; }
+  // Whether weights are pruned by the layer, not one by one.
+  bool takes_layers() const { return reconstruct || (method != nullptr && method->prune_layer != nullptr); }
   bool keeps_values() const { return method->keeps_values && !reconstruct; }
 };
 
