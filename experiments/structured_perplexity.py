@@ -88,7 +88,8 @@ def main() -> None:
                              "--calibration-seed", seed, "--values", "f32", "--compute", "f32",
                              "--out", block, *METHODS[name])
                 info = brick(args, "info", block)
-                shape = {"hidden": info["hidden"]} if "layer_widths" not in info else {
+                narrowed = "layer_widths" not in info or "parent_hidden" in info["block"]
+                shape = {"hidden": info["hidden"]} if narrowed else {
                     "layers_kv_heads_ffn": [[layer["of"], layer["kv_heads"], layer["ffn"]] for layer in info["layer_widths"]]}
                 results["pruned"].append({
                     **entry, "perplexity": perplexity(block), "linear_removed": made["linear_sparsity"],

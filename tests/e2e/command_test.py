@@ -404,15 +404,19 @@ class Blocks(Case):
         family = brick_json("blocks", self.model, *narrow, "--sparsities", "0,.25,.5", *calibration, "--width-multiple", 16,
                             "--out", self.path("family"))
         self.assertEqual([brick_json("info", block["path"])["hidden"] for block in family["blocks"]], [64, 48, 32])
-        # It has no place in a federation of its parent, and one of its own.
-        refused = brick("aggregate", "--base", self.model, "--client", f"{adapter},{sliced},24", "--rule", "flexlora", "--out",
-                        self.path("g"), check=False)
-        self.assertEqual((refused.returncode, "rotated" in refused.stderr), (1, True))
-        config = self.path("federation.toml")
-        config.write_text(f'model = "{self.model}"\n[blocks]\nmethod = "{method}"\nmode = "{mode}"\n'
-                          f'[[client]]\nname = "a"\ndata = "{self.data}"\n')
-        refused = brick("simulate", config, "--out", self.path("run"), check=False)
-        self.assertEqual((refused.returncode, "rotated" in refused.stderr), (1, True))
+        # Channels have a place in a federation of the parent, rotated directions none; both in one of their own.
+        placed = brick("aggregate", "--base", self.model, "--client", f"{adapter},{sliced},24", "--rule", "flexlora", "--out",
+                       self.path("g"), check=False)
+        self.assertEqual((placed.returncode, "rotated" in placed.stderr), (0, False) if mode == "channel" else (1, True))
+        if mode == "channel":
+            self.assertEqual((info["block"]["parent_hidden"], info["block"]["parent_layers"]), (64, 2))
+            self.assertIn("52 of 64 channels", (sliced / "README.md").read_text())
+            self.assertNotEqual(self.logits(sliced, adapter=self.path("g")), want)
+        else:
+            config = self.path("federation.toml")
+            config.write_text(f'model = "{self.model}"\n[blocks]\nmethod = "{method}"\n[[client]]\nname = "a"\ndata = "{self.data}"\n')
+            refused = brick("simulate", config, "--out", self.path("run"), check=False)
+            self.assertEqual((refused.returncode, "rotated" in refused.stderr), (1, True))
         brick("tune", masked, "--data", self.data, "--steps", 2, "--masked", "--out", self.path("own"))
         result = brick_json("aggregate", "--base", sliced, "--client", f"{self.path('own')},{masked},24", "--client",
                             f"{adapter},{sliced},24", "--rule", "hete-h2", "--out", self.path("global"))

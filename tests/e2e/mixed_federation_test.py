@@ -19,7 +19,8 @@ RULES = ["hete-h0-axis", "hete-h1", "hete-tau", "flexlora"]
 
 
 class MixedFederation(command_test.Case):
-    """A sparse client, one whose block is cut and masked, and two structured ones, one without the middle layer."""
+    """A sparse client, one whose block is cut and masked, and three structured ones, one without the middle layer, one with a part
+    of the residual stream."""
 
     @classmethod
     def setUpClass(cls):
@@ -30,18 +31,20 @@ class MixedFederation(command_test.Case):
         cls.narrow = cut_block(cls.model, cls.folder / "narrow",
                                [{"layer": i, "kv_heads": [0, 1], "neurons": list(range(32, 96))} for i in range(3)], .25)
         cls.blocks = {"north": "sparsity = 0.5", "south": 'sparsity = 0.5\nmethod = "flap+magnitude"',
-                      "east": f'block = "{cls.shallow}"', "west": f'block = "{cls.narrow}"\nrank = 4'}
+                      "east": f'block = "{cls.shallow}"', "west": f'block = "{cls.narrow}"\nrank = 4',
+                      "up": 'sparsity = 0.25\nmethod = "llm-pruner"'}
 
-    def config(self, rule, arms=(), without=""):
+    def config(self, rule, arms=(), without=()):
         path = self.path(f"{rule}.toml")
         clients = "".join(f'[[client]]\nname = "{name}"\ndata = "{self.data}"\ntest = "{self.test}"\n{block}\n'
-                          for name, block in self.blocks.items() if name != without)
+                          for name, block in self.blocks.items() if name not in without)
         path.write_text(f'''model = "{self.model}"
 rounds = 2
 [blocks]
 method = "wanda"
 structured_sparsity = 0.3
 width_multiple = 16
+mode = "channel"
 calibration = "{self.text}"
 samples = 4
 length = 64
@@ -61,7 +64,7 @@ arms = {json.dumps(list(arms))}
 ''')
         return path
 
-    def test_each_rule_takes_all_four(self):
+    def test_each_rule_takes_all_five(self):
         for rule in RULES:
             run = self.path(rule)
             summary = brick_json("simulate", self.config(rule), "--out", run)
@@ -69,10 +72,11 @@ arms = {json.dumps(list(arms))}
             self.assertEqual(summary["final"]["llm"]["loss_by_round"][-1], summary["final"]["arms"]["lego"]["loss"])
             aggregated = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
                           if '"event":"aggregate"' in line]
-            self.assertEqual([(e["clients"], e["rejected"], e["rank"]) for e in aggregated], [(4, [], 8)] * 2)
+            self.assertEqual([(e["clients"], e["rejected"], e["rank"]) for e in aggregated], [(5, [], 8)] * 2)
             # The same by hand.
             clients = [argument for name, block in (("north", run / "blocks" / "50"), ("south", run / "blocks" / "flap+magnitude-50"),
-                                                    ("east", self.shallow), ("west", self.narrow))
+                                                    ("east", self.shallow), ("west", self.narrow),
+                                                    ("up", run / "blocks" / "llm-pruner-25"))
                        for argument in ("--client", f"{run / 'rounds' / '001' / 'clients' / name},{block},24")]
             by_hand = self.path(f"{rule}-by-hand")
             brick("aggregate", "--base", self.model, "--global", run / "rounds" / "000" / "global", *clients, "--rule", rule, "--tau",
@@ -80,10 +84,11 @@ arms = {json.dumps(list(arms))}
             self.assertEqual((by_hand / "adapter_model.safetensors").read_bytes(),
                              (run / "rounds" / "001" / "global" / "adapter_model.safetensors").read_bytes())
             # A structured block takes its part of the global adapter.
-            loss = brick_json("eval", self.shallow, "--data", self.test, "--adapter", run / "rounds" / "002" / "global")["nll"]
             events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-            evaluated = [e for e in events if e["event"] == "evaluate"][-1]["clients"]["east"]["block"]
-            self.assertAlmostEqual(loss, evaluated, places=5)
+            evaluated = [e for e in events if e["event"] == "evaluate"][-1]["clients"]
+            for name, block in (("east", self.shallow), ("up", run / "blocks" / "llm-pruner-25")):
+                loss = brick_json("eval", block, "--data", self.test, "--adapter", run / "rounds" / "002" / "global")["nll"]
+                self.assertAlmostEqual(loss, evaluated[name]["block"], places=5)
 
     def test_killed_and_resumed_ends_in_the_same_bits(self):
         config = self.config("hete-tau", arms=["local", "fedit-dense"])
@@ -103,8 +108,10 @@ arms = {json.dumps(list(arms))}
         self.assertEqual(command_test.Simulation.results(self.path("killed")), command_test.Simulation.results(self.path("whole")))
 
     def test_refusals_name_what_is_wrong(self):
-        for client, without in (("south", ""), ("east", "south")):
-            refused = brick("simulate", self.config("fedit", without=without), "--out", self.path(f"without{without}"), check=False)
+        for client, without in (("south", ()), ("up", ("south",)), ("east", ("south", "up"))):
+            config = self.config("fedit", without=without)
+            config.write_text(config.read_text().replace("\nrank = 4", ""))  # which fedit refuses, too
+            refused = brick("simulate", config, "--out", self.path(f"for-{client}"), check=False)
             self.assertEqual(refused.returncode, 1)
             self.assertIn(f"client {client}", refused.stderr)
             self.assertIn("structured", refused.stderr)

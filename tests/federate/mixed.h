@@ -26,11 +26,12 @@ inline model::Cut other_cut() {
 class MixedFederation {
  public:
   model::Model parent = model::tiny_model({.layers = 3});
-  Federation f;  // order of clients: whole, sparse, structured, other, both
+  Federation f;  // order of clients: whole, sparse, structured, other, both, narrow
 
   // Clients moved by `deviation`; of one rank, or each of its own.
   explicit MixedFederation(double deviation, bool unequal_ranks = false) {
-    const std::vector<int64_t> ranks = unequal_ranks ? std::vector<int64_t>{4, 2, 3, 4, 6} : std::vector<int64_t>(5, 4);
+    const std::vector<int64_t> ranks =
+        unequal_ranks ? std::vector<int64_t>{4, 2, 3, 4, 6, 2} : std::vector<int64_t>(6, 4);
     f.global = model::make_adapter(parent,
                                    {.rank = 4, .alpha = 8, .targets = {model::kProjs.begin(), model::kProjs.end()}}, 0);
     model::randomise(*f.global, 1);
@@ -40,6 +41,7 @@ class MixedFederation {
     add("structured", model::slice(parent, model::tiny_cut(), "f32"), deviation);
     add("other", model::slice(parent, other_cut(), "f32"), deviation);
     add("both", model::tiny_block(model::slice(parent, model::tiny_cut(), "f32"), 0.3), deviation);
+    add("narrow", model::slice(parent, model::tiny_narrow_cut(parent), "f32"), deviation);
   }
 
   const model::Model& block(size_t client) const { return blocks_[client]; }

@@ -13,7 +13,7 @@ namespace brick::federate {
 namespace {
 
 constexpr double kRounding = 3e-6;  // as in rules_test.cc
-constexpr size_t kStructured = 2, kOther = 3, kBoth = 4;
+constexpr size_t kStructured = 2, kOther = 3, kBoth = 4, kNarrow = 5;
 
 // The adapter that the rules see.
 Adapter placed(const ClientUpdate& update) {
@@ -27,7 +27,7 @@ Adapter placed(const ClientUpdate& update) {
 
 TEST(Placement, PutsWhatWasTakenWhereItWas) {
   const MixedFederation mixed(0.0);
-  for (size_t k : {kStructured, kOther, kBoth}) {
+  for (size_t k : {kStructured, kOther, kBoth, kNarrow}) {
     Adapter part = mixed.f.global->clone();
     model::for_each_pair(part, [&](int64_t layer, Proj proj, model::LoraPair& pair) {
       pair = mixed.placement(k).part(pair, layer, proj);
@@ -52,18 +52,25 @@ TEST(Placement, PutsWhatWasTakenWhereItWas) {
   EXPECT_EQ(b(back, 0, Proj::kUp, 3), b(*mixed.f.global, 0, Proj::kUp, 3));
   EXPECT_EQ(a(back, 0, Proj::kDown, 3), a(*mixed.f.global, 0, Proj::kDown, 3));
   EXPECT_EQ(a(back, 1, Proj::kQ, 3), 0.0f);
+  // tiny_narrow_cut(): the same without channels 0, 4, 8, …
+  const Adapter narrow = placed(mixed.f.updates[kNarrow]);
+  EXPECT_EQ(b(narrow, 0, Proj::kQ, 16), b(*mixed.f.global, 0, Proj::kQ, 16));
+  EXPECT_EQ(a(narrow, 0, Proj::kQ, 4), 0.0f);
+  EXPECT_EQ(a(narrow, 0, Proj::kQ, 5), a(*mixed.f.global, 0, Proj::kQ, 5));
+  EXPECT_EQ(b(narrow, 2, Proj::kDown, 8), 0.0f);
+  EXPECT_EQ(b(narrow, 2, Proj::kDown, 9), b(*mixed.f.global, 2, Proj::kDown, 9));
 }
 
 TEST(Placement, MasksKeepKeptRowsTimesKeptColumns) {
   const MixedFederation mixed(0.0);
-  const model::Cut cut = model::tiny_cut();
   const std::vector<int64_t> own{0, -1, 1};
-  for (size_t k : {kStructured, kBoth})
+  for (size_t k : {kStructured, kBoth, kNarrow})
     for (int64_t layer = 0; layer < 3; ++layer)
       for (Proj proj : model::kProjs) {
         const MatrixShape shape = *mixed.f.updates[k].target(layer, proj);
         const auto& mask = mixed.f.updates[k].masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
         const int64_t o = own[static_cast<size_t>(layer)];
+        const model::Cut& cut = *mixed.block(k).block.cut;
         const auto place = [&](const std::optional<std::vector<int32_t>>& kept, int64_t i) -> int64_t {
           if (!kept) return i;
           const auto found = std::find(kept->begin(), kept->end(), i);
@@ -74,8 +81,8 @@ TEST(Placement, MasksKeepKeptRowsTimesKeptColumns) {
           for (int64_t c = 0; c < shape.cols; ++c) {
             bool expected = o >= 0;
             if (expected) {
-              const int64_t row = place(kept_rows(cut.layers[static_cast<size_t>(o)], proj), r),
-                            col = place(kept_cols(cut.layers[static_cast<size_t>(o)], proj), c);
+              const model::LayerCut& kept = cut.layers[static_cast<size_t>(o)];
+              const int64_t row = place(kept_rows(cut, kept, proj), r), col = place(kept_cols(cut, kept, proj), c);
               const tensor::Matrix& weight = mixed.block(k).layers[static_cast<size_t>(o)][proj];
               expected = row >= 0 && col >= 0 && (!weight.is_sparse() || weight.sparse_view().mask.kept(row, col));
             }
@@ -90,7 +97,12 @@ TEST(Placement, RefusesBlocksOfOtherModels) {
   const model::Model block = model::slice(model::tiny_model({.layers = 3}), model::tiny_cut(), "f32");
   EXPECT_THROW(Placement(block, model::tiny_model({.layers = 2})), Error);
   EXPECT_THROW(Placement(block, model::tiny_model({.layers = 3, .ffn = 32})), Error);
-  EXPECT_THROW(Placement(model::tiny_model({.layers = 3, .hidden = 24}), model::tiny_model({.layers = 3})), Error);
+  const model::Model smaller = model::tiny_model({.layers = 3, .hidden = 24});
+  EXPECT_THROW(Placement(smaller, model::tiny_model({.layers = 3})), Error);
+  // Channels of another stream.
+  EXPECT_THROW(Placement(model::slice(smaller, channel_cut(smaller, {0, 1}), "f32"), model::tiny_model({.layers = 3})),
+               Error);
+  EXPECT_THROW(Placement(model::slice(block, channel_cut(block, {0, 1}), "f32"), smaller), Error);
   const Placement own(block, block);  // a federation of that block
   EXPECT_FALSE(own.structured());
   EXPECT_THROW(Placement(model::tiny_model({.layers = 3}), block), Error);
@@ -175,7 +187,7 @@ TEST(MixedRules, AStructuredClientIsAMaskedOneWithZeros) {
     std::deque<Adapter> adapters, sent;
     std::deque<BlockMasks> masks;
     std::vector<ClientUpdate> updates = mixed.f.updates;
-    for (size_t k : {kStructured, kOther, kBoth}) {
+    for (size_t k : {kStructured, kOther, kBoth, kNarrow}) {
       ClientUpdate& update = updates[k];
       Adapter& part = sent.emplace_back(update.sent->clone());
       BlockMasks& own = masks.emplace_back();
@@ -316,7 +328,7 @@ TEST(HeteH0Axis, AveragesEachRowAndColumnOverThoseThatHaveIt) {
       };
       const auto expect = [&](const tensor::Tensor& from, const tensor::Tensor& to, bool is_b, int64_t r, int64_t c) {
         double moved = 0, covered = 0;
-        for (size_t k = 0; k < 5; ++k) {
+        for (size_t k = 0; k < mixed.f.updates.size(); ++k) {
           const model::LoraPair pair = mixed.f.updates[k].pair(layer, proj);
           const double x = (is_b ? pair.b : pair.a).mat()(r, c);
           const double w = weights[k] * share(k, is_b ? r : c, is_b);
@@ -344,7 +356,7 @@ class CheckStructured : public testing::Test {
 
 TEST_F(CheckStructured, GoodOnesPassWithTheNormOfTheirOwnChange) {
   const Review all = review(mixed_.f.updates, reference_);
-  EXPECT_EQ(all.accepted.size(), 5u);
+  EXPECT_EQ(all.accepted.size(), 6u);
   ClientUpdate own;  // in the block's coordinates
   own.adapter = &adapter();
   const Adapter sent = model::restricted(*mixed_.f.global, mixed_.block(kStructured));

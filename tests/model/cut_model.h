@@ -18,6 +18,16 @@ inline Cut tiny_cut() {
   return cut;
 }
 
+// tiny_cut() in a residual stream without every fourth channel.
+inline Cut tiny_narrow_cut(const Model& parent) {
+  std::vector<int32_t> channels;
+  for (int32_t i = 0; i < parent.config.hidden; ++i)
+    if (i % 4 != 0) channels.push_back(i);
+  Cut cut = tiny_cut();
+  cut.stream = channel_cut(parent, channels).stream;
+  return cut;
+}
+
 // With a bias of o in the first layer and of down in the last.
 inline Model tiny_cut_block(uint64_t seed = 0) {
   const Model parent = tiny_model({.layers = 3, .seed = seed});

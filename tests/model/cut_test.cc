@@ -39,7 +39,7 @@ Model zeroed(const Model& parent, const Cut& cut) {
     for (const Proj proj : {Proj::kO, Proj::kDown}) {
       tensor::Tensor weight = layer[proj].to_f32();
       std::vector<bool> keep(size_t(weight.shape()[1]), false);
-      const std::vector<int32_t> cols = *kept_cols(kept, proj);
+      const std::vector<int32_t> cols = *kept_cols(cut, kept, proj);
       for (const int32_t c : cols) keep[size_t(c)] = true;
       for (int64_t i = 0; i < weight.size(); ++i)
         if (!keep[size_t(i % weight.shape()[1])]) weight.f32()[i] = 0;
@@ -74,6 +74,33 @@ TEST(Slice, OfASliceCountsInTheFirstParent) {
   EXPECT_EQ(twice.block.cut->layers[0].parent, (LayerShape{4, 2, 8, 64}));
   EXPECT_EQ(twice.block.cut->layers[0].kv_heads, std::vector<int32_t>{1});
   EXPECT_EQ(twice.block.cut->layers[0].neurons, (std::vector<int32_t>{3, 5, 61}));
+}
+
+TEST(Slice, OfChannelsCountsInTheFirstParentToo) {
+  const Model parent = tiny_model({.layers = 3});
+  const Model block = slice(parent, tiny_narrow_cut(parent), "f32");
+  check_shapes(block);
+  EXPECT_EQ(block.config.hidden, 24);
+  EXPECT_EQ(fingerprint(block), fingerprint(parent));
+  EXPECT_NE(cut_hash(block), cut_hash(slice(parent, tiny_cut(), "f32")));
+  EXPECT_EQ(block.embedding.to_f32().mat()(7, 3), parent.embedding.to_f32().mat()(7, 5));  // channels 1, 2, 3, 5, …
+  EXPECT_EQ(block.layers[1][Proj::kQ].to_f32().mat()(8, 3), parent.layers[2][Proj::kQ].to_f32().mat()(24, 5));
+  EXPECT_EQ(block.layers[0][Proj::kDown].to_f32().mat()(3, 1), parent.layers[0][Proj::kDown].to_f32().mat()(5, 3));
+  EXPECT_EQ(block.layers[1].ffn_norm[3], parent.layers[2].ffn_norm[5]);
+  EXPECT_EQ(block.final_norm[23], parent.final_norm[31]);
+
+  const Model again = slice(block, channel_cut(block, {0, 3, 4}), "f32");
+  ASSERT_TRUE(again.block.cut->stream);
+  EXPECT_EQ(again.block.cut->stream->parent, 32);
+  EXPECT_EQ(again.block.cut->stream->channels, (std::vector<int32_t>{1, 5, 6}));
+  EXPECT_EQ(again.block.cut->layers[0].heads, (std::vector<int32_t>{2, 3}));
+  EXPECT_EQ(fingerprint(again), fingerprint(parent));
+  Cut shallower = whole_cut(again);
+  shallower.layers.pop_back();
+  EXPECT_EQ(slice(again, shallower, "f32").block.cut->stream->channels, (std::vector<int32_t>{1, 5, 6}));
+  expect_error(ErrorCode::kCorrupt, "number 24 of the parent's 24 channels", [&] {
+    slice(block, channel_cut(block, {0, 24}), "f32");
+  });
 }
 
 TEST(Slice, HoldsWeightsAsAsked) {
@@ -220,7 +247,7 @@ TEST(CutBlock, TakesItsPartOfTheParentsAdapter) {
     for (const Proj proj : kProjs) {
       const LoraPair& pair = whole.at(kept.layer, proj);
       LoraPair& to = layer[size_t(proj)] = {pair.a.clone(), pair.b.clone()};
-      const auto cols = kept_cols(kept, proj);
+      const auto cols = kept_cols(cut, kept, proj);
       for (int32_t c = 0; cols && c < to.a.shape()[1]; ++c)
         if (std::find(cols->begin(), cols->end(), c) == cols->end())
           for (int64_t i = 0; i < 2; ++i) to.a.mat()(i, c) = 0;
@@ -235,6 +262,25 @@ TEST(CutBlock, TakesItsPartOfTheParentsAdapter) {
   expect_error(ErrorCode::kMismatch, "2 layers", [&] { restricted(shallow, block); });
   const Adapter narrow = make_adapter(tiny_model({.layers = 3, .ffn = 32}), {.targets = {Proj::kUp}}, 0);
   expect_error(ErrorCode::kMismatch, "mlp.up_proj.weight", [&] { restricted(narrow, block); });
+}
+
+TEST(NarrowBlock, TakesItsPartOfTheParentsAdapter) {
+  const Model parent = tiny_model({.layers = 3});
+  const Model block = slice(parent, tiny_narrow_cut(parent), "f32");
+  Adapter whole = make_adapter(parent, {.rank = 2, .targets = {kProjs.begin(), kProjs.end()}}, 0);
+  randomise(whole, 1);
+  const Adapter part = restricted(whole, block);
+  check_fits(part, block);
+  EXPECT_EQ(part.config.cut_hash, cut_hash(block));
+  EXPECT_EQ(make_adapter(block, {.targets = {Proj::kQ}}, 0).config.base_fingerprint, whole.config.base_fingerprint);
+  const auto pair = [&](Proj proj) { return std::pair(&part.at(1, proj), &whole.at(2, proj)); };
+  for (const Proj proj : {Proj::kQ, Proj::kUp})
+    EXPECT_EQ(pair(proj).first->a.mat()(1, 3), pair(proj).second->a.mat()(1, 5));
+  for (const Proj proj : {Proj::kO, Proj::kDown})
+    EXPECT_EQ(pair(proj).first->b.mat()(3, 1), pair(proj).second->b.mat()(5, 1));
+  EXPECT_EQ(pair(Proj::kQ).first->b.mat()(8, 1), pair(Proj::kQ).second->b.mat()(24, 1));
+  const Adapter other = make_adapter(tiny_model({.layers = 3, .hidden = 24}), {.targets = {Proj::kQ}}, 0);
+  expect_error(ErrorCode::kMismatch, "self_attn.q_proj.weight", [&] { restricted(other, block); });
 }
 
 TEST(CutBlock, GoesToGgufWithItsBiases) {
@@ -288,9 +334,10 @@ struct Files {
     throw std::out_of_range(name);
   }
 };
-void expect_refused(ErrorCode code, const std::string& part, const std::function<void(Files&)>& edit) {
+void expect_refused(ErrorCode code, const std::string& part, const std::function<void(Files&)>& edit,
+                    const Model& block = tiny_cut_block()) {
   const TempFolder folder;
-  save_block(tiny_cut_block(), folder.folder("a"));
+  save_block(block, folder.folder("a"));
   const auto file = io::SafetensorsFile::open(folder.file("a/model.safetensors"));
   Files files{io::read_json_file(folder.file("a/config.json")), {}};
   for (const auto& info : file.tensors()) {
@@ -343,6 +390,40 @@ TEST(CutBlock, RefusesWhatWasAlteredByName) {
   });
   expect_refused(ErrorCode::kNumeric, "o_proj.bias",
                  [&](Files& f) { f.at("model.layers.0.self_attn.o_proj.bias").f32()[2] = NAN; });
+}
+
+TEST(NarrowBlock, ComesBackWithItsChannelsOrIsRefusedByName) {
+  const Model parent = tiny_model({.layers = 3});
+  const Model block = slice(parent, tiny_narrow_cut(parent), "f32");
+  const TempFolder folder;
+  save_block(block, folder.folder("b"));
+  const Model back = load_model(folder.file("b"), kNoTokenizer);
+  EXPECT_EQ(back.block.cut->stream->channels, block.block.cut->stream->channels);
+  EXPECT_EQ(cut_hash(back), cut_hash(block));
+  EXPECT_EQ(fingerprint(back), fingerprint(parent));
+  EXPECT_EQ(summarise(folder.file("b"), false).block.cut->stream->parent, 32);
+
+  const std::string channels = "model.kept_channels";
+  const auto refused = [&](ErrorCode code, const std::string& part, const std::function<void(Files&)>& edit) {
+    expect_refused(code, part, edit, block);
+  };
+  const auto number = [&](Files& f, size_t i) -> int32_t& {
+    return reinterpret_cast<int32_t*>(f.at(channels).bytes().data())[i];
+  };
+  const auto stream = [](Files& f) -> nlohmann::json& { return f.config["brick"]["stream"]; };
+  refused(ErrorCode::kCorrupt, "number 32 of the parent's 32 channels", [&](Files& f) { number(f, 23) = 32; });
+  refused(ErrorCode::kCorrupt, "number -1", [&](Files& f) { number(f, 0) = -1; });
+  refused(ErrorCode::kCorrupt, "ascend", [&](Files& f) { number(f, 1) = number(f, 0); });
+  refused(ErrorCode::kCorrupt, channels,
+          [&](Files& f) { f.at(channels) = tensor::Tensor(DType::kI32, tensor::Shape{23}); });
+  refused(ErrorCode::kNotFound, channels,
+          [&](Files& f) { std::erase_if(f.tensors, [&](const auto& t) { return t.first == channels; }); });
+  refused(ErrorCode::kUnsupported, channels, [&](Files& f) { f.config["brick"].erase("stream"); });
+  refused(ErrorCode::kCorrupt, "brick.stream is no object", [&](Files& f) { stream(f) = 3; });
+  refused(ErrorCode::kCorrupt, "parent of width 0", [&](Files& f) { stream(f)["parent_hidden"] = 0; });
+  refused(ErrorCode::kCorrupt, "parent of width 16777217", [&](Files& f) { stream(f)["parent_hidden"] = 16777217; });
+  refused(ErrorCode::kCorrupt, "of the parent's 16 channels", [&](Files& f) { stream(f)["parent_hidden"] = 16; });
+  refused(ErrorCode::kInvalidInput, "fingerprint is missing", [&](Files& f) { stream(f).erase("fingerprint"); });
 }
 
 }  // namespace

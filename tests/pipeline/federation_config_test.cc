@@ -146,17 +146,17 @@ TEST_F(FederationFile, StructuredBlocksNeedARuleThatTakesThem) {
   EXPECT_EQ(with("flexlora", flap, half), "");
 }
 
-TEST_F(FederationFile, NarrowedBlocksHaveNoPlace) {
+TEST_F(FederationFile, RotatedBlocksHaveNoPlace) {
   const auto with = [&](const std::string& blocks, const std::string& client) {
     return error_of("model = \"m.gguf\"\n[blocks]\n" + blocks +
                     "[[client]]\nname = \"a\"\ndata = \"a.jsonl\"\nsparsity = 0.5\n" + client);
   };
   const std::string channels = "mode = \"channel\"\n", llm_pruner = "method = \"llm-pruner\"\n";
-  for (const std::string& error : {with("method = \"slicegpt\"\n", ""), with("", "method = \"slicegpt\"\n"),
-                                   with(llm_pruner + channels, ""), with(channels, llm_pruner)})
-    EXPECT_NE(error.find("rotated or narrowed"), std::string::npos) << error;
-  EXPECT_EQ(with(llm_pruner, ""), "");
-  EXPECT_EQ(with(channels, ""), "");  // of another method
+  for (const std::string& error : {with("method = \"slicegpt\"\n", ""), with("", "method = \"slicegpt\"\n")})
+    EXPECT_NE(error.find("rotated"), std::string::npos) << error;
+  const std::string flexlora = "[aggregate]\nrule = \"flexlora\"\n";
+  EXPECT_EQ(with(llm_pruner + flexlora, ""), "");
+  EXPECT_EQ(with(llm_pruner + channels + flexlora, ""), "");
 }
 
 TEST_F(FederationFile, BlocksThatAreCutAndMaskedNeedBothShares) {

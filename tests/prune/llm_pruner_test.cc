@@ -133,15 +133,6 @@ TEST(LlmPrunerParity, FoldsSharedHeadsAsTheReferenceIfAsked) {
   EXPECT_GT(elsewhere, 0);
 }
 
-// By the last norm's weights, which are all different.
-Indices kept_channels(const Model& parent, const Model& block) {
-  Indices kept;
-  for (const float weight : block.final_norm)
-    kept.push_back(static_cast<int32_t>(std::find(parent.final_norm.begin(), parent.final_norm.end(), weight) -
-                                        parent.final_norm.begin()));
-  return kept;
-}
-
 PruneConfig channels(const Golden& golden, const std::string& importance) {
   PruneConfig config = golden.config(importance);
   config.mode = "channel";
@@ -156,7 +147,7 @@ TEST(LlmPrunerParity, RemovesTheChannelsOfTheFormula) {
     std::vector<Indices> sets;
     for (const std::string& importance : golden.importances()) {
       const Model block = pruned(golden.model, golden.windows, channels(golden, importance));
-      sets.push_back(missing(kept_channels(golden.model, block), golden.model.config.hidden));
+      sets.push_back(missing(block.block.cut->stream->channels, golden.model.config.hidden));
       EXPECT_EQ(sets.back(), golden.removed_channels(importance)) << name << " " << importance;
       EXPECT_TRUE(block.config.tied_head);
     }
@@ -175,7 +166,7 @@ TEST(LlmPrunerParity, NoticesAWrongChannel) {
     down.mat()(want.front(), 5) += 20.0f;
     wrong.layers[1][Proj::kDown] = tensor::Matrix::dense(std::move(down));
     const Model block = pruned(wrong, golden.windows, channels(golden, importance));
-    EXPECT_NE(missing(kept_channels(golden.model, block), golden.model.config.hidden), want) << importance;
+    EXPECT_NE(missing(block.block.cut->stream->channels, golden.model.config.hidden), want) << importance;
   }
 }
 
@@ -356,8 +347,9 @@ TEST(LlmPruner, ChannelsGoEverywhere) {
     EXPECT_EQ(block.config.tied_head, tied);
     EXPECT_EQ(block.own_head.has_value(), !tied);
     EXPECT_EQ(block.config.head_dim, parent.config.head_dim);
-    EXPECT_EQ(model::cut_hash(block), model::cut_hash(parent));
-    EXPECT_NE(model::fingerprint(block), model::fingerprint(parent));
+    EXPECT_EQ(missing(block.block.cut->stream->channels, 32), (Indices{3, 30}));
+    EXPECT_EQ(block.block.cut->layers[0].heads, parent.block.cut->layers[0].heads);
+    EXPECT_EQ(model::fingerprint(block), model::fingerprint(parent));
     const std::vector<std::pair<const tensor::Matrix*, const tensor::Matrix*>> cases{
         {&parent.embedding, &block.embedding},
         {&parent.head(), &block.head()},
@@ -384,7 +376,7 @@ TEST(LlmPruner, AHeadOfItsOwnKeepsItsChannels) {
   tensor::Tensor head = parent.own_head->to_f32();
   head.mat()(50, 3) = 1000;
   parent.own_head = tensor::Matrix::dense(std::move(head));
-  const Indices gone = missing(kept_channels(parent, run(parent, Text(0), two_channels_less())), 32);
+  const Indices gone = missing(run(parent, Text(0), two_channels_less()).block.cut->stream->channels, 32);
   EXPECT_EQ(gone.size(), 2u);
   EXPECT_EQ(std::count(gone.begin(), gone.end(), 3), 0);
   EXPECT_EQ(std::count(gone.begin(), gone.end(), 30), 1);

@@ -49,7 +49,7 @@ TEST(Structured, EveryMethodGivesASmallerBlockThatCanBeSaved) {
   const Model parent = four_layers();
   for (const PruneConfig& config : every_method()) {
     PruneReport report;
-    const bool narrows = parse_recipe(config.method).structured->needs(config).narrows;
+    const StructureNeeds needs = parse_recipe(config.method).structured->needs(config);
     const Model block = run(parent, Text(), config, &report);
     EXPECT_NEAR(report.sparsity, 0.5, 0.01) << config.method;
     EXPECT_NEAR(static_cast<double>(block.linear_parameters()), 0.5 * static_cast<double>(parent.linear_parameters()),
@@ -60,11 +60,12 @@ TEST(Structured, EveryMethodGivesASmallerBlockThatCanBeSaved) {
     EXPECT_EQ(block.block.pattern, "structured");
     EXPECT_EQ(block.block.parent, model::fingerprint(parent));
     EXPECT_TRUE(block.block.mask_hash.empty());
-    ASSERT_EQ(block.block.cut.has_value(), !narrows);
-    if (!narrows) {
+    ASSERT_EQ(block.block.cut.has_value(), !needs.rotates);
+    if (!needs.rotates) {
       EXPECT_EQ(block.block.cut->parent_layers, 4);
+      EXPECT_EQ(block.block.cut->stream.has_value(), needs.narrows);
     }
-    EXPECT_EQ(model::fingerprint(block) == block.block.parent, !narrows);
+    EXPECT_EQ(model::fingerprint(block) == block.block.parent, !needs.rotates);
     for (const float x : outputs(block)) ASSERT_TRUE(std::isfinite(x));
     EXPECT_NE(outputs(block), outputs(parent));
 

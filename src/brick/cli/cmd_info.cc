@@ -55,6 +55,7 @@ void add_info(CLI::App& app, Globals& globals) {
         out["layer_widths"].push_back(layer);
       }
       if (s.block.cut) out["block"]["parent_layers"] = s.block.cut->parent_layers;
+      if (s.block.cut && s.block.cut->stream) out["block"]["parent_hidden"] = s.block.cut->stream->parent;
       print_result(globals, out);
     };
   });

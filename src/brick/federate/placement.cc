@@ -40,11 +40,14 @@ void check_parent(const model::Cut& cut, const model::Model& parent, const std::
 }  // namespace
 
 Placement::Placement(const model::Model& block, const model::Model& parent) : mask_hash_(model::mask_hash(block)) {
-  if (block.config.hidden != parent.config.hidden)
-    fail(ErrorCode::kMismatch, "{}: {} wide, the federation's model {}: it is another model's, or {}", block.source,
-         block.config.hidden, parent.config.hidden, kOtherStream);
   const std::string hash = model::cut_hash(block);
-  if (hash == model::cut_hash(parent)) {
+  const bool alike = hash == model::cut_hash(parent);
+  const bool narrowed = !alike && block.block.cut && block.block.cut->stream;
+  if (const int64_t hidden = narrowed ? block.block.cut->stream->parent : block.config.hidden;
+      hidden != parent.config.hidden)
+    fail(ErrorCode::kMismatch, "{}: {} wide, the federation's model {}: it is another model's, or {}", block.source,
+         hidden, parent.config.hidden, kOtherStream);
+  if (alike) {
     if (!mask_hash_.empty()) masks_ = masks_of(block);
     return;
   }
@@ -69,8 +72,8 @@ Placement::Placement(const model::Model& block, const model::Model& parent) : ma
       if (own) {
         const model::LayerCut& kept = cut.layers[static_cast<size_t>(*own)];
         const tensor::Matrix& weight = block.layers[static_cast<size_t>(*own)][proj];
-        matrix.rows = places(model::kept_rows(kept, proj), rows);
-        matrix.cols = places(model::kept_cols(kept, proj), cols);
+        matrix.rows = places(model::kept_rows(cut, kept, proj), rows);
+        matrix.cols = places(model::kept_cols(cut, kept, proj), cols);
         matrix.own = {weight.rows(), weight.cols()};
         place_mask(&weight, matrix);
       } else {

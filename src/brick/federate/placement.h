@@ -12,15 +12,17 @@
 
 namespace brick::federate {
 
-// Why a block of SliceGPT or of LLM-Pruner's channel-wise mode has no placement in its parent; for messages.
+// Why a block of SliceGPT, or a narrowed one that does not say which channels it kept, has no placement in its parent;
+// for messages.
 inline constexpr std::string_view kOtherStream =
-    "its residual stream is rotated or narrowed: its adapters have no place in the model's coordinates";
+    "its residual stream is rotated, or narrowed to unknown channels: its adapters have no place in the model's "
+    "coordinates";
 
 class Placement {
  public:
-  // Error(kMismatch) where the residual streams are not the same, or, naming the layer, where the block was cut from a
-  // model of other widths than the parent's. Looks at the masks of a block that nothing was cut out of, and copies a
-  // structured one's.
+  // Error(kMismatch) where the block's residual stream is neither the parent's nor channels of it, or, naming the
+  // layer, where the block was cut from a model of other widths than the parent's. Looks at the masks of a block that
+  // nothing was cut out of, and copies a structured one's.
   Placement(const model::Model& block, const model::Model& parent);
   // Updates and masks look at it.
   Placement(const Placement&) = delete;

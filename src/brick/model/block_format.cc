@@ -71,10 +71,20 @@ std::vector<LayerShape> read_layers(const JsonFields& section, std::string_view 
   return layers;
 }
 
+// Of a narrowed block; the kept channels are in their tensor.
+std::optional<StreamCut> read_stream(const JsonFields& section, std::string_view what) {
+  const json* stream = section.find("stream");
+  if (stream == nullptr) return std::nullopt;
+  if (!stream->is_object()) fail(ErrorCode::kCorrupt, "{}: brick.stream is no object", what);
+  const std::string where = fmt::format("{}: brick.stream", what);
+  const JsonFields fields(*stream, where);
+  return StreamCut{fields.integer("parent_hidden"), {}, fields.text("fingerprint")};
+}
+
 // Which layers of the parent there are, and how wide they were; the kept indices are in the tensors.
 std::optional<Cut> read_cut(const JsonFields& section, std::string_view what, const std::vector<LayerShape>& shapes) {
   if (section.find("parent_layers") == nullptr) return std::nullopt;
-  Cut cut{section.integer("parent_layers"), {}};
+  Cut cut{section.integer("parent_layers"), {}, read_stream(section, what)};
   const json& list = *section.find("layers");
   for (size_t i = 0; i < shapes.size(); ++i) {
     const std::string where = fmt::format("{}: brick.layers[{}].parent", what, i);
@@ -164,6 +174,8 @@ json block_config(const Model& model) {
                                         {"kv_heads", cut.parent.kv_heads},
                                         {"ffn", cut.parent.ffn}};
     }
+    if (const auto& stream = model.block.cut->stream)
+      section["stream"] = {{"parent_hidden", stream->parent}, {"fingerprint", stream->fingerprint}};
   }
   for_each_matrix(model, [&](const std::string& name, const tensor::Matrix& weight) {
     section["tensors"][name] = stored_json(weight);

@@ -16,7 +16,7 @@ struct BlockSpec {
   std::string values;      // how kept values are stored: "f32", "bf16", "q4", "keep"
   std::string parent;      // fingerprint of the model that it was cut from
   std::string mask_hash;   // of all masks; empty where nothing is masked
-  std::optional<Cut> cut;  // of a structured block: which heads, neurons and layers of its parent it has
+  std::optional<Cut> cut;  // of a structured block: which parts of its parent it has
   std::string provenance;  // compact JSON: tool version, configuration, seed, hash of the calibration
 
   bool is_block() const { return !method.empty(); }

@@ -46,6 +46,16 @@ void check_layer(const LayerCut& cut, const LayerShape& shape, const std::string
       fail(ErrorCode::kCorrupt, "{} keeps head {} without the key/value head that it had", where, head);
 }
 
+void check_stream(const StreamCut& stream, int64_t hidden, const std::string& where) {
+  if (stream.parent <= 0 || stream.parent > kLargestWidth)
+    fail(ErrorCode::kCorrupt, "{} has a parent of width {}", where, stream.parent);
+  check_indices(stream.channels, hidden, stream.parent, where, "channels");
+}
+
+std::optional<std::vector<int32_t>> kept_channels(const Cut& cut) {
+  return cut.stream ? std::optional(cut.stream->channels) : std::nullopt;
+}
+
 std::vector<int32_t> rows_of_heads(const std::vector<int32_t>& heads, int64_t head_dim) {
   std::vector<int32_t> rows;
   rows.reserve(heads.size() * static_cast<size_t>(head_dim));
@@ -57,7 +67,7 @@ std::vector<int32_t> rows_of_heads(const std::vector<int32_t>& heads, int64_t he
 }  // namespace
 
 Cut whole_cut(const Model& model) {
-  Cut cut{static_cast<int64_t>(model.layers.size()), {}};
+  Cut cut{static_cast<int64_t>(model.layers.size()), {}, {}};
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const LayerShape& shape = model.layers[i].shape;
     cut.layers.push_back(
@@ -66,7 +76,14 @@ Cut whole_cut(const Model& model) {
   return cut;
 }
 
-void check_cut(const Cut& cut, std::span<const LayerShape> shapes, const std::string& what) {
+Cut channel_cut(const Model& model, std::vector<int32_t> channels) {
+  Cut cut = whole_cut(model);
+  cut.stream = {model.config.hidden, std::move(channels), fingerprint(model)};
+  return cut;
+}
+
+void check_cut(const Cut& cut, std::span<const LayerShape> shapes, int64_t hidden, const std::string& what) {
+  if (cut.stream) check_stream(*cut.stream, hidden, what + ": the residual stream");
   if (cut.layers.size() != shapes.size())
     fail(ErrorCode::kCorrupt, "{}: {} layers were cut from the parent, but there are {}", what, cut.layers.size(),
          shapes.size());
@@ -82,27 +99,27 @@ void check_cut(const Cut& cut, std::span<const LayerShape> shapes, const std::st
   }
 }
 
-std::optional<std::vector<int32_t>> kept_rows(const LayerCut& cut, Proj proj) {
+std::optional<std::vector<int32_t>> kept_rows(const Cut& cut, const LayerCut& layer, Proj proj) {
   switch (proj) {
     case Proj::kQ:
-      return rows_of_heads(cut.heads, cut.parent.head_dim);
+      return rows_of_heads(layer.heads, layer.parent.head_dim);
     case Proj::kK:
     case Proj::kV:
-      return rows_of_heads(cut.kv_heads, cut.parent.head_dim);
+      return rows_of_heads(layer.kv_heads, layer.parent.head_dim);
     case Proj::kGate:
     case Proj::kUp:
-      return cut.neurons;
+      return layer.neurons;
     case Proj::kO:
     case Proj::kDown:
       break;
   }
-  return std::nullopt;
+  return kept_channels(cut);
 }
 
-std::optional<std::vector<int32_t>> kept_cols(const LayerCut& cut, Proj proj) {
-  if (proj == Proj::kO) return rows_of_heads(cut.heads, cut.parent.head_dim);
-  if (proj == Proj::kDown) return cut.neurons;
-  return std::nullopt;
+std::optional<std::vector<int32_t>> kept_cols(const Cut& cut, const LayerCut& layer, Proj proj) {
+  if (proj == Proj::kO) return rows_of_heads(layer.heads, layer.parent.head_dim);
+  if (proj == Proj::kDown) return layer.neurons;
+  return kept_channels(cut);
 }
 
 std::string cut_hash(const Model& model) {
@@ -115,6 +132,8 @@ std::string cut_hash(const Model& model) {
                             fmt::join(layer.heads, " "), fmt::join(layer.kv_heads, " "),
                             fmt::join(layer.neurons, " ")));
   }
+  if (const auto& stream = model.block.cut->stream)
+    hash.update(fmt::format("channels {}\n{}\n", stream->parent, fmt::join(stream->channels, " ")));
   return hash.hex();
 }
 

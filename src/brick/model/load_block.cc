@@ -127,8 +127,14 @@ Model load_block_weights(const std::string& folder, const nlohmann::json& config
     if (model.block.cut) read_cut(i, layer.shape);
     model.layers.push_back(std::move(layer));
   }
+  if (model.block.cut) {
+    if (std::optional<StreamCut>& stream = model.block.cut->stream) {
+      stream->channels = read_indices(set, kKeptChannels, model.config.hidden);
+      known.emplace_back(kKeptChannels);
+    }
+    check_cut(*model.block.cut, section.layers, model.config.hidden, folder);
+  }
   refuse_others(*set, known);
-  if (model.block.cut) check_cut(*model.block.cut, section.layers, folder);
   model.drop_pages = [set] { set->drop_pages(); };
   if (const std::string found = mask_hash(model); found != model.block.mask_hash)
     fail(ErrorCode::kCorrupt, "{}: the masks hash to '{}', but config.json says '{}': the block was altered", folder,

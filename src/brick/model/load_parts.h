@@ -35,5 +35,6 @@ std::string ffn_norm_name(int64_t layer);
 
 // Names in a block's file of the kept query heads, key/value heads and neurons of a layer.
 std::array<std::string, 3> kept_names(int64_t layer);
+inline constexpr const char* kKeptChannels = "model.kept_channels";  // of a narrowed residual stream
 
 }  // namespace brick::model

@@ -99,6 +99,7 @@ int64_t Model::weight_bytes() const {
 }
 
 std::string fingerprint(const Model& model) {
+  if (model.block.cut && model.block.cut->stream) return model.block.cut->stream->fingerprint;
   const ModelConfig& config = model.config;
   Sha256 hash;
   hash.update(fmt::format("brick model {} {} {}\n", config.vocab, config.hidden, config.head_dim));

@@ -46,9 +46,9 @@ struct Model {
 };
 
 // SHA-256 over V, D and head size, the last norm and 64 rows of the embedding, rounded to bfloat16: what LoRA and
-// pruning, but of the residual stream, leave alone. Equal for a GGUF, its f32 and bf16 folders, and blocks pruned from
-// or merged into any of them; other models differ, and so does an export that rounds the embedding otherwise (q8_0, or
-// f16 where it is not exact).
+// pruning, but of the residual stream, leave alone; of a block with some of its parent's channels the parent's. Equal
+// for a GGUF, its f32 and bf16 folders, and blocks pruned from or merged into any of them, but for rotated ones; other
+// models differ, and so does an export that rounds the embedding otherwise (q8_0, or f16 where it is not exact).
 std::string fingerprint(const Model& model);
 
 // SHA-256 over names and masks of the sparse weights; empty where nothing is masked.

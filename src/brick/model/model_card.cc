@@ -96,6 +96,8 @@ std::string what(const Model& model, const Facts& facts) {
                        block.cut && facts.zeros > 0 && block.pattern != "structured" ? "what a cut left of its" : "its",
                        code(block.method));
   if (block.cut) out += fmt::format(", {} of {} layers left", block.cut->layers.size(), block.cut->parent_layers);
+  if (block.cut && block.cut->stream)
+    out += fmt::format(", {} of {} channels of its residual stream", model.config.hidden, block.cut->stream->parent);
   if (facts.merged) out += ", and an adapter merged into it";
   return out + ".";
 }

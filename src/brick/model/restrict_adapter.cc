@@ -53,15 +53,15 @@ Adapter restricted(const Adapter& whole, const Model& block) {
     for (Proj proj : kProjs) {
       const LoraPair& pair = whole.at(kept.layer, proj);
       if (!pair.present()) continue;
-      const auto [rows, cols] = weight_shape(kept.parent, block.config.hidden, proj);
+      const auto [rows, cols] = weight_shape(kept.parent, cut.stream ? cut.stream->parent : block.config.hidden, proj);
       const int64_t rank = whole.config.rank;
       if (pair.a.shape() != tensor::Shape{rank, cols} || pair.b.shape() != tensor::Shape{rows, rank})
         fail(ErrorCode::kMismatch,
              "{} of the structured block's parent is {} x {}, which an adapter of rank {} with A {} and B {} does not "
              "fit",
              weight_name(kept.layer, proj), rows, cols, rank, shape_text(pair.a), shape_text(pair.b));
-      out.at(static_cast<int64_t>(i), proj) = {kept_cols_of(pair.a, kept_cols(kept, proj)),
-                                               kept_rows_of(pair.b, kept_rows(kept, proj))};
+      out.at(static_cast<int64_t>(i), proj) = {kept_cols_of(pair.a, kept_cols(cut, kept, proj)),
+                                               kept_rows_of(pair.b, kept_rows(cut, kept, proj))};
     }
   }
   return out;

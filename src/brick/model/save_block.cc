@@ -73,6 +73,7 @@ void save_block(const Model& model, const std::string& folder) {
     add_kept(writer, names[1], cut.kv_heads);
     add_kept(writer, names[2], cut.neurons);
   }
+  if (model.block.cut && model.block.cut->stream) add_kept(writer, kKeptChannels, model.block.cut->stream->channels);
   add_vector(writer, "model.norm.weight", model.final_norm);
   writer.write(path / "model.safetensors");
   io::write_json_file(path / "config.json", block_config(model));

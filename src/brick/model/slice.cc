@@ -6,7 +6,6 @@
 #include "brick/kernels/linear.h"
 #include "brick/model/cut.h"
 #include "brick/model/model.h"
-#include "brick/model/narrow.h"
 #include "brick/tensor/pack.h"
 
 namespace brick::model {
@@ -104,13 +103,33 @@ std::vector<int32_t> composed(const std::vector<int32_t>& outer, const std::vect
 // `cut` counts in the model; the result in the model's first parent.
 Cut in_first_parent(const Model& model, const Cut& cut) {
   if (!model.block.cut) return cut;
-  Cut out{model.block.cut->parent_layers, {}};
+  const Cut& before = *model.block.cut;
+  Cut out{before.parent_layers, {}, cut.stream ? cut.stream : before.stream};
+  if (cut.stream && before.stream)
+    out.stream = {before.stream->parent, composed(before.stream->channels, cut.stream->channels),
+                  before.stream->fingerprint};
   for (const LayerCut& inner : cut.layers) {
-    const LayerCut& outer = model.block.cut->layers[static_cast<size_t>(inner.layer)];
+    const LayerCut& outer = before.layers[static_cast<size_t>(inner.layer)];
     out.layers.push_back({outer.layer, outer.parent, composed(outer.heads, inner.heads),
                           composed(outer.kv_heads, inner.kv_heads), composed(outer.neurons, inner.neurons)});
   }
   return out;
+}
+
+std::vector<float> entries(const std::vector<float>& all, const std::vector<int32_t>& kept) {
+  std::vector<float> out;
+  if (!all.empty())
+    for (const int32_t i : kept) out.push_back(all[static_cast<size_t>(i)]);
+  return out;
+}
+
+// Of what is not in a layer, the kept channels.
+void narrow_ends(const Model& model, const std::vector<int32_t>& channels, std::optional<DType> dtype, Model& out) {
+  if (dtype == DType::kQ4_1) dtype = DType::kQ8_0;
+  out.config.hidden = static_cast<int64_t>(channels.size());
+  out.embedding = take(model.embedding, {}, channels, dtype, "model.embed_tokens.weight");
+  if (model.own_head) out.own_head = take(*model.own_head, {}, channels, dtype, "lm_head.weight");
+  out.final_norm = entries(model.final_norm, channels);
 }
 
 }  // namespace
@@ -123,51 +142,24 @@ Model slice(const Model& model, const Cut& cut, const std::string& values) {
   for (const LayerCut& kept : cut.layers)
     shapes.push_back({static_cast<int64_t>(kept.heads.size()), static_cast<int64_t>(kept.kv_heads.size()),
                       kept.parent.head_dim, static_cast<int64_t>(kept.neurons.size())});
-  check_cut(cut, shapes, "cut");
+  check_cut(cut, shapes, cut.stream ? static_cast<int64_t>(cut.stream->channels.size()) : model.config.hidden, "cut");
+  if (cut.stream) narrow_ends(model, cut.stream->channels, dtype, out);
   for (size_t i = 0; i < shapes.size(); ++i) {
     const LayerCut& kept = cut.layers[i];
     Layer layer = model.layers[static_cast<size_t>(kept.layer)];
     layer.shape = shapes[i];
     for (Proj proj : kProjs)
-      layer[proj] =
-          take(layer[proj], kept_rows(kept, proj), kept_cols(kept, proj), dtype, weight_name(kept.layer, proj));
+      layer[proj] = take(layer[proj], kept_rows(cut, kept, proj), kept_cols(cut, kept, proj), dtype,
+                         weight_name(kept.layer, proj));
+    if (cut.stream)
+      for (std::vector<float>* of_stream : {&layer.attention_norm, &layer.ffn_norm, &layer.o_bias, &layer.down_bias})
+        *of_stream = entries(*of_stream, cut.stream->channels);
     out.layers.push_back(std::move(layer));
+    model.drop_pages();
   }
   out.config.layers = static_cast<int64_t>(out.layers.size());
   out.block = {};
   out.block.cut = in_first_parent(model, cut);
-  return out;
-}
-
-Model narrow(const Model& model, const std::vector<int32_t>& channels, const std::string& values) {
-  const std::optional<DType> dtype = dtype_of(values), outer = dtype == DType::kQ4_1 ? DType::kQ8_0 : dtype;
-  const auto entries = [&](const std::vector<float>& all) {
-    std::vector<float> out;
-    if (!all.empty())
-      for (const int32_t channel : channels) out.push_back(all[static_cast<size_t>(channel)]);
-    return out;
-  };
-  Model out = model;
-  out.config.hidden = static_cast<int64_t>(channels.size());
-  out.embedding = take(model.embedding, {}, channels, outer, "model.embed_tokens.weight");
-  if (model.own_head) out.own_head = take(*model.own_head, {}, channels, outer, "lm_head.weight");
-  out.final_norm = entries(model.final_norm);
-  for (size_t i = 0; i < model.layers.size(); ++i) {
-    const Layer& from = model.layers[i];
-    Layer& to = out.layers[i];
-    for (Proj proj : kProjs) {
-      const bool writes = writes_stream(proj);
-      to[proj] = take(from[proj], writes ? Kept(channels) : Kept(), writes ? Kept() : Kept(channels), dtype,
-                      weight_name(static_cast<int64_t>(i), proj));
-    }
-    to.attention_norm = entries(from.attention_norm);
-    to.ffn_norm = entries(from.ffn_norm);
-    to.o_bias = entries(from.o_bias);
-    to.down_bias = entries(from.down_bias);
-    model.drop_pages();
-  }
-  out.block = {};
-  out.block.cut = model.block.cut;
   return out;
 }
 

@@ -120,7 +120,7 @@ class Reader {
 // Settings that make no sense, or blocks that no round could use, are an Error here, not after an hour.
 void check_blocks(const prune::PruneConfig& config, std::span<const double> sparsities) {
   const prune::Recipe recipe = prune::parse_recipe(config.method);
-  if (recipe.structured != nullptr && recipe.structured->needs(config).narrows)
+  if (recipe.structured != nullptr && recipe.structured->needs(config).rotates)
     fail(ErrorCode::kUnsupported, "a block of {} has no use in a federation: {}", config.method,
          federate::kOtherStream);
   prune::check_settings(config, sparsities);

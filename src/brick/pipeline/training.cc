@@ -64,7 +64,8 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
   options.checkpoint = checkpoint_of(files);
   options.save_every = files.save_every;
   options.resume = files.resume;
-  options.run_identity = model::fingerprint(model) + model::mask_hash(model) + settings.compute;
+  options.run_identity =
+      model::fingerprint(model) + model::mask_hash(model) + model::cut_hash(model) + settings.compute;
   if (!files.resume && std::filesystem::exists(options.checkpoint)) {
     if (!settings.force)
       fail(ErrorCode::kExists, "{} is left of an unfinished run: continue it with --resume or discard it with --force",

@@ -157,8 +157,9 @@ std::vector<model::Model> prune_flap(const StructureProblem& problem) {
                                   {.width_multiple = problem.config.width_multiple});
     for (const model::LayerCut& cut : outcome.cut.layers) {
       const auto layer = static_cast<size_t>(cut.layer);
-      outcome.biases.push_back({lost_mean(parent.layers[layer][Proj::kO], means[layer].o, *kept_cols(cut, Proj::kO)),
-                                lost_mean(parent.layers[layer][Proj::kDown], means[layer].down, cut.neurons)});
+      outcome.biases.push_back(
+          {lost_mean(parent.layers[layer][Proj::kO], means[layer].o, *kept_cols(outcome.cut, cut, Proj::kO)),
+           lost_mean(parent.layers[layer][Proj::kDown], means[layer].down, cut.neurons)});
     }
   }
   return cut_out(problem, outcomes);

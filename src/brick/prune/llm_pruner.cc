@@ -29,7 +29,6 @@
 #include "brick/base/error.h"
 #include "brick/base/rng.h"
 #include "brick/kernels/linear.h"
-#include "brick/model/narrow.h"
 #include "brick/prune/gradients.h"
 #include "brick/prune/stored_values.h"
 #include "brick/prune/structured.h"
@@ -294,9 +293,15 @@ std::vector<double> score_stream(const StructureProblem& problem, const model::M
   return scores;
 }
 
-// Of the parent's `kept` channels, ascending, once the others are gone.
-std::vector<double> score_channels(const StructureProblem& problem, const Settings& settings,
-                                   const std::vector<int32_t>& kept, int64_t step) {
+using ChannelSet = std::vector<int32_t>;  // ascending
+
+model::Model narrowed(const model::Model& parent, const ChannelSet& kept, const std::string& values) {
+  return model::slice(parent, model::channel_cut(parent, kept), values);
+}
+
+// Of the parent's `kept` channels, once the others are gone.
+std::vector<double> score_channels(const StructureProblem& problem, const Settings& settings, const ChannelSet& kept,
+                                   int64_t step) {
   if (settings.importance == Importance::kRandom) {
     std::vector<double> scores(kept.size());
     Rng rng(problem.config.seed, stream_id({kRandomStream, static_cast<uint64_t>(step)}));
@@ -304,26 +309,26 @@ std::vector<double> score_channels(const StructureProblem& problem, const Settin
     return scores;
   }
   if (step == 0) return score_stream(problem, problem.parent, settings);
-  return score_stream(problem, model::narrow(problem.parent, kept, "f32"), settings);
+  return score_stream(problem, narrowed(problem.parent, kept, "f32"), settings);
 }
 
 std::vector<model::Model> prune_channels(const StructureProblem& problem, const Settings& settings) {
   const int64_t hidden = problem.parent.config.hidden, steps = problem.config.iterative_steps;
-  std::vector<int32_t> all(static_cast<size_t>(hidden));
+  ChannelSet all(static_cast<size_t>(hidden));
   std::iota(all.begin(), all.end(), 0);
   const std::vector<double> first = score_channels(problem, settings, all, 0);
   std::vector<model::Model> blocks;
   for (const double sparsity : problem.sparsities) {
-    std::vector<int32_t> kept = all;
+    ChannelSet kept = all;
     for (int64_t step = 0; step < steps; ++step) {
       const double reached = sparsity * static_cast<double>(step + 1) / static_cast<double>(steps);
       const std::vector<double> scores = step == 0 ? first : score_channels(problem, settings, kept, step);
-      std::vector<int32_t> next;
+      ChannelSet next;
       for (const int32_t i : keep_highest(scores, stream_width(reached, hidden, problem.config.width_multiple)))
         next.push_back(kept[static_cast<size_t>(i)]);
       kept = std::move(next);
     }
-    blocks.push_back(model::narrow(problem.parent, kept, problem.config.values));
+    blocks.push_back(narrowed(problem.parent, kept, problem.config.values));
   }
   return blocks;
 }

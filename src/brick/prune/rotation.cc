@@ -87,6 +87,7 @@ model::Model rotate(const model::Model& model, const Rotation& rotation, const s
   }
   out.block = {};
   out.block.cut = model.block.cut;
+  if (out.block.cut) out.block.cut->stream.reset();  // its directions are no channels
   return out;
 }
 

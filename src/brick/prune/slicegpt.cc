@@ -134,7 +134,7 @@ tensor::Tensor reader(const Products& products, ConstMatView stream, bool refit,
 }
 
 StructureNeeds slicegpt_needs(const PruneConfig&) {
-  return {.narrows = true, .unit = "directions of the stream, by width_multiple"};
+  return {.narrows = true, .rotates = true, .unit = "directions of the stream, by width_multiple"};
 }
 
 void check_slicegpt(const model::Model& parent, const PruneConfig& config) {

@@ -1,6 +1,6 @@
 // Methods that make a model's matrices smaller. Most cut whole structures out of it: key/value heads with their query
-// heads, feed-forward neurons, layers. SliceGPT narrows the residual stream. A new one is one file and one line in
-// registry.cc.
+// heads, feed-forward neurons, layers, channels of the residual stream. SliceGPT narrows that to other directions. A
+// new one is one file and one line in registry.cc.
 #pragma once
 
 #include <span>
@@ -35,9 +35,8 @@ struct StructureOutcome {
 struct StructureNeeds {
   bool text = true;           // calibration
   bool whole_layers = false;  // go, and nothing within one
-  // The residual stream becomes another, embedding and all: its blocks have no place in a federation of the parent, and
-  // no targets (pipeline/budget.h).
-  bool narrows = false;
+  bool narrows = false;       // the residual stream, embedding and all: there are no targets (pipeline/budget.h)
+  bool rotates = false;       // what stays of the stream are no channels: no place in a federation of the parent
   // Of what as many go as come nearest to the share asked for; for messages.
   std::string_view unit = "heads, and neurons by width_multiple";
 };
