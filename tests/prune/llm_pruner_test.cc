@@ -371,6 +371,59 @@ TEST(LlmPruner, ChannelsGoEverywhere) {
   }
 }
 
+// Nothing writes to the residual stream, so that it is the embedding before each norm: 1 or -1 in 24 channels and
+// first_eight(token) in the first eight, which go: no channel is worth anything by its gradients.
+Model with_stream(const std::function<float(int64_t token)>& first_eight) {
+  Model model = model::tiny_model();
+  Rng rng(3);
+  model.embedding = filled(96, 32, [&](int64_t r, int64_t c) {
+    return c < 8 ? first_eight(r) : rng.uniform() < 0.5 ? -1.0f : 1.0f;
+  });
+  for (model::Layer& layer : model.layers)
+    for (const Proj proj : {Proj::kO, Proj::kDown})
+      layer[proj] = filled(32, layer[proj].cols(), [](int64_t, int64_t) { return 0.0f; });
+  return model;
+}
+
+// By how much a norm of the first layer and the last one were multiplied.
+void expect_factor(const Model& parent, const Model& block, double factor) {
+  ASSERT_EQ(missing(block.block.cut->stream->channels, 32), (Indices{0, 1, 2, 3, 4, 5, 6, 7}));
+  for (size_t i = 0; i < 24; ++i) {
+    EXPECT_NEAR(block.layers[0].ffn_norm[i], factor * static_cast<double>(parent.layers[0].ffn_norm[i + 8]), 1e-5);
+    EXPECT_NEAR(block.final_norm[i], factor * static_cast<double>(parent.final_norm[i + 8]), 1e-5);
+  }
+}
+
+// With 3 in the first eight, the mean square goes from (8 * 9 + 24) / 32 = 3 to 1.
+TEST(LlmPruner, NormsOfFewerChannelsAreScaledBack) {
+  const Model parent = with_stream([](int64_t) { return 3.0f; });
+  PruneConfig config = channel_mode("param_first", 0.25);
+  const Model block = run(parent, Text(), config);
+  expect_factor(parent, block, 1 / std::sqrt(3.0));
+  const std::vector<float> want = outputs(parent), got = outputs(block);
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i / 24 * 32 + 8 + i % 24], 1e-5);
+  config.iterative_steps = 2;
+  expect_factor(parent, run(parent, Text(), config), 1 / std::sqrt(3.0));
+  config.importance = "l1";  // takes no text
+  config.iterative_steps = 1;
+  const Model unscaled = run(parent, Text(0), config);
+  EXPECT_EQ(unscaled.final_norm[0], parent.final_norm[static_cast<size_t>(unscaled.block.cut->stream->channels[0])]);
+}
+
+// Tokens below 48 as above; the others have nothing in the first eight: sqrt(32 / 24).
+TEST(LlmPruner, NormsAreScaledByTheMeanOverTheTokens) {
+  const Text text;
+  double low = 0, all = 0;
+  for (const std::vector<int32_t>& window : text.stored)
+    for (const int32_t id : window) {
+      low += id < 48 ? 1 : 0;
+      all += 1;
+    }
+  const Model parent = with_stream([](int64_t token) { return token < 48 ? 3.0f : 0.0f; });
+  expect_factor(parent, run(parent, text, channel_mode("param_first", 0.25)),
+                (low / std::sqrt(3.0) + (all - low) * std::sqrt(32.0 / 24)) / all);
+}
+
 TEST(LlmPruner, AHeadOfItsOwnKeepsItsChannels) {
   Model parent = with_idle_channels(false);
   tensor::Tensor head = parent.own_head->to_f32();

@@ -12,7 +12,8 @@
 // Differences, channel-wise: gradients are those of the layers' linear weights, so that embedding, head and norms count
 // by l1 and l2 alone, a tied head once. The reference's attention branch handles no gradients but vectorize's, its
 // magnitudes lose the embedding by its shape, and of all channels it scores a head size's and takes the others at the
-// same places of their heads, though none of them belongs to a head; here each stands for itself.
+// same places of their heads, though none of them belongs to a head; here each stands for itself. It leaves the norms
+// as they are, though their means are over fewer channels; here each is scaled to give what it gave (our choice).
 //
 // Differences, block-wise: a key/value head is scored with the query heads that go with it; the reference adds those of
 // other heads where several share one (folding = reference does so too, to compare). The reference ranks a head of many
@@ -30,6 +31,7 @@
 #include "brick/base/rng.h"
 #include "brick/kernels/linear.h"
 #include "brick/prune/gradients.h"
+#include "brick/prune/norm_walk.h"
 #include "brick/prune/stored_values.h"
 #include "brick/prune/structured.h"
 #include "brick/prune/structures.h"
@@ -295,8 +297,64 @@ std::vector<double> score_stream(const StructureProblem& problem, const model::M
 
 using ChannelSet = std::vector<int32_t>;  // ascending
 
-model::Model narrowed(const model::Model& parent, const ChannelSet& kept, const std::string& values) {
-  return model::slice(parent, model::channel_cut(parent, kept), values);
+// For each set of kept channels and each norm, the mean over tokens of rms(x of the set) / rms(x): what the narrowed
+// norm is to be multiplied by for the least squared difference to what it gave of these channels.
+std::vector<std::vector<double>> norm_factors(const StructureProblem& problem, std::span<const ChannelSet> sets) {
+  const int64_t layers = static_cast<int64_t>(problem.parent.layers.size()), width = problem.parent.config.hidden;
+  std::vector<std::vector<double>> factors(sets.size(), std::vector<double>(static_cast<size_t>(2 * layers + 1)));
+  std::vector<double> squares(static_cast<size_t>(width));
+  const NormWalk::Hook add = [&](int64_t norm, ConstMatView z) {
+    for (int64_t t = 0; t < z.rows; ++t) {
+      std::transform(z.row(t), z.row(t) + width, squares.begin(),
+                     [](float x) { return static_cast<double>(x) * static_cast<double>(x); });
+      const double all = std::reduce(squares.begin(), squares.end()) / static_cast<double>(width);
+      for (size_t i = 0; i < sets.size(); ++i) {
+        double kept = 0;
+        for (const int32_t channel : sets[i]) kept += squares[static_cast<size_t>(channel)];
+        kept /= static_cast<double>(sets[i].size());
+        factors[i][static_cast<size_t>(norm)] += all > 0 ? std::sqrt(kept / all) : 1;
+      }
+    }
+  };
+  NormWalk walk(problem.parent, problem.calibration, problem.context);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    walk.next_layer(add);
+    problem.sink.progress("norms", layer + 1, layers, "layers", {});
+  }
+  walk.last(add);
+  for (std::vector<double>& of_set : factors)
+    for (double& factor : of_set) {
+      factor /= static_cast<double>(problem.calibration.tokens());
+      if (!std::isfinite(factor))
+        fail(ErrorCode::kNumeric, "the residual stream is not finite: the weights are damaged or overflow");
+    }
+  return factors;
+}
+
+void scale_norms(const std::vector<double>& factors, model::Model& model) {
+  size_t next = 0;
+  const auto scale = [&](std::vector<float>& norm) {
+    const double factor = factors[next++];
+    for (float& weight : norm) weight = static_cast<float>(factor * static_cast<double>(weight));
+  };
+  for (model::Layer& layer : model.layers) {
+    scale(layer.attention_norm);
+    scale(layer.ffn_norm);
+  }
+  scale(model.final_norm);
+}
+
+// The parent with each set of its channels alone; without text its norms stay as they are.
+std::vector<model::Model> narrowed(const StructureProblem& problem, std::span<const ChannelSet> sets,
+                                   const std::string& values) {
+  std::vector<std::vector<double>> factors;
+  if (problem.calibration.tokens() > 0) factors = norm_factors(problem, sets);
+  std::vector<model::Model> models;
+  for (size_t i = 0; i < sets.size(); ++i) {
+    models.push_back(model::slice(problem.parent, model::channel_cut(problem.parent, sets[i]), values));
+    if (!factors.empty()) scale_norms(factors[i], models.back());
+  }
+  return models;
 }
 
 // Of the parent's `kept` channels, once the others are gone.
@@ -309,7 +367,7 @@ std::vector<double> score_channels(const StructureProblem& problem, const Settin
     return scores;
   }
   if (step == 0) return score_stream(problem, problem.parent, settings);
-  return score_stream(problem, narrowed(problem.parent, kept, "f32"), settings);
+  return score_stream(problem, narrowed(problem, std::span(&kept, 1), "f32").front(), settings);
 }
 
 std::vector<model::Model> prune_channels(const StructureProblem& problem, const Settings& settings) {
@@ -317,9 +375,9 @@ std::vector<model::Model> prune_channels(const StructureProblem& problem, const 
   ChannelSet all(static_cast<size_t>(hidden));
   std::iota(all.begin(), all.end(), 0);
   const std::vector<double> first = score_channels(problem, settings, all, 0);
-  std::vector<model::Model> blocks;
+  std::vector<ChannelSet> sets;
   for (const double sparsity : problem.sparsities) {
-    ChannelSet kept = all;
+    ChannelSet& kept = sets.emplace_back(all);
     for (int64_t step = 0; step < steps; ++step) {
       const double reached = sparsity * static_cast<double>(step + 1) / static_cast<double>(steps);
       const std::vector<double> scores = step == 0 ? first : score_channels(problem, settings, kept, step);
@@ -328,9 +386,8 @@ std::vector<model::Model> prune_channels(const StructureProblem& problem, const 
         next.push_back(kept[static_cast<size_t>(i)]);
       kept = std::move(next);
     }
-    blocks.push_back(narrowed(problem.parent, kept, problem.config.values));
   }
-  return blocks;
+  return narrowed(problem, sets, problem.config.values);
 }
 
 }  // namespace

@@ -22,9 +22,7 @@
 
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
-#include "brick/kernels/norm.h"
-#include "brick/kernels/vector_ops.h"
-#include "brick/prune/dense_walk.h"
+#include "brick/prune/norm_walk.h"
 #include "brick/prune/statistics.h"
 #include "brick/prune/stored_values.h"
 #include "brick/prune/structured.h"
@@ -34,9 +32,7 @@ namespace brick::prune {
 namespace {
 
 using Eigen::MatrixXd;
-using model::Proj;
 using tensor::ConstMatView;
-using tensor::MatView;
 using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 Eigen::Map<const RowMajor> square(const Products& products) {
@@ -67,40 +63,19 @@ Products products_of(StatisticsBuilder& builder, const std::string& norm) {
 
 // One a norm, in the order of their use.
 std::vector<Products> signal_products(const StructureProblem& problem) {
-  const model::Model& model = problem.parent;
-  const int64_t width = model.config.hidden, tokens = problem.calibration.tokens();
-  const auto layers = static_cast<int64_t>(model.layers.size());
-  DenseWalk walk(model, problem.calibration, problem.context);
-  tensor::Tensor scratch = tensor::matrix(problem.calibration.largest_piece(), width);
-  // What went in before the norm's weights; nothing where they are 0, as nothing is read from there.
-  const auto add_unweighted = [&](ConstMatView x, const std::vector<float>& weights, StatisticsBuilder& sums) {
-    std::vector<float> inverse(weights.size());
-    std::transform(weights.begin(), weights.end(), inverse.begin(), [](float g) { return g == 0 ? 0 : 1 / g; });
-    const MatView z(scratch.f32(), x.rows, x.cols);
-    for (int64_t t = 0; t < x.rows; ++t) kernels::multiply(x.row(t), inverse.data(), z.row(t), x.cols);
-    sums.add(z);
-  };
+  const int64_t width = problem.parent.config.hidden, tokens = problem.calibration.tokens();
+  const auto layers = static_cast<int64_t>(problem.parent.layers.size());
+  NormWalk walk(problem.parent, problem.calibration, problem.context);
   std::vector<Products> products;
   for (int64_t i = 0; i < layers; ++i) {
-    const model::Layer& layer = model.layers[static_cast<size_t>(i)];
     StatisticsBuilder attention(Needs::kHessian, width, tokens), ffn(Needs::kHessian, width, tokens);
-    walk.step([&](int64_t, Proj proj, ConstMatView x) {
-      if (proj == Proj::kQ) add_unweighted(x, layer.attention_norm, attention);
-      if (proj == Proj::kGate) add_unweighted(x, layer.ffn_norm, ffn);
-    });
+    walk.next_layer([&](int64_t norm, ConstMatView z) { (norm == 2 * i ? attention : ffn).add(z); });
     products.push_back(products_of(attention, fmt::format("layer {}'s first norm", i)));
     products.push_back(products_of(ffn, fmt::format("layer {}'s second norm", i)));
     problem.sink.progress("slicegpt", i + 1, layers, "layers", {});
   }
   StatisticsBuilder last(Needs::kHessian, width, tokens);
-  const std::vector<float> ones(static_cast<size_t>(width), 1.0f);
-  std::vector<float> inverse_rms(static_cast<size_t>(problem.calibration.largest_piece()));
-  for (const Calibration::Piece& piece : problem.calibration.pieces()) {
-    const ConstMatView x = walk.stream().row_range(piece.begin, piece.end);
-    const MatView z(scratch.f32(), x.rows, x.cols);
-    kernels::rms_norm(x, ones.data(), model.config.norm_eps, z, inverse_rms.data());
-    last.add(z);
-  }
+  walk.last([&](int64_t, ConstMatView z) { last.add(z); });
   products.push_back(products_of(last, "the last norm"));
   return products;
 }
