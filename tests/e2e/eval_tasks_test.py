@@ -63,6 +63,22 @@ class EvalTasks(Case):
         self.assertRegex(table, r"(?m)^task +items +shots +acc")
         self.assertRegex(table, r"(?m)^piqa +3 +0 +[01]\.\d{4}")
 
+    def test_models_are_compared_by_accuracy(self):
+        paths = [self.model, write_model(self.path("other"), seed=1)]
+        options = ("--tasks", "mmlu,piqa", "--tasks-dir", DATA, "--limit", 2, "--num-fewshot", 2, "--compute", "f32")
+        compare = ("compare", *paths, *options, "--cache", self.path("cache"))
+        rows = brick_json(*compare, "--out", self.path("page.html"))["rows"]
+        for row in rows:
+            alone = brick_json("eval", row["name"], *options)
+            self.assertEqual(row["tasks"], alone["tasks"])
+            self.assertAlmostEqual(row["accuracy"], sum(task["acc"] for task in alone["tasks"].values()) / 2)
+            self.assertEqual(row["questions"], "mmlu (2 questions, 2 shots), piqa (2 questions, 2 shots)")
+        self.assertTrue(any("accuracy-bytes" in row["front"] for row in rows))
+        self.assertIn("accuracy-bytes-0", self.path("page.html").read_text())
+        self.assertEqual(brick_json(*compare)["rows"], rows)
+        self.assertEqual((self.path("cache") / "metrics.jsonl").read_text().count("\n"), 2)
+        self.assertEqual(brick("compare", self.model, "--tasks", "piqa", check=False).returncode, 1)
+
     def test_resumed_log_is_the_whole_one(self):
         whole, part = self.path("whole.jsonl"), self.path("part.jsonl")
         want = self.run_tasks(self.model, whole, "--num-fewshot", 2)

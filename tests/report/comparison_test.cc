@@ -27,6 +27,13 @@ json row(const std::string& name, double perplexity, double bytes, double decode
           {"decode_tokens_per_second", decode}};
 }
 
+json with_accuracy(json row, double accuracy, const std::string& questions = "piqa (200 questions, 0 shots)") {
+  row["accuracy"] = accuracy;
+  row["questions"] = questions;
+  row["tasks"] = {{"piqa", {{"acc", accuracy}}}};
+  return row;
+}
+
 json front(const json& rows, size_t i) { return rows[i].value("front", json::array()); }
 
 json sample_run() { return io::read_json_file(std::string(BRICK_TEST_SOURCE_DIR) + "/report/simulation_run.json"); }
@@ -69,6 +76,18 @@ TEST(Fronts, OtherTextsAndMissingNumbersAreNotCompared) {
   EXPECT_EQ(front(rows, 1), json::array());
   EXPECT_EQ(front(rows, 2), json({"bytes"}));
   EXPECT_EQ(front(rows, 3), json::array());
+}
+
+TEST(Fronts, AccuracyHasThemOfItsOwn) {
+  // More is better: b beats a and d; c was asked other questions.
+  json rows = {with_accuracy(row("a", 10, 100, 5), 0.5), with_accuracy(row("b", 20, 50, 5), 0.6),
+               with_accuracy(row("c", 30, 200, 9), 0.1, "rte (10 questions, 0 shots)"),
+               with_accuracy(row("d", 40, 60, 5), 0.6)};
+  mark_fronts(rows);
+  EXPECT_EQ(front(rows, 0), json({"bytes", "decode"}));
+  EXPECT_EQ(front(rows, 1), json({"bytes", "accuracy-bytes", "accuracy-decode"}));
+  EXPECT_EQ(front(rows, 2), json({"decode"}));
+  EXPECT_EQ(front(rows, 3), json({"accuracy-decode"}));
 }
 
 TEST(RowsOfRun, AreItsBlocksArmsAndClients) {
@@ -131,8 +150,22 @@ TEST(ComparisonTable, HasWhatWasMeasured) {
             "half   wanda      50 %     1,234,567  60.0 MB       39.00     140.0  bytes decode\n");
 }
 
+TEST(ComparisonTable, HasAccuraciesAndTheirFrontsWhereNoPerplexityHasThem) {
+  json rows = {with_accuracy(row("a", 10, 100e6, 5), 0.512), with_accuracy(row("b", 20, 50e6, 5), 0.625)};
+  const auto expect = [&](const char* first, const char* second) {
+    mark_fronts(rows);
+    const std::string table = comparison_table(rows);
+    for (const char* part : {"accuracy  decode/s  front", first, second}) EXPECT_TRUE(contains(table, part)) << table;
+  };
+  expect("   0.512      5.00  bytes decode\n", "   0.625      5.00  bytes\n");
+  for (json& one : rows) one.erase("perplexity");
+  expect("   0.512      5.00\n", "   0.625      5.00  bytes decode\n");
+}
+
 TEST(ComparisonTable, KeepsToItsWidth) {
   json rows = sample()["rows"];
+  for (json& one : rows) one = with_accuracy(one, 0.5);
+  mark_fronts(rows);
   rows[0]["name"] = std::string(300, 'x') + "\x1B[31m\n";
   const std::string table = comparison_table(rows);
   for (size_t begin = 0, end; (end = table.find('\n', begin)) != std::string::npos; begin = end + 1)
@@ -178,6 +211,21 @@ TEST(ComparisonPage, DrawsAPictureForEachTextAndCost) {
   EXPECT_EQ(charts["decode-0"]["less"], false);
 }
 
+TEST(ComparisonPage, ShowsAccuraciesByTaskAndAgainstEachCost) {
+  json rows = {with_accuracy(row("dense", 25, 90e6, 100), 0.625), with_accuracy(row("half", 39, 60e6, 140), 0.512)};
+  rows[0].erase("perplexity");
+  mark_fronts(rows);
+  const std::string page = comparison_page({{"rows", rows}}), text = visible_text(page);
+  for (const char* part : {"Accuracy against size (piqa (200 questions, 0 shots)): on the front are dense and half.",
+                           "Accuracy of piqa (200 questions, 0 shots)", "0.512", "0.625"})
+    EXPECT_TRUE(contains(text, part)) << part;
+  const json charts = embedded(page, "charts");
+  EXPECT_FALSE(charts.contains("bytes-0"));  // one row alone has a perplexity
+  EXPECT_EQ(charts["accuracy-decode-0"]["quality"], "accuracy");
+  EXPECT_EQ(charts["accuracy-bytes-0"]["points"][1]["y"], 0.512);
+  EXPECT_FALSE(contains(text, "Without a perplexity"));
+}
+
 TEST(ComparisonPage, LabelsAPathByItsEnd) {
   const auto label_of = [](const std::string& name) {
     const json rows{row(name, 20, 1e6, 1), row("other", 30, 2e6, 1)};
@@ -197,8 +245,11 @@ TEST(ComparisonPage, LabelsAPathByItsEnd) {
 TEST(ComparisonPage, EscapesHostileText) {
   const std::string attack = "</script><img src=x onerror=\"pwned=1\">'<!--<script>{{css}}";
   json comparison = sample();
-  for (json& one : comparison["rows"])
-    for (const char* key : {"name", "method", "text", "records", "kind"}) one[key] = attack;
+  for (json& one : comparison["rows"]) {
+    for (const char* key : {"name", "method", "text", "questions", "records", "kind"}) one[key] = attack;
+    one["accuracy"] = 0.5;
+    one["tasks"] = {{attack, {{"acc", 0.5}}}};
+  }
   comparison["tool_version"] = comparison["machine"]["cpu"] = comparison["compute"] = attack;
   const std::string page = without_assets(comparison_page(comparison));
   EXPECT_FALSE(contains(page, "<img"));
@@ -211,6 +262,7 @@ TEST(ComparisonPage, EscapesHostileText) {
 TEST(ComparisonPage, SurvivesWhatIsMissingOrOfAnotherType) {
   const json others = {json(), "text", -1e300, json::array(), json::object(), std::numeric_limits<double>::quiet_NaN()};
   json base = sample();
+  base["rows"][0] = with_accuracy(base["rows"][0], 0.5);
   for (const json& other : others) {
     EXPECT_EQ(unbalanced(without_assets(comparison_page(other))), "");
     EXPECT_EQ(unbalanced(without_assets(comparison_page({{"rows", other}, {"machine", other}}))), "");
@@ -228,7 +280,7 @@ TEST(ComparisonPage, SurvivesWhatIsMissingOrOfAnotherType) {
       EXPECT_NO_THROW(rows_of_run(spoilt, "x")) << key;
     }
   }
-  EXPECT_TRUE(contains(visible_text(comparison_page(json())), "No perplexity was measured."));
+  EXPECT_TRUE(contains(visible_text(comparison_page(json())), "Neither perplexity nor accuracy was measured."));
 }
 
 }  // namespace

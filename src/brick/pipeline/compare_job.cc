@@ -81,6 +81,7 @@ class Measurement {
     if (!block.provenance.empty()) row["provenance"] = block.provenance;
     const std::string hash = cache_.is_on() ? io::hash_path(path) : "";
     if (!job_.text.empty()) row.update(perplexity(path, hash, summary.vocab));
+    if (!job_.tasks.tasks.empty()) row.update(accuracy(path, hash));
     if (job_.speed) row.update(speed(path, hash));
     return row;
   }
@@ -106,6 +107,31 @@ class Measurement {
             {"tokens", found.at("tokens")},
             {"text", fmt::format("{}, {} tokens of {} in windows of {}", fs::path(job_.text).filename().string(),
                                  found.at("tokens").get<int64_t>(), vocab, job_.length)}};
+  }
+
+  json accuracy(const std::string& path, const std::string& hash) {
+    const TasksJob& tasks = job_.tasks;
+    json unit = key("tasks", hash);
+    unit.update({{"tasks", tasks.tasks},
+                 {"folder", fs::absolute(tasks.folder).string()},
+                 {"limit", tasks.limit},
+                 {"shots", tasks.shots},
+                 {"tokenizer", tokenizer_hash_}});
+    const json found = cache_.once(unit, [&] {
+      EvaluateJob evaluation;
+      evaluation.model = path;
+      evaluation.tasks = tasks;
+      evaluation.limit = tasks.limit;
+      return evaluate(evaluation, settings_, sink_).at("tasks");
+    });
+    double sum = 0;
+    std::string questions;
+    for (const auto& [name, task] : found.items()) {
+      sum += task.at("acc").get<double>();
+      questions += fmt::format("{}{} ({} questions, {} shots)", questions.empty() ? "" : ", ", name,
+                               task.at("n").get<int64_t>(), task.at("num_fewshot").get<int64_t>());
+    }
+    return {{"accuracy", sum / static_cast<double>(found.size())}, {"questions", questions}, {"tasks", found}};
   }
 
   json speed(const std::string& path, const std::string& hash) {
@@ -137,6 +163,7 @@ json compare(const CompareJob& job, const RunSettings& settings, ProgressSink& s
   if (!job.out.empty()) io::check_output(job.out, settings.force);
   if (std::set<std::string> once(job.paths.begin(), job.paths.end()); once.size() != job.paths.size())
     fail(ErrorCode::kInvalidInput, "compare: a model or run is named twice");
+  check_tasks(job.tasks);
   json rows = json::array();
   for (const std::string& path : job.paths)  // the cheap ones first, so that a wrong path is told at once
     if (!fs::exists(path)) fail(ErrorCode::kNotFound, "{}: no such model, block or run", path);

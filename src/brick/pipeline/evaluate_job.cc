@@ -6,7 +6,6 @@
 #include "brick/base/process.h"
 #include "brick/data/windows.h"
 #include "brick/eval/language_loss.h"
-#include "brick/eval/task.h"
 #include "brick/io/provenance.h"
 
 namespace brick::pipeline {
@@ -33,9 +32,7 @@ void check_loss(double nll, const std::string& of) {
 nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, ProgressSink& sink) {
   if (job.text.empty() && job.data.empty() && job.tasks.tasks.empty())
     fail(ErrorCode::kInvalidInput, "nothing to evaluate: give --text, --data or --tasks");
-  if (!job.tasks.tasks.empty() && job.tasks.folder.empty())
-    fail(ErrorCode::kInvalidInput, "--tasks needs --tasks-dir, the folder of the data sets");
-  for (const std::string& name : job.tasks.tasks) eval::find_task(name);
+  check_tasks(job.tasks);
   const Stopwatch watch;
   const Workbench bench(job.model, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(job.adapter, bench.model(), sink);

@@ -151,6 +151,12 @@ json task_json(const Selected& selected, const ItemLog& log) {
 
 }  // namespace
 
+void check_tasks(const TasksJob& job) {
+  if (!job.tasks.empty() && job.folder.empty())
+    fail(ErrorCode::kInvalidInput, "--tasks needs --tasks-dir, the folder of the data sets");
+  for (const std::string& name : job.tasks) eval::find_task(name);
+}
+
 json evaluate_tasks(const TasksJob& job, const json& identity, const Workbench& bench, const model::AdapterUse& use,
                     const RunSettings& settings, kernels::Context& context, ProgressSink& sink) {
   std::vector<Selected> all;

@@ -19,6 +19,9 @@ struct TasksJob {
   bool resume = false;             // take from the log what it has
 };
 
+// Error(kInvalidInput) for an unknown task and for tasks without a folder.
+void check_tasks(const TasksJob& job);
+
 // {name: {"acc", "acc_norm", "stderr", "acc_norm_stderr", "n", "num_fewshot"}}, and "subjects" {name: {"acc", "n"}} for
 // a task that has them. `identity` says what was scored and how: it is the log's first line and must be the same where
 // a run is resumed. Items end up in the log as they are scored, so that a killed run loses at most one. Errors: as the

@@ -41,17 +41,37 @@ void add_size(json& row, const json& run, const json& client) {
 
 std::string short_number(double value) { return fixed(value, value < 100 ? 2 : 1); }
 
-}  // namespace
-
-bool is_on_front(const json& row, const Axis& axis) {
-  const json& front = list(row, "front");
-  return std::find(front.begin(), front.end(), axis.name) != front.end();
+void mark_front(json& rows, const Quality& quality, const Axis& axis) {
+  std::map<std::string, std::vector<json*>> groups;
+  for (json& row : rows)
+    if (number(row, quality.key) && number(row, axis.key)) groups[text(row, quality.what)].push_back(&row);
+  const auto cost = [&](const json& row) { return (axis.less_is_better ? 1 : -1) * *number(row, axis.key); };
+  const auto loss = [&](const json& row) { return (quality.less_is_better ? 1 : -1) * *number(row, quality.key); };
+  for (const auto& [_, group] : groups) {
+    if (group.size() < 2) continue;
+    for (json* row : group) {
+      const bool beaten = std::any_of(group.begin(), group.end(), [&](const json* other) {
+        return loss(*other) <= loss(*row) && cost(*other) <= cost(*row) &&
+               (loss(*other) < loss(*row) || cost(*other) < cost(*row));
+      });
+      if (!beaten) (*row)["front"].push_back(front_name(quality, axis));
+    }
+  }
 }
 
-std::vector<std::string> fronts(const json& row) {
+}  // namespace
+
+std::string front_name(const Quality& quality, const Axis& axis) { return std::string(quality.prefix) + axis.name; }
+
+bool is_on_front(const json& row, const Quality& quality, const Axis& axis) {
+  const json& front = list(row, "front");
+  return std::find(front.begin(), front.end(), front_name(quality, axis)) != front.end();
+}
+
+std::vector<std::string> fronts(const json& row, const Quality& quality) {
   std::vector<std::string> names;
   for (const Axis& axis : kAxes)
-    if (is_on_front(row, axis)) names.emplace_back(axis.name);
+    if (is_on_front(row, quality, axis)) names.emplace_back(axis.name);
   return names;
 }
 
@@ -95,24 +115,8 @@ json rows_of_run(const json& run, const std::string& name) {
 void mark_fronts(json& rows) {
   for (json& row : rows)
     if (row.is_object()) row.erase("front");
-  for (const Axis& axis : kAxes) {
-    std::map<std::string, std::vector<json*>> by_text;
-    for (json& row : rows)
-      if (number(row, "perplexity") && number(row, axis.key)) by_text[text(row, "text")].push_back(&row);
-    for (const auto& [_, group] : by_text) {
-      if (group.size() < 2) continue;
-      const auto cost = [&](const json& row) { return (axis.less_is_better ? 1 : -1) * *number(row, axis.key); };
-      for (json* row : group) {
-        const double perplexity = *number(*row, "perplexity");
-        const bool beaten = std::any_of(group.begin(), group.end(), [&](const json* other) {
-          const double theirs = *number(*other, "perplexity");
-          return theirs <= perplexity && cost(*other) <= cost(*row) &&
-                 (theirs < perplexity || cost(*other) < cost(*row));
-        });
-        if (!beaten) (*row)["front"].push_back(axis.name);
-      }
-    }
-  }
+  for (const Quality& quality : kQualities)
+    for (const Axis& axis : kAxes) mark_front(rows, quality, axis);
 }
 
 std::string comparison_table(const json& records) {
@@ -124,6 +128,10 @@ std::string comparison_table(const json& records) {
       return value ? format(*value) : std::string();
     };
   };
+  const auto three_decimals = [](double value) { return fixed(value, 3); };
+  const bool perplexities =
+      std::any_of(rows.begin(), rows.end(), [](const json& row) { return number(row, "perplexity").has_value(); });
+  const Quality& quality = kQualities[perplexities ? 0 : 1];  // a line has no room for the fronts of both
   const std::vector<std::pair<Column, Cell>> all = {
       {{"what"}, [](const json& row) { return text(row, "name"); }},
       {{"method"}, [](const json& row) { return text(row, "method"); }},
@@ -131,10 +139,11 @@ std::string comparison_table(const json& records) {
       {{"kept weights", Align::kRight}, numeric("nonzeros", count)},
       {{"on disk", Align::kRight}, numeric("bytes", bytes)},
       {{"perplexity", Align::kRight}, numeric("perplexity", short_number)},
-      {{"loss", Align::kRight}, numeric("loss", [](double value) { return fixed(value, 3); })},
+      {{"accuracy", Align::kRight}, numeric("accuracy", three_decimals)},
+      {{"loss", Align::kRight}, numeric("loss", three_decimals)},
       {{"decode/s", Align::kRight}, numeric("decode_tokens_per_second", short_number)},
       {{"train/s", Align::kRight}, numeric("train_tokens_per_second", short_number)},
-      {{"front"}, [](const json& row) { return fmt::format("{}", fmt::join(fronts(row), " ")); }}};
+      {{"front"}, [&](const json& row) { return fmt::format("{}", fmt::join(fronts(row, quality), " ")); }}};
   std::vector<Column> columns;
   std::vector<Cell> cells;
   for (const auto& [column, cell] : all) {

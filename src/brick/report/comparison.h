@@ -4,8 +4,10 @@
 //   "name", "kind" ("model", "block", "arm" or "client"; the last three of a federation's run)
 //   "method", "pattern", "values", "sparsity" (share asked to be removed), "parameters", "nonzeros", "bytes" (on disk)
 //   "perplexity" and "text", which says of what; "loss" (nats a token) and "records", likewise
+//   "accuracy", the mean over "tasks" {name: {"acc", …}}, as of brick eval, and "questions", which says of which
 //   "decode_tokens_per_second", "train_tokens_per_second", of the machine that the row was measured on
-//   "front": of "bytes", "decode" and "train" those on whose Pareto front the row is
+//   "front": of "bytes", "decode" and "train" those on whose Pareto front with perplexity the row is, of
+//   "accuracy-bytes", … likewise with accuracy
 // Every string is treated as hostile, and nothing here throws for what a row or run says.
 #pragma once
 
@@ -20,10 +22,12 @@ namespace brick::report {
 nlohmann::json rows_of_run(const nlohmann::json& run, const std::string& name);
 
 // Sets "front" of each row that has a perplexity: no other row with a perplexity of the same text has both no more
-// perplexity and no more bytes (no less speed), one of them strictly. Rows alone in what they measure get none.
+// perplexity and no more bytes (no less speed), one of them strictly; with accuracy and questions likewise. Rows alone
+// in what they measure get none.
 void mark_fronts(nlohmann::json& rows);
 
-// A line a row, of at most 120 columns; columns that no row has are left out.
+// A line a row, of at most 120 columns; columns that no row has are left out. Fronts are those of accuracy only where
+// no row has a perplexity.
 std::string comparison_table(const nlohmann::json& rows);
 
 // `comparison`: "rows" (marked), "tool_version", "compute", "machine" {"cpu", "isa", "threads"}. One self-contained

@@ -1,4 +1,4 @@
-// What perplexity is held against. Used inside report/ only.
+// What quality is held against, and what stands for quality. Used inside report/ only.
 #pragma once
 
 #include <array>
@@ -11,15 +11,26 @@ namespace brick::report {
 struct Axis {
   const char *name, *key;  // in a row's "front"; the member
   bool less_is_better;
-  const char *title, *thing;  // of the picture, and what its points have
+  const char* title;
 };
 
-inline constexpr std::array<Axis, 3> kAxes = {
-    {{"bytes", "bytes", true, "Perplexity against size", "smaller"},
-     {"decode", "decode_tokens_per_second", false, "Perplexity against decoding speed", "faster in decoding"},
-     {"train", "train_tokens_per_second", false, "Perplexity against training speed", "faster in training"}}};
+inline constexpr std::array<Axis, 3> kAxes = {{{"bytes", "bytes", true, "size"},
+                                               {"decode", "decode_tokens_per_second", false, "decoding speed"},
+                                               {"train", "train_tokens_per_second", false, "training speed"}}};
 
-bool is_on_front(const nlohmann::json& row, const Axis& axis);
-std::vector<std::string> fronts(const nlohmann::json& row);  // the axes' names
+struct Quality {
+  const char* prefix;      // of the axis's name in a row's "front"
+  const char *key, *what;  // the members: its value, and of what it is; only rows of the same are comparable
+  bool less_is_better;
+  const char *title, *unknown;  // the latter: what it is of where a row does not say
+};
+
+inline constexpr std::array<Quality, 2> kQualities = {
+    {{"", "perplexity", "text", true, "Perplexity", "a text that was not recorded"},
+     {"accuracy-", "accuracy", "questions", false, "Accuracy", "questions that were not recorded"}}};
+
+std::string front_name(const Quality& quality, const Axis& axis);
+bool is_on_front(const nlohmann::json& row, const Quality& quality, const Axis& axis);
+std::vector<std::string> fronts(const nlohmann::json& row, const Quality& quality);  // the axes' names
 
 }  // namespace brick::report

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vector>
 
 #include "brick/io/json_file.h"
@@ -17,7 +18,7 @@ namespace {
 using nlohmann::json;
 
 std::string perplexity_text(double value) { return fixed(value, 2); }
-std::string loss_text(double value) { return fixed(value, 3); }
+std::string three_decimals(double value) { return fixed(value, 3); }
 std::string speed_text(double value) { return fixed(value, value < 100 ? 1 : 0); }
 
 std::string row_name(const json& row) {
@@ -25,20 +26,29 @@ std::string row_name(const json& row) {
   return name.empty() ? "(without a name)" : name;
 }
 
-// The texts that perplexities are of, in the order of the rows.
-std::vector<std::string> texts(const json& rows) {
+// What the rows' values are of, in the order of the rows.
+std::vector<std::string> groups(const json& rows, const Quality& quality) {
   std::vector<std::string> found;
   for (const json& row : rows)
-    if (number(row, "perplexity") && std::find(found.begin(), found.end(), text(row, "text")) == found.end())
-      found.push_back(text(row, "text"));
+    if (const std::string what = text(row, quality.what);
+        number(row, quality.key) && std::find(found.begin(), found.end(), what) == found.end())
+      found.push_back(what);
   return found;
 }
 
-bool is_of(const json& row, const std::string& text_name) {
-  return number(row, "perplexity") && text(row, "text") == text_name;
+bool is_of(const json& row, const Quality& quality, const std::string& what) {
+  return number(row, quality.key) && text(row, quality.what) == what;
 }
 
-std::string chart_name(const Axis& axis, size_t index) { return fmt::format("{}-{}", axis.name, index); }
+std::string against(const Quality& quality, const Axis& axis) {
+  return fmt::format("{} against {}", quality.title, axis.title);
+}
+
+std::string known(const Quality& quality, const std::string& what) { return what.empty() ? quality.unknown : what; }
+
+std::string chart_name(const Quality& quality, const Axis& axis, size_t index) {
+  return fmt::format("{}-{}", front_name(quality, axis), index);
+}
 
 // A long path's last components, as many as a chart has room for.
 std::string chart_label(std::string name) {
@@ -49,71 +59,102 @@ std::string chart_label(std::string name) {
   return slash == std::string::npos || slash == 0 ? name : "…" + name.substr(slash);
 }
 
-json chart_points(const json& rows, const std::string& text_name, const Axis& axis, const Palette& palette) {
+json chart_points(const json& rows, const Quality& quality, const std::string& what, const Axis& axis,
+                  const Palette& palette) {
   json points = json::array();
   for (const json& row : rows)
-    if (const auto x = number(row, axis.key); x && is_of(row, text_name))
+    if (const auto x = number(row, axis.key); x && is_of(row, quality, what))
       points.push_back({{"name", row_name(row)},
                         {"label", chart_label(row_name(row))},
                         {"x", *x},
-                        {"y", *number(row, "perplexity")},
+                        {"y", *number(row, quality.key)},
                         {"slot", palette.slot(number(row, "sparsity"))},
-                        {"front", is_on_front(row, axis)}});
+                        {"front", is_on_front(row, quality, axis)}});
   if (points.size() < 2) return nullptr;
-  return {{"kind", "tradeoff"}, {"axis", axis.name}, {"less", axis.less_is_better}, {"points", points}};
+  return {{"kind", "tradeoff"},
+          {"axis", axis.name},
+          {"quality", quality.key},
+          {"less", axis.less_is_better},
+          {"points", points}};
 }
 
 json comparison_charts(const json& rows) {
   const Palette palette(json::object({{"blocks", rows}}));
   json charts = json::object();
-  const std::vector<std::string> all = texts(rows);
-  for (size_t i = 0; i < all.size(); ++i)
-    for (const Axis& axis : kAxes)
-      if (json points = chart_points(rows, all[i], axis, palette); !points.is_null())
-        charts[chart_name(axis, i)] = std::move(points);
+  for (const Quality& quality : kQualities) {
+    const std::vector<std::string> all = groups(rows, quality);
+    for (size_t i = 0; i < all.size(); ++i)
+      for (const Axis& axis : kAxes)
+        if (json points = chart_points(rows, quality, all[i], axis, palette); !points.is_null())
+          charts[chart_name(quality, axis, i)] = std::move(points);
+  }
   return charts;
 }
 
-Html block_table(const json& rows, const std::string& text_name, const Palette& palette) {
-  HtmlTable table("Perplexity of " + (text_name.empty() ? "a text that was not recorded" : text_name),
-                  {{"Model or block", TableColumn::kText},
-                   {"Method", TableColumn::kText},
-                   {"Removed", TableColumn::kText},
-                   {"Kept weights"},
-                   {"On disk"},
-                   {"Perplexity"},
-                   {"Decoding, tokens/s"},
-                   {"Training, tokens/s"},
-                   {"On the front of", TableColumn::kText}},
-                  true);
+// Names of the tasks that rows of these questions have.
+std::vector<std::string> task_names(const json& rows, const Quality& quality, const std::string& what) {
+  std::set<std::string> names;
   for (const json& row : rows)
-    if (is_of(row, text_name))
-      table.add_row({name_html(row_name(row)), text_cell(text(row, "method")),
-                     block_cell(palette, number(row, "sparsity")), cell(number(row, "nonzeros"), count),
-                     cell(number(row, "bytes"), bytes), cell(number(row, "perplexity"), perplexity_text),
-                     cell(number(row, "decode_tokens_per_second"), speed_text),
-                     cell(number(row, "train_tokens_per_second"), speed_text), html("{}", enumerated(fronts(row)))});
+    if (const json& tasks = at(row, "tasks"); is_of(row, quality, what) && tasks.is_object())
+      for (const auto& [name, _] : tasks.items()) names.insert(name);
+  return {names.begin(), names.end()};
+}
+
+Html block_table(const json& rows, const Quality& quality, const std::string& what, const Palette& palette) {
+  const bool accuracy = !quality.less_is_better;
+  const std::vector<std::string> tasks = accuracy ? task_names(rows, quality, what) : std::vector<std::string>();
+  std::vector<TableColumn> columns{{"Model or block", TableColumn::kText},
+                                   {"Method", TableColumn::kText},
+                                   {"Removed", TableColumn::kText},
+                                   {"Kept weights"},
+                                   {"On disk"},
+                                   {quality.title}};
+  for (const std::string& task : tasks) columns.push_back({task});
+  columns.insert(columns.end(),
+                 {{"Decoding, tokens/s"}, {"Training, tokens/s"}, {"On the front of", TableColumn::kText}});
+  HtmlTable table(fmt::format("{} of {}", quality.title, known(quality, what)), columns, true);
+  for (const json& row : rows) {
+    if (!is_of(row, quality, what)) continue;
+    std::vector<Html> cells{name_html(row_name(row)),
+                            text_cell(text(row, "method")),
+                            block_cell(palette, number(row, "sparsity")),
+                            cell(number(row, "nonzeros"), count),
+                            cell(number(row, "bytes"), bytes),
+                            cell(number(row, quality.key), accuracy ? three_decimals : perplexity_text)};
+    for (const std::string& task : tasks)
+      cells.push_back(cell(number(at(at(row, "tasks"), task.c_str()), "acc"), three_decimals));
+    for (const char* speed : {"decode_tokens_per_second", "train_tokens_per_second"})
+      cells.push_back(cell(number(row, speed), speed_text));
+    cells.push_back(html("{}", enumerated(fronts(row, quality))));
+    table.add_row(cells);
+  }
   return table.str();
 }
 
 Html tradeoffs(const json& rows, const json& charts) {
   const Palette palette(json::object({{"blocks", rows}}));
-  const std::vector<std::string> all = texts(rows);
-  if (all.empty()) return section("tradeoffs", "What quality costs", paragraph(html("No perplexity was measured.")));
-  Html inside = paragraph(html(
-      "Rows are held against each other only where their perplexity is of the same text. Filled points are on the "
-      "Pareto front: no other row is at least as good in both and better in one. Hollow ones are beaten by another "
-      "row. Less perplexity is better."));
-  for (size_t i = 0; i < all.size(); ++i) {
-    for (const Axis& axis : kAxes)
-      inside += chart(charts, chart_name(axis, i), std::string(axis.title) + ".",
-                      html("{}, {}", axis.title, all[i].empty() ? "a text that was not recorded" : all[i]));
-    inside += block_table(rows, all[i], palette);
+  Html inside;
+  for (const Quality& quality : kQualities) {
+    const std::vector<std::string> all = groups(rows, quality);
+    for (size_t i = 0; i < all.size(); ++i) {
+      for (const Axis& axis : kAxes)
+        inside += chart(charts, chart_name(quality, axis, i), against(quality, axis) + ".",
+                        html("{}, {}", against(quality, axis), known(quality, all[i])));
+      inside += block_table(rows, quality, all[i], palette);
+    }
   }
-  return section("tradeoffs", "What quality costs", inside);
+  if (inside.markup.empty())
+    return section("tradeoffs", "What quality costs", paragraph(html("Neither perplexity nor accuracy was measured.")));
+  Html out = paragraph(html(
+      "Rows are held against each other only where their perplexity is of the same text, their accuracy of the same "
+      "questions. Filled points are on the Pareto front: no other row is at least as good in both and better in one. "
+      "Hollow ones are beaten by another row. Less perplexity is better, and more accuracy, which is the mean over the "
+      "tasks of the share of questions that are answered rightly."));
+  out += inside;
+  return section("tradeoffs", "What quality costs", out);
 }
 
-// Rows of one kind that have no perplexity, or a loss beside it.
+// Rows of one kind that have no perplexity and no accuracy, or a loss beside it.
 Html others(const json& rows) {
   const Palette palette(json::object({{"blocks", rows}}));
   HtmlTable losses("Losses of federations, each on its own held-out records",
@@ -123,7 +164,7 @@ Html others(const json& rows) {
                     {"Loss, nats a token"},
                     {"On", TableColumn::kProse}},
                    true);
-  HtmlTable unmeasured("Without a perplexity",
+  HtmlTable unmeasured("Without a perplexity or accuracy",
                        {{"Model or block", TableColumn::kText},
                         {"Method", TableColumn::kText},
                         {"Removed", TableColumn::kText},
@@ -138,8 +179,8 @@ Html others(const json& rows) {
       losses.add_row({name_html(row_name(row)),
                       number(row, "sparsity") ? block_cell(palette, number(row, "sparsity")) : Html(),
                       number(row, "bytes") ? cell(number(row, "bytes"), bytes) : Html(),
-                      cell(number(row, "loss"), loss_text), text_cell(text(row, "records"))});
-    else if (!number(row, "perplexity"))
+                      cell(number(row, "loss"), three_decimals), text_cell(text(row, "records"))});
+    else if (!number(row, "perplexity") && !number(row, "accuracy"))
       unmeasured.add_row({name_html(row_name(row)), text_cell(text(row, "method")),
                           block_cell(palette, number(row, "sparsity")), cell(number(row, "nonzeros"), count),
                           cell(number(row, "bytes"), bytes), cell(number(row, "decode_tokens_per_second"), speed_text),
@@ -154,18 +195,18 @@ Html others(const json& rows) {
 
 Html headline(const json& rows) {
   Html out = paragraph(html("{} side by side.", plural(static_cast<int64_t>(rows.size()), "row", "rows")));
-  const std::vector<std::string> all = texts(rows);
-  for (const std::string& one : all)
-    for (const Axis& axis : kAxes) {
-      std::vector<std::string> front, beaten;
-      for (const json& row : rows)
-        if (is_of(row, one) && number(row, axis.key))
-          (is_on_front(row, axis) ? front : beaten).push_back(row_name(row));
-      if (front.empty()) continue;
-      out += paragraph(html("{} ({}): on the front {} {}{}.", axis.title, one.empty() ? "text not recorded" : one,
-                            front.size() == 1 ? "is" : "are", enumerated(front),
-                            beaten.empty() ? "" : "; beaten: " + enumerated(beaten)));
-    }
+  for (const Quality& quality : kQualities)
+    for (const std::string& what : groups(rows, quality))
+      for (const Axis& axis : kAxes) {
+        std::vector<std::string> front, beaten;
+        for (const json& row : rows)
+          if (is_of(row, quality, what) && number(row, axis.key))
+            (is_on_front(row, quality, axis) ? front : beaten).push_back(row_name(row));
+        if (front.empty()) continue;
+        out += paragraph(html("{} ({}): on the front {} {}{}.", against(quality, axis), known(quality, what),
+                              front.size() == 1 ? "is" : "are", enumerated(front),
+                              beaten.empty() ? "" : "; beaten: " + enumerated(beaten)));
+      }
   return out;
 }
 

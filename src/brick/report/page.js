@@ -75,12 +75,12 @@
   });
 
   const charts = {
-    // Perplexity of each row against what it costs; the front as steps.
+    // Perplexity or accuracy of each row against what it costs; the front as steps.
     tradeoff(d) {
       const x = {bytes: ['MB on disk', value => tick(value / 1e6)], decode: ['decoding, tokens/s'], train: ['training, tokens/s']}[d.axis];
       const all = d.points.map(point => point.y);
-      const wide = Math.max(...all) > 5 * Math.min(...all);
-      const y = axis(wide ? 'perplexity, logarithmic' : 'perplexity', wide ? value => /^[125]0*$/.test(value) ? tick(value) : '' : null,
+      const wide = d.quality === 'perplexity' && Math.max(...all) > 5 * Math.min(...all);
+      const y = axis(wide ? 'perplexity, logarithmic' : d.quality, wide ? value => /^[125]0*$/.test(value) ? tick(value) : '' : null,
                      {type: wide ? 'logarithmic' : 'linear', grace: '5%'});
       const front = d.points.filter(point => point.front).sort((a, b) => a.x - b.x);
       return {
