@@ -107,17 +107,16 @@ std::vector<std::vector<int64_t>> plan_epoch(std::span<const int64_t> lengths, c
   return packed_in_order(order, lengths, options.batch_tokens);
 }
 
-Plan split_batch(std::span<const int64_t> batch, std::span<const TokenSequence> sequences, int64_t part_tokens) {
+Plan split_batch(std::span<const int64_t> batch, std::span<const int64_t> lengths, int64_t part_tokens) {
   Plan parts;
-  for (Bin& bin : pack({batch.begin(), batch.end()}, lengths_of(sequences), part_tokens))
-    parts.push_back(std::move(bin.records));
+  for (Bin& bin : pack({batch.begin(), batch.end()}, lengths, part_tokens)) parts.push_back(std::move(bin.records));
   return parts;
 }
 
-int64_t Batch::supervised_tokens() const { return std::count(supervised.begin(), supervised.end(), uint8_t{1}); }
-
-Batch make_batch(std::span<const TokenSequence> sequences, std::span<const int64_t> indices) {
-  Batch batch;
+Batch make_batch(std::span<const TokenSequence> sequences, std::span<const int64_t> indices, Batch batch) {
+  batch.ids.clear();
+  batch.supervised.clear();
+  batch.offsets.assign(1, 0);
   for (const int64_t index : indices) {
     BRICK_ASSERT(index >= 0 && index < static_cast<int64_t>(sequences.size()));
     const TokenSequence& sequence = sequences[index];

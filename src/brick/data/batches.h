@@ -30,8 +30,8 @@ std::vector<std::vector<int64_t>> plan_epoch(std::span<const int64_t> lengths, c
                                              int64_t epoch);
 
 // The records of a batch in parts of at most `part_tokens` tokens, packed by first-fit decreasing; a longer record is a
-// part alone.
-std::vector<std::vector<int64_t>> split_batch(std::span<const int64_t> batch, std::span<const TokenSequence> sequences,
+// part alone. lengths as of plan_epoch().
+std::vector<std::vector<int64_t>> split_batch(std::span<const int64_t> batch, std::span<const int64_t> lengths,
                                               int64_t part_tokens);
 
 // n records end to end; record i is [offsets[i], offsets[i + 1]) of ids and supervised.
@@ -43,10 +43,9 @@ struct Batch {
 
   int64_t records() const { return static_cast<int64_t>(sequence.size()); }
   int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
-  int64_t supervised_tokens() const;
 };
 
-// indices: into `sequences`, in the order wanted; normally one element of plan_epoch().
-Batch make_batch(std::span<const TokenSequence> sequences, std::span<const int64_t> indices);
+// indices: into `sequences`, in the order wanted; normally one element of plan_epoch(). `batch` gives its memory.
+Batch make_batch(std::span<const TokenSequence> sequences, std::span<const int64_t> indices, Batch batch = {});
 
 }  // namespace brick::data

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "brick/base/parallel.h"
 #include "brick/kernels/gemm.h"
@@ -39,10 +40,23 @@ MatView block_scores(const AttentionSpan& span, const Block& block, ConstMatView
   return scores;
 }
 
+// Scratch of so many floats, and behind them room for `count` of T.
+template <class T>
+std::pair<float*, T*> scratch_and_list(Context& context, int64_t floats, int64_t count) {
+  constexpr auto kAligned = static_cast<int64_t>(alignof(T) / sizeof(float));
+  floats = (floats + kAligned - 1) / kAligned * kAligned;
+  float* memory =
+      context.scratch(Context::kAttention, floats + count * static_cast<int64_t>(sizeof(T) / sizeof(float)));
+  return {memory, reinterpret_cast<T*>(memory + floats)};
+}
+
+int64_t block_count(const AttentionSpan& span) { return (span.queries + kQueryBlock - 1) / kQueryBlock; }
+
 // A task of the backward: queries [first, last) of a span, and the heads that share a KV head.
 struct Share {
   int64_t span, kv, first, last, part, parts;  // which of its span's and KV head's parts
-  MatView dk, dv;                              // [keys that it sees, head_dim], its own or the result's
+  int64_t keys;                                // that it sees
+  MatView dk, dv;                              // [keys, head_dim], its own or the result's
 
   bool owns_sums() const { return part + 1 < parts; }
   void clear_sums() const {
@@ -53,13 +67,14 @@ struct Share {
   }
 };
 
-// One a sequence and KV head; where these are too few for the threads they are cut into parts of about equal work.
-std::vector<Share> backward_shares(const AttentionShape& shape, std::span<const AttentionSpan> spans) {
+// Visits one a sequence and KV head; where these are too few for the threads they are cut into parts of about equal
+// work.
+template <class Visit>
+void for_each_share(const AttentionShape& shape, std::span<const AttentionSpan> spans, Visit&& visit) {
   const int64_t tasks = std::max<int64_t>(static_cast<int64_t>(spans.size()) * shape.kv_heads, 1);
   const int64_t wanted = (kSharesAThread * threads() + tasks - 1) / tasks;
-  std::vector<Share> shares;
   for (size_t s = 0; s < spans.size(); ++s) {
-    const int64_t blocks = (spans[s].queries + kQueryBlock - 1) / kQueryBlock;
+    const int64_t blocks = block_count(spans[s]);
     const int64_t parts = std::clamp<int64_t>(blocks, 1, wanted);
     // A query's work grows with its place.
     const auto cut = [&](int64_t part) {
@@ -67,27 +82,33 @@ std::vector<Share> backward_shares(const AttentionShape& shape, std::span<const 
       return std::min(static_cast<int64_t>(share * static_cast<double>(blocks)) * kQueryBlock, spans[s].queries);
     };
     for (int64_t kv = 0; kv < shape.kv_heads; ++kv)
-      for (int64_t part = 0; part < parts; ++part)
-        shares.push_back({static_cast<int64_t>(s), kv, cut(part), cut(part + 1), part, parts, {}, {}});
+      for (int64_t part = 0; part < parts; ++part) {
+        const int64_t last = cut(part + 1);
+        const int64_t keys = part + 1 < parts ? visible_keys(spans[s], last - 1) : spans[s].keys;
+        visit(Share{static_cast<int64_t>(s), kv, cut(part), last, part, parts, keys, {}, {}});
+      }
   }
-  return shares;
 }
 
 }  // namespace
 
 void attention(Context& context, const AttentionShape& shape, std::span<const AttentionSpan> spans, ConstMatView q,
                ConstMatView k, ConstMatView v, MatView o, float* log_sum_exp) {
-  std::vector<Block> blocks;
-  for (size_t s = 0; s < spans.size(); ++s)
-    for (int64_t first = 0; first < spans[s].queries; first += kQueryBlock)
-      blocks.push_back({static_cast<int64_t>(s), first, std::min(kQueryBlock, spans[s].queries - first)});
+  int64_t count = 0;
+  for (const AttentionSpan& span : spans) count += block_count(span);
   const int64_t group = shape.heads / shape.kv_heads, d = shape.head_dim;
   const int64_t memory_each = std::min(kQueryBlock, q.rows) * longest(spans);
-  float* memory = context.scratch(Context::kAttention, memory_each * threads());
+  const auto scratch = scratch_and_list<Block>(context, memory_each * threads(), count);
+  float* memory = scratch.first;
+  const Block* blocks = scratch.second;
+  Block* next = scratch.second;
+  for (size_t s = 0; s < spans.size(); ++s)
+    for (int64_t first = 0; first < spans[s].queries; first += kQueryBlock)
+      *next++ = {static_cast<int64_t>(s), first, std::min(kQueryBlock, spans[s].queries - first)};
 
-  parallel_for(static_cast<int64_t>(blocks.size()) * shape.heads, [&](int64_t task) {
+  parallel_for(count * shape.heads, [&](int64_t task) {
     // The longest blocks first, so that threads end together.
-    const Block& block = blocks[blocks.size() - 1 - static_cast<size_t>(task / shape.heads)];
+    const Block& block = blocks[count - 1 - task / shape.heads];
     const int64_t h = task % shape.heads;
     const AttentionSpan& span = spans[static_cast<size_t>(block.span)];
     const ConstMatView vh = v.col_range(h / group * d, (h / group + 1) * d);
@@ -114,30 +135,32 @@ void attention_backward(Context& context, const AttentionShape& shape, std::span
   const int64_t group = shape.heads / shape.kv_heads, d = shape.head_dim;
   const int64_t memory_each = 2 * std::min(kQueryBlock, q.rows) * longest(spans);
   const float factor = 1.0f / std::sqrt(static_cast<float>(d));
-  std::vector<Share> shares = backward_shares(shape, spans);
-  const auto keys_of = [&](const Share& share) {
-    const AttentionSpan& span = spans[static_cast<size_t>(share.span)];
-    return share.owns_sums() ? visible_keys(span, share.last - 1) : span.keys;
-  };
-  int64_t sums = 0;
-  for (const Share& share : shares) sums += share.owns_sums() ? 2 * keys_of(share) * d : 0;
-  float* memory = context.scratch(Context::kAttention, memory_each * threads() + sums);
-  float* next = memory + memory_each * threads();
-  for (Share& share : shares) {
-    const int64_t keys = keys_of(share), key_begin = spans[static_cast<size_t>(share.span)].key_begin;
+  int64_t count = 0, sums = 0;
+  for_each_share(shape, spans, [&](const Share& share) {
+    ++count;
+    sums += share.owns_sums() ? 2 * share.keys * d : 0;
+  });
+  const auto scratch = scratch_and_list<Share>(context, memory_each * threads() + sums, count);
+  float* memory = scratch.first;
+  float* next_sums = memory + memory_each * threads();
+  const Share* shares = scratch.second;
+  Share* next = scratch.second;
+  for_each_share(shape, spans, [&](Share share) {
     if (share.owns_sums()) {
-      share.dk = {next, keys, d};
-      share.dv = {next + keys * d, keys, d};
-      next += 2 * keys * d;
+      share.dk = {next_sums, share.keys, d};
+      share.dv = {next_sums + share.keys * d, share.keys, d};
+      next_sums += 2 * share.keys * d;
     } else {
-      share.dk = dk.block(key_begin, keys, share.kv * d, d);
-      share.dv = dv.block(key_begin, keys, share.kv * d, d);
+      const int64_t key_begin = spans[static_cast<size_t>(share.span)].key_begin;
+      share.dk = dk.block(key_begin, share.keys, share.kv * d, d);
+      share.dv = dv.block(key_begin, share.keys, share.kv * d, d);
     }
-  }
+    *next++ = share;
+  });
 
   // Each share has sums of its own, so that their order is fixed.
-  parallel_for(static_cast<int64_t>(shares.size()), [&](int64_t task) {
-    const Share& share = shares[static_cast<size_t>(task)];
+  parallel_for(count, [&](int64_t task) {
+    const Share& share = shares[task];
     const AttentionSpan& span = spans[static_cast<size_t>(share.span)];
     const int64_t kv = share.kv;
     const ConstMatView kh = k.col_range(kv * d, (kv + 1) * d), vh = v.col_range(kv * d, (kv + 1) * d);
@@ -167,11 +190,11 @@ void attention_backward(Context& context, const AttentionShape& shape, std::span
         gemm(Trans::kYes, Trans::kNo, 1.0f, p_const, doh, 1.0f, share.dv.row_range(0, p.cols));
       }
   });
-  parallel_for(static_cast<int64_t>(shares.size()), [&](int64_t task) {
-    const Share& whole = shares[static_cast<size_t>(task)];
+  parallel_for(count, [&](int64_t task) {
+    const Share& whole = shares[task];
     if (whole.owns_sums()) return;
     for (int64_t part = 0; part < whole.part; ++part) {
-      const Share& share = shares[static_cast<size_t>(task - whole.part + part)];
+      const Share& share = shares[task - whole.part + part];
       for (int64_t r = 0; r < share.dk.rows; ++r) {
         axpy(1.0f, share.dk.row(r), whole.dk.row(r), d);
         axpy(1.0f, share.dv.row(r), whole.dv.row(r), d);

@@ -24,13 +24,12 @@ void cross_entropy(tensor::MatView logits, const int32_t* targets, float* losses
   });
 }
 
-void cross_entropy_backward(tensor::MatView logits, const int32_t* targets, const float* weights,
-                            float* losses) noexcept {
+void cross_entropy_backward(tensor::MatView logits, const int32_t* targets, float weight, float* losses) noexcept {
   parallel_ranges(logits.rows, 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const float sum = row_loss(logits.row(t), logits.cols, targets[t], losses + t);
-      scale(weights[t] / sum, logits.row(t), logits.cols);
-      logits(t, targets[t]) -= weights[t];
+      scale(weight / sum, logits.row(t), logits.cols);
+      logits(t, targets[t]) -= weight;
     }
   });
 }

@@ -8,8 +8,7 @@ namespace brick::kernels {
 // losses[t] = log sum_v exp(z_tv) - z_t,target. logits [T, V] are overwritten.
 void cross_entropy(tensor::MatView logits, const int32_t* targets, float* losses) noexcept;
 
-// The same losses; logits become weight[t] dL/dz = weight[t] (softmax(z_t) - onehot(target)).
-void cross_entropy_backward(tensor::MatView logits, const int32_t* targets, const float* weights,
-                            float* losses) noexcept;
+// The same losses; logits become weight dL/dz = weight (softmax(z_t) - onehot(target)).
+void cross_entropy_backward(tensor::MatView logits, const int32_t* targets, float weight, float* losses) noexcept;
 
 }  // namespace brick::kernels

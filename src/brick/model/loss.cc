@@ -23,16 +23,17 @@ int64_t logit_stride(int64_t vocab) { return ((vocab / kLine + 1) | 1) * kLine; 
 }  // namespace
 
 std::vector<ScoredToken> scored_tokens(std::span<const int32_t> ids, std::span<const uint8_t> supervised,
-                                       std::span<const int64_t> offsets) {
-  std::vector<ScoredToken> scored;
+                                       std::span<const int64_t> offsets, std::vector<ScoredToken> scored) {
+  scored.clear();
   for (size_t s = 0; s + 1 < offsets.size(); ++s)
     for (int64_t t = offsets[s] + 1; t < offsets[s + 1]; ++t)
       if (supervised[static_cast<size_t>(t)] != 0) scored.push_back({t - 1, ids[static_cast<size_t>(t)]});
   return scored;
 }
 
-std::vector<int64_t> first_read_rows(std::span<const ScoredToken> scored, std::span<const int64_t> offsets) {
-  std::vector<int64_t> first(offsets.begin() + 1, offsets.end());
+std::vector<int64_t> first_read_rows(std::span<const ScoredToken> scored, std::span<const int64_t> offsets,
+                                     std::vector<int64_t> first) {
+  first.assign(offsets.begin() + 1, offsets.end());
   size_t next = 0;
   for (size_t s = 0; s < first.size(); ++s) {
     if (next < scored.size()) first[s] = std::min(first[s], scored[next].row);
@@ -50,7 +51,7 @@ void for_each_logits(kernels::Context& context, const Model& model, ConstMatView
     for (int64_t t = 0; t < d_hidden.rows; ++t) std::fill_n(d_hidden.row(t), width, 0.0f);
 
   const int64_t stride = logit_stride(vocab);
-  float* memory = context.scratch(kernels::Context::kHead, most * (stride + 4 * width + 1));
+  float* memory = context.scratch(kernels::Context::kHead, most * (stride + 4 * width + 2));
   for (int64_t begin = 0; begin < total; begin += most) {
     const int64_t count = std::min(most, total - begin);
     float* next = memory;
@@ -62,15 +63,17 @@ void for_each_logits(kernels::Context& context, const Model& model, ConstMatView
     const MatView z(take(stride).data, count, vocab, stride), x = take(width), normed = take(width),
                                                               d_normed = take(width), dx = take(width);
     float* rms = next;
+    auto* targets = reinterpret_cast<int32_t*>(rms + most);
     for (int64_t i = 0; i < count; ++i) {
       const ScoredToken& token = scored[static_cast<size_t>(begin + i)];
       if (token.target < 0 || token.target >= vocab)
         fail(ErrorCode::kInvalidInput, "token id {}: the vocabulary has {}", token.target, vocab);
+      targets[i] = token.target;
       std::memcpy(x.row(i), hidden.row(token.row), static_cast<size_t>(width) * sizeof(float));
     }
     kernels::rms_norm(x, model.final_norm.data(), model.config.norm_eps, normed, rms);
     kernels::linear(context, model.head(), normed, 0.0f, z);
-    piece(begin, z);
+    piece(begin, targets, z);
     if (!backward) continue;
     kernels::linear_backward(context, model.head(), z, 0.0f, d_normed);
     std::fill_n(dx.data, count * width, 0.0f);
@@ -81,23 +84,15 @@ void for_each_logits(kernels::Context& context, const Model& model, ConstMatView
   }
 }
 
-std::vector<int32_t> targets_of(std::span<const ScoredToken> scored) {
-  std::vector<int32_t> targets;
-  for (const ScoredToken& token : scored) targets.push_back(token.target);
-  return targets;
-}
-
 void token_losses(kernels::Context& context, const Model& model, ConstMatView hidden,
                   std::span<const ScoredToken> scored, std::span<float> losses, float weight, MatView d_hidden) {
-  const std::vector<int32_t> targets = targets_of(scored);
-  const std::vector<float> weights(scored.size(), weight);
   for_each_logits(
       context, model, hidden, scored,
-      [&](int64_t begin, MatView z) {
+      [&](int64_t begin, const int32_t* targets, MatView z) {
         if (d_hidden.data == nullptr)
-          kernels::cross_entropy(z, targets.data() + begin, losses.data() + begin);
+          kernels::cross_entropy(z, targets, losses.data() + begin);
         else
-          kernels::cross_entropy_backward(z, targets.data() + begin, weights.data() + begin, losses.data() + begin);
+          kernels::cross_entropy_backward(z, targets, weight, losses.data() + begin);
       },
       d_hidden);
 }

@@ -17,17 +17,19 @@ struct ScoredToken {
   int32_t target = 0;
 };
 
-// The tokens with supervised[i] != 0 that have a predecessor in their sequence. offsets as in TokenBatch.
+// The tokens with supervised[i] != 0 that have a predecessor in their sequence. offsets as in TokenBatch. `scored`
+// gives its memory.
 std::vector<ScoredToken> scored_tokens(std::span<const int32_t> ids, std::span<const uint8_t> supervised,
-                                       std::span<const int64_t> offsets);
+                                       std::span<const int64_t> offsets, std::vector<ScoredToken> scored = {});
 
-std::vector<int32_t> targets_of(std::span<const ScoredToken> scored);
+// Of each sequence the first row that is scored, its end where none is: TokenBatch::first_read. `first` gives its
+// memory.
+std::vector<int64_t> first_read_rows(std::span<const ScoredToken> scored, std::span<const int64_t> offsets,
+                                     std::vector<int64_t> first = {});
 
-// Of each sequence the first row that is scored, its end where none is: TokenBatch::first_read.
-std::vector<int64_t> first_read_rows(std::span<const ScoredToken> scored, std::span<const int64_t> offsets);
-
-// Sees the logits [n, V] of scored[begin], ..., scored[begin + n - 1] and may overwrite them; valid during the call.
-using LogitsFunction = std::function<void(int64_t begin, tensor::MatView logits)>;
+// Sees the targets [n] and logits [n, V] of scored[begin], ..., scored[begin + n - 1] and may overwrite the logits;
+// valid during the call.
+using LogitsFunction = std::function<void(int64_t begin, const int32_t* targets, tensor::MatView logits)>;
 
 // Calls `piece` on all of `scored`, in order; hidden [T, D] is the residual stream after the last layer. With d_hidden
 // ([T, D], overwritten) each piece leaves dL/dlogits in its logits' place, which become dL/dhidden.

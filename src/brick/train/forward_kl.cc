@@ -28,13 +28,12 @@ class ForwardKl : public Objective {
       teacher_.append(std::span(batch.ids).subspan(begin, end - begin),
                       std::span(batch.supervised).subspan(begin, end - begin), top_);
     }
-    const std::vector<int32_t> targets = model::targets_of(part.scored);
     const int64_t k = teacher_.top();
     model::for_each_logits(
         context, model, part.hidden, part.scored,
-        [&](int64_t begin, tensor::MatView logits) {
+        [&](int64_t begin, const int32_t* targets, tensor::MatView logits) {
           const kernels::TopTokens teacher{k, top_.ids.data() + begin * k, top_.probabilities.data() + begin * (k + 1)};
-          kernels::forward_kl_backward(logits, targets.data() + begin, teacher, static_cast<float>(share_), weight,
+          kernels::forward_kl_backward(logits, targets, teacher, static_cast<float>(share_), weight,
                                        losses.data() + begin);
         },
         d_hidden);

@@ -133,7 +133,7 @@ Teacher::Record Teacher::compute(std::span<const int32_t> ids, std::span<const m
   std::vector<int32_t> likeliest(static_cast<size_t>(tokens * k));
   Tensor log_probabilities = tensor::matrix(tokens, k + 1);
   const tensor::ConstMatView stream = transformer_->forward({ids, offsets, first_read});
-  model::for_each_logits(context_, model_, stream, scored, [&](int64_t begin, tensor::MatView logits) {
+  model::for_each_logits(context_, model_, stream, scored, [&](int64_t begin, const int32_t*, tensor::MatView logits) {
     kernels::top_tokens(logits, k, likeliest.data() + begin * k, log_probabilities.mat().row(begin));
   });
   computed_tokens_ += offsets.back();

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "brick/base/error.h"
 #include "brick/base/process.h"
@@ -22,33 +24,45 @@ data::BatchOptions batch_options(const TuneConfig& config, uint64_t seed) {
   return {config.batch_tokens, config.batch_records, config.shuffle, seed};
 }
 
-// The steps of a run, made an epoch at a time: each is `accumulate` batches (fewer at an epoch's end).
+// The steps of a run, planned an epoch at a time: each is `accumulate` batches (fewer at an epoch's end), in parts of
+// at most `part_tokens` tokens.
 class Steps {
  public:
-  Steps(std::span<const data::TokenSequence> sequences, const TuneConfig& config, uint64_t seed)
-      : lengths_(data::lengths_of(sequences)), options_(batch_options(config, seed)), accumulate_(config.accumulate) {}
+  Steps(std::span<const data::TokenSequence> sequences, const TuneConfig& config, uint64_t seed, int64_t part_tokens)
+      : lengths_(data::lengths_of(sequences)),
+        options_(batch_options(config, seed)),
+        accumulate_(static_cast<size_t>(config.accumulate)),
+        part_tokens_(part_tokens) {}
 
   int64_t in_epoch(int64_t epoch) {
     load(epoch);
-    return (static_cast<int64_t>(plan_.size()) + accumulate_ - 1) / accumulate_;
+    return static_cast<int64_t>(first_part_.size()) - 1;
   }
-  std::span<const std::vector<int64_t>> batches(int64_t epoch, int64_t index) {
+  std::span<const std::vector<int64_t>> parts(int64_t epoch, int64_t index) {
     load(epoch);
-    const auto begin = static_cast<size_t>(index * accumulate_);
-    return std::span(plan_).subspan(begin, std::min(static_cast<size_t>(accumulate_), plan_.size() - begin));
+    const size_t* step = first_part_.data() + index;
+    return std::span(parts_).subspan(step[0], step[1] - step[0]);
   }
 
  private:
   void load(int64_t epoch) {
     if (epoch == epoch_) return;
-    plan_ = data::plan_epoch(lengths_, options_, epoch);
+    const std::vector<std::vector<int64_t>> batches = data::plan_epoch(lengths_, options_, epoch);
+    parts_.clear();
+    first_part_.assign(1, 0);
+    for (size_t b = 0; b < batches.size(); ++b) {
+      std::ranges::move(data::split_batch(batches[b], lengths_, part_tokens_), std::back_inserter(parts_));
+      if ((b + 1) % accumulate_ == 0 || b + 1 == batches.size()) first_part_.push_back(parts_.size());
+    }
     epoch_ = epoch;
   }
 
   std::vector<int64_t> lengths_;
   data::BatchOptions options_;
-  int64_t accumulate_, epoch_ = -1;
-  std::vector<std::vector<int64_t>> plan_;
+  size_t accumulate_;
+  int64_t part_tokens_, epoch_ = -1;
+  std::vector<std::vector<int64_t>> parts_;  // of all steps
+  std::vector<size_t> first_part_;           // of each step, and the end
 };
 
 int64_t total_steps(Steps& steps, const TuneConfig& config) {
@@ -116,30 +130,39 @@ struct StepResult {
   int64_t tokens = 0, supervised = 0;
 };
 
-// Loss and accumulated gradients of a step's batches; the mean is over all their supervised tokens. Each part of them
-// has dropout of its own.
+// What each part of a step fills anew. Its memory serves the whole run, so that a step allocates none.
+struct PartBuffers {
+  data::Batch batch{};
+  std::vector<model::ScoredToken> scored{};
+  std::vector<int64_t> first_read{};
+  std::vector<float> losses{};
+  tensor::Tensor d_hidden;
+};
+
+// Loss and accumulated gradients of a step's parts; the mean is over all their supervised tokens. Each part has dropout
+// of its own.
 StepResult run_step(model::Transformer& transformer, Objective& objective, model::AdapterUse use,
-                    std::span<const data::TokenSequence> sequences, std::span<const std::vector<int64_t>> batches,
-                    int64_t part_tokens, tensor::Tensor& d_hidden, Adapter& gradients) {
+                    std::span<const data::TokenSequence> sequences, std::span<const std::vector<int64_t>> parts,
+                    PartBuffers& buffers, Adapter& gradients) {
   StepResult result;
-  std::vector<data::Batch> parts;
-  for (const std::vector<int64_t>& batch : batches)
-    for (const std::vector<int64_t>& part : data::split_batch(batch, sequences, part_tokens)) {
-      parts.push_back(data::make_batch(sequences, part));
-      result.tokens += parts.back().tokens();
-      result.supervised += parts.back().supervised_tokens();
+  for (const std::vector<int64_t>& part : parts)
+    for (const int64_t record : part) {
+      const std::span<const data::TokenSequence> one = sequences.subspan(static_cast<size_t>(record), 1);
+      result.tokens += data::count_tokens(one);
+      result.supervised += data::count_supervised(one);
     }
   const auto weight = static_cast<float>(1.0 / static_cast<double>(result.supervised));
   double sum = 0;
-  std::vector<float> losses;
-  for (const data::Batch& part : parts) {
-    const std::vector<model::ScoredToken> scored = model::scored_tokens(part.ids, part.supervised, part.offsets);
-    const std::vector<int64_t> first_read = model::first_read_rows(scored, part.offsets);
-    const model::TokenBatch tokens{part.ids, part.offsets, first_read};
+  auto& [batch, scored, first_read, losses, d_hidden] = buffers;
+  for (const std::vector<int64_t>& part : parts) {
+    batch = data::make_batch(sequences, part, std::move(batch));
+    scored = model::scored_tokens(batch.ids, batch.supervised, batch.offsets, std::move(scored));
+    first_read = model::first_read_rows(scored, batch.offsets, std::move(first_read));
+    const model::TokenBatch tokens{batch.ids, batch.offsets, first_read};
     losses.assign(scored.size(), 0.0f);
     const tensor::MatView hidden = transformer.forward(tokens, use);
     const tensor::MatView d(d_hidden.f32(), hidden.rows, hidden.cols);
-    objective.backward(transformer.context(), transformer.model(), {part, scored, hidden}, weight, losses, d);
+    objective.backward(transformer.context(), transformer.model(), {batch, scored, hidden}, weight, losses, d);
     transformer.backward(tokens, use, d, gradients);
     for (float loss : losses) sum += loss;
     ++use.part;
@@ -225,7 +248,10 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   Objective& objective = options.objective != nullptr ? *options.objective : *cross_entropy;
   Progress progress;
   progress.run_hash = run_hash(sequences, config, options, objective);
-  Steps steps(sequences, config, options.seed);
+  TuneConfig with_rank = config;
+  with_rank.rank = adapter.config.rank;
+  const MemoryPlan plan = plan_memory(model, with_rank, sequences, &objective);
+  Steps steps(sequences, config, options.seed, plan.part_tokens);
   int64_t total = options.minutes > 0 ? std::numeric_limits<int64_t>::max() : total_steps(steps, config);
   if (options.resume && !options.checkpoint.empty())
     if (const auto saved = load_checkpoint(options.checkpoint, progress.run_hash, total, adapter, optimizer)) {
@@ -234,11 +260,8 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
     }
   Adapter last_good = adapter.clone();  // its memory serves the whole run
 
-  TuneConfig with_rank = config;
-  with_rank.rank = adapter.config.rank;
-  const MemoryPlan plan = plan_memory(model, with_rank, sequences, &objective);
   model::Transformer transformer(model, context, plan.part_tokens, true, plan.activations);
-  tensor::Tensor d_hidden = tensor::matrix(plan.part_tokens, model.config.hidden);
+  PartBuffers buffers{.d_hidden = tensor::matrix(plan.part_tokens, model.config.hidden)};
 
   int64_t epoch = 0, index = 0;  // the next step's place in the data
   for (int64_t skip = progress.step; skip > 0; --skip)
@@ -250,8 +273,8 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
     const Stopwatch step_watch;
     zero(gradients);
     const model::AdapterUse use{&adapter, true, options.seed, static_cast<uint64_t>(progress.step)};
-    const StepResult step = run_step(transformer, objective, use, sequences, steps.batches(epoch, index),
-                                     plan.part_tokens, d_hidden, gradients);
+    const StepResult step =
+        run_step(transformer, objective, use, sequences, steps.parts(epoch, index), buffers, gradients);
     const double norm = gradient_norm(gradients);
     if (!std::isfinite(step.loss) || !std::isfinite(norm)) {
       result.stopped =
