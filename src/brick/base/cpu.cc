@@ -26,6 +26,13 @@ CpuidLeaf cpuid(unsigned leaf, unsigned subleaf) {
 
 bool bit(unsigned word, int index) { return (word >> index & 1u) != 0; }
 
+// Whether the operating system saves AMX's tiles, as Linux does since 5.16. Only where it saves AVX registers.
+bool saves_tiles() {
+  unsigned low = 0, high = 0;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return bit(low, 17) && bit(low, 18);
+}
+
 }  // namespace
 
 const char* name(Isa isa) {
@@ -56,7 +63,7 @@ std::vector<Isa> available_isas() {
   if (!bit(cpuid(7, 1).eax, 5)) return found;
   found.push_back(Isa::kAvx512Bf16);
   const unsigned edx = cpuid(7, 0).edx;
-  if (bit(edx, 22) && bit(edx, 24)) found.push_back(Isa::kAmx);
+  if (bit(edx, 22) && bit(edx, 24) && saves_tiles()) found.push_back(Isa::kAmx);
   return found;
 }
 
