@@ -130,7 +130,7 @@ void LevelPruner::prune_in_turn(int64_t layer, DenseLayer weights, PruneReport& 
   const Stopwatch total;
   double solving = 0;
 
-  // fill(x, offsets, in) computes a piece's inputs from its residual stream x.
+  // fill(piece, x, in) computes a piece's inputs from its residual stream x, which it may carry on.
   const auto prune_next = [&](std::span<const Proj> same_inputs, auto&& fill) {
     const int64_t width = held[same_inputs.front()].cols();
     tensor::Tensor next = tensor::matrix(family_.calibration.tokens(), width);
