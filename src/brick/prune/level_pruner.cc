@@ -29,6 +29,12 @@ double output_error(ConstMatView x, ConstMatView before, ConstMatView after) {
   return whole > 0 ? std::sqrt(squared_norm(outputs) / whole) : 0.0;
 }
 
+tensor::Tensor copy_of(const tensor::Matrix& dense) {
+  tensor::Tensor copy = tensor::matrix(dense.rows(), dense.cols());
+  copy_rows(dense_rows(dense), copy.mat());
+  return copy;
+}
+
 void add_note(PruneReport& report, ProgressSink& sink, std::string note) {
   sink.warn(note);
   report.notes.push_back(std::move(note));
@@ -147,10 +153,7 @@ void LevelPruner::prune_in_turn(int64_t layer, DenseLayer weights, PruneReport& 
     prepare(statistics);
     for (const Proj proj : same_inputs) {
       const auto p = static_cast<size_t>(proj);
-      tensor::Tensor pruned = tensor::matrix(weights[p].rows(), width);
-      copy_rows(dense_rows(weights[p]), pruned.mat());
-      const MatrixOutcome outcome = prune_matrix(layer, proj, &statistics, pruned.mat());
-      stored[p] = store(layer, proj, &statistics, weights[p], pruned.mat(), outcome, report);
+      stored[p] = prune_one(layer, proj, &statistics, weights[p], report);
       held[proj] = decode_matrix(stored[p]);
       weights[p] = {};
     }
@@ -233,32 +236,42 @@ void LevelPruner::prepare(InputStatistics& inputs) const {
 
 void LevelPruner::prune_layer(int64_t layer, const LayerStatistics* statistics, DenseLayer weights,
                               PruneReport& report) {
+  const auto inputs_of = [&](Proj proj) { return statistics != nullptr ? &(*statistics)[input_index(proj)] : nullptr; };
+  if (!family_.recipe.takes_layers()) {
+    for (const Proj proj : model::kProjs) {
+      tensor::Matrix& weight = weights[static_cast<size_t>(proj)];
+      layer_of(layer)[proj] = prune_one(layer, proj, inputs_of(proj), weight, report);
+      weight = {};  // frees it
+    }
+    return;
+  }
   PrunedLayer pruned;
   const Method& method = *family_.recipe.method;
-  const bool together = family_.recipe.takes_layers();
-  const auto inputs_of = [&](Proj proj) { return statistics != nullptr ? &(*statistics)[input_index(proj)] : nullptr; };
-  const auto finish = [&](Proj proj) {
-    const auto p = static_cast<size_t>(proj);
-    layer_of(layer)[proj] =
-        store(layer, proj, inputs_of(proj), weights[p], pruned.weights[p].mat(), pruned.outcomes[p], report);
-    weights[p] = {};  // frees it
-    pruned.weights[p] = {};
-  };
   for (const Proj proj : model::kProjs) {
     const auto p = static_cast<size_t>(proj);
-    pruned.weights[p] = tensor::matrix(weights[p].rows(), weights[p].cols());
-    copy_rows(dense_rows(weights[p]), pruned.weights[p].mat());
+    pruned.weights[p] = copy_of(weights[p]);
     if (method.prune_layer == nullptr)
       pruned.outcomes[p] = prune_matrix(layer, proj, inputs_of(proj), pruned.weights[p].mat());
-    if (!together) finish(proj);
   }
-  if (!together) return;
   if (method.prune_layer != nullptr)
     method.prune_layer({block_, layer, layer_sparsities_[static_cast<size_t>(layer)], family_.pattern, family_.config,
                         *statistics, family_.calibration, x_.mat(), family_.context},
                        pruned);
   if (reconstructor_) reconstructor_->run(layer, weights, pruned, x_.mat());
-  for (const Proj proj : model::kProjs) finish(proj);
+  for (const Proj proj : model::kProjs) {
+    const auto p = static_cast<size_t>(proj);
+    layer_of(layer)[proj] =
+        store(layer, proj, inputs_of(proj), weights[p], pruned.weights[p].mat(), pruned.outcomes[p], report);
+    weights[p] = {};
+    pruned.weights[p] = {};
+  }
+}
+
+tensor::Matrix LevelPruner::prune_one(int64_t layer, Proj proj, const InputStatistics* inputs,
+                                      const tensor::Matrix& weight, PruneReport& report) {
+  tensor::Tensor pruned = copy_of(weight);
+  const MatrixOutcome outcome = prune_matrix(layer, proj, inputs, pruned.mat());
+  return store(layer, proj, inputs, weight, pruned.mat(), outcome, report);
 }
 
 MatrixOutcome LevelPruner::prune_matrix(int64_t layer, Proj proj, const InputStatistics* inputs, MatView weight) {

@@ -42,6 +42,8 @@ class LevelPruner {
   void prune_layer(int64_t layer, const LayerStatistics* statistics, DenseLayer weights, PruneReport& report);
   void prune_in_turn(int64_t layer, DenseLayer weights, PruneReport& report);
   std::vector<double> choose_sparsities() const;
+  tensor::Matrix prune_one(int64_t layer, model::Proj proj, const InputStatistics* inputs, const tensor::Matrix& weight,
+                           PruneReport& report);
   MatrixOutcome prune_matrix(int64_t layer, model::Proj proj, const InputStatistics* inputs, tensor::MatView weight);
   tensor::Matrix store(int64_t layer, model::Proj proj, const InputStatistics* inputs, const tensor::Matrix& weight,
                        tensor::ConstMatView pruned, const MatrixOutcome& outcome, PruneReport& report);
