@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "brick/base/error.h"
+#include "brick/kernels/kernel_table.h"
+#include "brick/kernels/sparse_product.h"
 #include "brick/model/transformer.h"
 #include "brick/prune/registry.h"
 #include "whole_models.h"
@@ -115,6 +117,27 @@ TEST(Prune, SameSeedSameBitsAndPiecesOnlyRound) {
   const Model whole = run(parent, Text(), config);
   const tensor::Tensor a = first.layers[0][Proj::kQ].to_f32(), b = whole.layers[0][Proj::kQ].to_f32();
   for (int64_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a.f32()[i], b.f32()[i], 1e-3);
+}
+
+TEST(Prune, KeptWeightsAloneOnlyRound) {
+  if (!kernels::has_sparse_product()) GTEST_SKIP() << "no sparse products on this machine";
+  const Model parent = model::tiny_model();
+  const PruneConfig config = config_of("sparsegpt");
+  const auto second_layer = [&](double largest_share) {
+    kernels::KernelTable table;
+    table.f32.fill({largest_share, 0});
+    kernels::use_kernel_table(table);
+    tensor::Tensor values = run(parent, Text(), config).layers[1][Proj::kQ].to_f32();
+    kernels::use_kernel_table(kernels::builtin_kernel_table());
+    return values;
+  };
+  const tensor::Tensor expanded = second_layer(0), alone = second_layer(1);
+  bool rounds = false;
+  for (int64_t i = 0; i < alone.size(); ++i) {
+    EXPECT_NEAR(alone.f32()[i], expanded.f32()[i], 1e-2);
+    rounds = rounds || alone.f32()[i] != expanded.f32()[i];
+  }
+  EXPECT_TRUE(rounds) << "the same products were taken twice";
 }
 
 TEST(Prune, LaterLayersSeeWhatIsStored) {
@@ -297,7 +320,7 @@ TEST(PruneErrors, SettingsThatMakeNoSense) {
   config.pattern = "3:5";
   config.sparsity = 0.6;
   failure(parent, text, config, ErrorCode::kInvalidInput);  // neither 16 nor 32 is a multiple of 5
-  config.block_columns = 15;  // so that only the weights' 32 inputs are none
+  config.block_columns = 15;                                // so that only the weights' 32 inputs are none
   check_settings(config, std::span(&config.sparsity, 1));
   EXPECT_THROW(check_parent(parent, std::span(&config.sparsity, 1), config), Error);
   config = config_of("sparsegpt");

@@ -167,6 +167,7 @@ BRICK_AVX2 void sample(const KeptLists& lists, int64_t stretch, int64_t begin, i
   }
 }
 
+// Four weights meet the same eight tokens before the next eight: each sample waits for its own last addition.
 BRICK_AVX2 void sum_and_sample(const KeptLists& lists, int64_t begin, int64_t end, const float* u, const float* v,
                                float beta, MatView y, float* g) noexcept {
   alignas(32) float sums[kOutputsAtATime * kTokensAtATime];
@@ -176,24 +177,27 @@ BRICK_AVX2 void sum_and_sample(const KeptLists& lists, int64_t begin, int64_t en
     for (int64_t o = begin; o < end; ++o) {
       next = fetch_share(next, lists.width, end - begin);
       float* out = sums + (o - begin) * kTokensAtATime;
-      __m256 output[kVectors], sum[kVectors];
+      const float* output = u + o * kTokensAtATime;
+      __m256 sum[kVectors];
 #pragma GCC unroll 4
-      for (int j = 0; j < kVectors; ++j) {
-        output[j] = _mm256_loadu_ps(u + o * kTokensAtATime + j * kLanes);
-        sum[j] = s > 0 ? _mm256_load_ps(out + j * kLanes) : _mm256_setzero_ps();
-      }
+      for (int j = 0; j < kVectors; ++j) sum[j] = s > 0 ? _mm256_load_ps(out + j * kLanes) : _mm256_setzero_ps();
       for (int64_t k = list[o]; k < list[o + 1]; k += kListMultiple) {
-        __m256 samples[kListMultiple];
+        const KeptWeight* weight = lists.weights + k;
+        __m256 values[kListMultiple], samples[kListMultiple];
+        const float* inputs[kListMultiple];
 #pragma GCC unroll 4
         for (int i = 0; i < kListMultiple; ++i) {
-          const KeptWeight& weight = lists.weights[k + i];
-          const __m256 value = _mm256_broadcast_ss(&weight.value);
-          samples[i] = _mm256_setzero_ps();
+          values[i] = _mm256_broadcast_ss(&weight[i].value);
+          inputs[i] = v + weight[i].offset;
+        }
 #pragma GCC unroll 4
-          for (int j = 0; j < kVectors; ++j) {
-            const __m256 input = _mm256_loadu_ps(v + weight.offset + j * kLanes);
-            sum[j] = _mm256_fmadd_ps(value, input, sum[j]);
-            samples[i] = j == 0 ? _mm256_mul_ps(output[j], input) : _mm256_fmadd_ps(output[j], input, samples[i]);
+        for (int j = 0; j < kVectors; ++j) {
+          const __m256 output_j = _mm256_loadu_ps(output + j * kLanes);
+#pragma GCC unroll 4
+          for (int i = 0; i < kListMultiple; ++i) {
+            const __m256 input = _mm256_loadu_ps(inputs[i] + j * kLanes);
+            sum[j] = _mm256_fmadd_ps(values[i], input, sum[j]);
+            samples[i] = j == 0 ? _mm256_mul_ps(output_j, input) : _mm256_fmadd_ps(output_j, input, samples[i]);
           }
         }
         add_sums(samples, g + k);

@@ -5,8 +5,8 @@
 
 namespace brick::kernels {
 
-inline constexpr int64_t kListMultiple = 4;     // of the weights in a list
-inline constexpr int64_t kOutputsAtATime = 64;  // their lists stay in the second-level cache while all tokens pass
+inline constexpr int64_t kListMultiple = 4;      // of the weights in a list
+inline constexpr int64_t kOutputsAtATime = 128;  // their lists stay in the second-level cache while all tokens pass
 
 struct SparseProductKernels {
   // counts[c] = the rows of [0, rows), at most 255, that keep column c; mask rows of `words`, counts [64 words].

@@ -6,6 +6,7 @@
 #include "brick/base/error.h"
 #include "brick/base/process.h"
 #include "brick/kernels/gemm.h"
+#include "brick/kernels/kernel_table.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/norm.h"
 #include "brick/kernels/swiglu.h"
@@ -154,7 +155,7 @@ void LevelPruner::prune_in_turn(int64_t layer, DenseLayer weights, PruneReport& 
     for (const Proj proj : same_inputs) {
       const auto p = static_cast<size_t>(proj);
       stored[p] = prune_one(layer, proj, &statistics, weights[p], report);
-      held[proj] = decode_matrix(stored[p]);
+      held[proj] = for_products(stored[p]);
       weights[p] = {};
     }
     solving += clock.seconds();
@@ -308,9 +309,16 @@ tensor::Matrix LevelPruner::store(int64_t layer, Proj proj, const InputStatistic
   return stored;
 }
 
+tensor::Matrix LevelPruner::for_products(const tensor::Matrix& stored) const {
+  const bool kept_alone =
+      stored.is_sparse() && kernels::sparse_product_wins(stored.sparse_view().mask, family_.calibration.largest_piece(),
+                                                         family_.context.compute());
+  return kept_alone ? stored : decode_matrix(stored);
+}
+
 void LevelPruner::rerun(int64_t layer) {
   const std::array<tensor::Matrix, model::kProjCount> stored = layer_of(layer).projections;
-  for (const Proj proj : model::kProjs) layer_of(layer)[proj] = decode_matrix(stored[static_cast<size_t>(proj)]);
+  for (const Proj proj : model::kProjs) layer_of(layer)[proj] = for_products(stored[static_cast<size_t>(proj)]);
   for (const Calibration::Piece& piece : family_.calibration.pieces())
     transformer_->layer_forward(layer, piece.offsets, x_.mat().row_range(piece.begin, piece.end));
   layer_of(layer).projections = stored;

@@ -48,6 +48,8 @@ class LevelPruner {
   tensor::Matrix store(int64_t layer, model::Proj proj, const InputStatistics* inputs, const tensor::Matrix& weight,
                        tensor::ConstMatView pruned, const MatrixOutcome& outcome, PruneReport& report);
   void rerun(int64_t layer);
+  // A pruned weight as the calibration's products are fastest with it: as stored, or in float32.
+  tensor::Matrix for_products(const tensor::Matrix& stored) const;
   MethodOptions options() const { return {family_.config.damping, family_.config.block_columns}; }
   bool is_last(int64_t layer) const { return layer + 1 == static_cast<int64_t>(block_.layers.size()); }
   model::Layer& layer_of(int64_t layer) { return block_.layers[static_cast<size_t>(layer)]; }
