@@ -86,6 +86,7 @@ def parse(parser: argparse.ArgumentParser, what: str, smoke: dict | None = None,
             parser.error(f"--dtypes: {', '.join(sorted(unknown))}: expected float32, bfloat16")
     settings = {k: str(v) for k, v in vars(args).items() if k not in ("runs", "fresh", "out", "python", "hf_folder")}
     args.machine = run_json(args, [args.brick, "cpu", "--json"])
+    del args.machine["process_seconds"], args.machine["process_peak_rss_mb"]  # the journal begins anew where these differ
     args.name = "-".join([what, machine_slug(args.machine["model"], args.machine["isa"], args.isa is not None)] +
                          (["smoke"] if args.smoke else []))
     args.out = pathlib.Path(args.out) if args.out else RESULTS / f"{args.name}.json"
