@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "brick/kernels/rows.h"
 #include "problems.h"
 #include "whole_models.h"
 
@@ -43,7 +44,7 @@ struct Layer {
     const DenseLayer dense = decode_layer(block, kLayer);
     for (size_t p = 0; p < dense.size(); ++p) {
       pruned.weights[p] = tensor::matrix(dense[p].rows(), dense[p].cols());
-      copy_rows(dense_rows(dense[p]), pruned.weights[p].mat());
+      kernels::copy_rows(dense_rows(dense[p]), pruned.weights[p].mat());
     }
   }
 };

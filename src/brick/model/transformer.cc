@@ -1,13 +1,13 @@
 #include "brick/model/transformer.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/norm.h"
 #include "brick/kernels/rope.h"
+#include "brick/kernels/rows.h"
 #include "brick/kernels/swiglu.h"
 #include "brick/kernels/vector_ops.h"
 
@@ -16,6 +16,7 @@ namespace {
 
 using kernels::AttentionShape;
 using kernels::AttentionSpan;
+using kernels::copy_rows;
 using tensor::ConstMatView;
 using tensor::MatView;
 using tensor::Tensor;
@@ -27,17 +28,6 @@ MatView rows(Tensor& tensor, int64_t count, int64_t cols) { return {tensor.f32()
 int64_t query_width(const LayerShape& shape) { return shape.heads * shape.head_dim; }
 int64_t key_width(const LayerShape& shape) { return shape.kv_heads * shape.head_dim; }
 
-// Where there is one.
-void add_bias(const std::vector<float>& bias, MatView y) {
-  if (bias.empty()) return;
-  for (int64_t t = 0; t < y.rows; ++t) kernels::axpy(1.0f, bias.data(), y.row(t), y.cols);
-}
-
-void copy(ConstMatView from, MatView to) {
-  for (int64_t t = 0; t < from.rows; ++t)
-    std::memcpy(to.row(t), from.row(t), static_cast<size_t>(from.cols) * sizeof(float));
-}
-
 // Where the queries of a sequence lie among all its rows.
 int64_t first_query(const AttentionSpan& span) { return span.key_begin + span.keys - span.queries; }
 
@@ -45,15 +35,15 @@ int64_t first_query(const AttentionSpan& span) { return span.key_begin + span.ke
 void gather(std::span<const AttentionSpan> spans, MatView x) {
   for (const AttentionSpan& span : spans)
     for (int64_t i = 0; i < span.queries && first_query(span) != span.query_begin; ++i)
-      copy(x.row_range(first_query(span) + i, first_query(span) + i + 1),
-           x.row_range(span.query_begin + i, span.query_begin + i + 1));
+      copy_rows(x.row_range(first_query(span) + i, first_query(span) + i + 1),
+                x.row_range(span.query_begin + i, span.query_begin + i + 1));
 }
 // And back; the others become 0.
 void scatter(std::span<const AttentionSpan> spans, MatView x) {
   for (auto span = spans.rbegin(); span != spans.rend(); ++span) {
     const int64_t to = first_query(*span);
     for (int64_t i = span->queries - 1; i >= 0 && to != span->query_begin; --i)
-      copy(x.row_range(span->query_begin + i, span->query_begin + i + 1), x.row_range(to + i, to + i + 1));
+      copy_rows(x.row_range(span->query_begin + i, span->query_begin + i + 1), x.row_range(to + i, to + i + 1));
     for (int64_t t = span->key_begin; t < to; ++t) std::fill_n(x.row(t), x.cols, 0.0f);
   }
 }
@@ -198,7 +188,7 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   const bool cut = is_cut(index);
   const Layout& queries = cut ? read_ : layout_;
   const int64_t all = x.rows, count = queries.rows();
-  copy(x, rows(tape.input, all));
+  copy_rows(x, rows(tape.input, all));
   const MatView all_normed = rows(normed_, all), k = rows(tape.k, all, key_width(shape));
   const MatView v = rows(tape.v, all, key_width(shape)), q = rows(tape.q, count, query_width(shape));
   kernels::rms_norm(x, layer.attention_norm.data(), model_.config.norm_eps, all_normed, tape.attention_rms.data());
@@ -224,8 +214,8 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
     // One sequence after the other behind the cached tokens, so that each finds its keys in one piece.
     for (AttentionSpan span : layout_.spans) {
       const int64_t first = span.query_begin, last = first + span.queries;
-      copy(k.row_range(first, last), keys.row_range(cache->length, span.keys));
-      copy(v.row_range(first, last), values.row_range(cache->length, span.keys));
+      copy_rows(k.row_range(first, last), keys.row_range(cache->length, span.keys));
+      copy_rows(v.row_range(first, last), values.row_range(cache->length, span.keys));
       span.key_begin = 0;
       kernels::attention(context_, attention_shape(shape), {&span, 1}, q, keys, values, attended, nullptr);
     }
@@ -234,9 +224,9 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   }
   if (hook) hook(index, Proj::kO, attended);
   project(index, Proj::kO, use, attended, 1.0f, x);
-  add_bias(layer.o_bias, x);
+  kernels::add_bias(layer.o_bias, x);
 
-  copy(x, rows(tape.middle, count));
+  copy_rows(x, rows(tape.middle, count));
   kernels::rms_norm(x, layer.ffn_norm.data(), model_.config.norm_eps, normed, tape.ffn_rms.data());
   if (hook) hook(index, Proj::kGate, normed);
   const MatView gate = rows(tape.gate, count, shape.ffn), up = rows(tape.up, count, shape.ffn);
@@ -245,7 +235,7 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   kernels::swiglu(gate, up, ffn);
   if (hook) hook(index, Proj::kDown, ffn);
   project(index, Proj::kDown, use, ffn, 1.0f, x);
-  add_bias(layer.down_bias, x);
+  kernels::add_bias(layer.down_bias, x);
   if (cut) scatter(queries.spans, whole_x);
 }
 
@@ -318,7 +308,7 @@ MatView Transformer::forward(const TokenBatch& batch, const AdapterUse& use) {
   const MatView x = rows(x_, count);
   embed(batch.ids, x);
   for (int64_t l = 0; l < model_.config.layers; ++l) {
-    if (!inputs_.empty()) copy(x, rows(inputs_[static_cast<size_t>(l)], count));
+    if (!inputs_.empty()) copy_rows(x, rows(inputs_[static_cast<size_t>(l)], count));
     run_layer(l, use, tape_of(l), x, nullptr, {});
   }
   return x;
@@ -364,7 +354,7 @@ void Transformer::run_backward(const TokenBatch& batch, const AdapterUse& use, i
   for (int64_t l = model_.config.layers - 1; l >= lowest; --l) {
     if (!inputs_.empty()) {
       const MatView x = rows(x_, count);
-      copy(rows(inputs_[static_cast<size_t>(l)], count), x);
+      copy_rows(rows(inputs_[static_cast<size_t>(l)], count), x);
       run_layer(l, use, tape_of(l), x, nullptr, {});
     }
     run_layer_backward(l, use, tape_of(l), d_hidden, l > lowest, gradients, hook);

@@ -14,6 +14,7 @@
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/kernels/gemm.h"
+#include "brick/kernels/rows.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/prune/dense_layer.h"
 #include "brick/prune/inverse_factor.h"
@@ -97,7 +98,7 @@ class Admm {
   Admm(const MatrixProblem& problem, ConstMatView hessian, MatView b)
       : problem_(problem), hessian_(hessian), b_(b), start_(tensor::matrix(b.rows, b.cols)) {
     for (tensor::Tensor* memory : {&cross_, &d_, &v_, &right_}) *memory = tensor::matrix(b.rows, b.cols);
-    copy_rows(b, start_.mat());
+    kernels::copy_rows(b, start_.mat());
     kernels::gemm(Trans::kNo, Trans::kNo, 1.0f, b, hessian, 0.0f, cross_.mat());
   }
 
@@ -131,8 +132,8 @@ class Admm {
 
  private:
   void restart() {
-    copy_rows(start_.mat(), b_);
-    copy_rows(start_.mat(), d_.mat());
+    kernels::copy_rows(start_.mat(), b_);
+    kernels::copy_rows(start_.mat(), d_.mat());
     support_ = largest(b_, problem_);
     clear_dropped(support_.view(), d_.mat());
     last_support_ = support_;

@@ -1,7 +1,5 @@
 #include "brick/prune/dense_layer.h"
 
-#include <cstring>
-
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/kernels/linear.h"
@@ -43,11 +41,6 @@ ConstMatView dense_rows(const tensor::Matrix& weight) {
 tensor::Matrix looking_at(const tensor::Tensor& weight) { return tensor::Matrix::dense(weight.view(), nullptr); }
 
 tensor::Matrix without_rows(int64_t cols) { return tensor::Matrix::dense(tensor::matrix(0, cols)); }
-
-void copy_rows(ConstMatView from, MatView to) {
-  for (int64_t r = 0; r < from.rows; ++r)
-    std::memcpy(to.row(r), from.row(r), static_cast<size_t>(from.cols) * sizeof(float));
-}
 
 double squared_norm(ConstMatView x) {
   double sum = 0;

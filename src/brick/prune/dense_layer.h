@@ -30,7 +30,6 @@ tensor::Matrix looking_at(const tensor::Tensor& weight);
 // A weight without outputs: its product falls away from the layer's forward, and so does the work for it.
 tensor::Matrix without_rows(int64_t cols);
 
-void copy_rows(tensor::ConstMatView from, tensor::MatView to);
 double squared_norm(tensor::ConstMatView x);
 
 // row [cols] becomes 0 where the mask's row r drops it.

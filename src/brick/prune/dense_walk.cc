@@ -1,5 +1,7 @@
 #include "brick/prune/dense_walk.h"
 
+#include "brick/kernels/rows.h"
+
 namespace brick::prune {
 
 DenseWalk::DenseWalk(const model::Model& model, const Calibration& calibration, kernels::Context& context)
@@ -22,7 +24,7 @@ const DenseLayer& DenseWalk::step(const model::InputHook& inputs, const StreamHo
   for (const Calibration::Piece& piece : calibration_.pieces()) {
     const tensor::MatView x = x_.mat().row_range(piece.begin, piece.end);
     const tensor::MatView before(before_.empty() ? nullptr : before_.f32(), x.rows, x.cols);
-    if (stream) copy_rows(x, before);
+    if (stream) kernels::copy_rows(x, before);
     transformer_.layer_forward(layer, piece.offsets, x, inputs);
     if (stream) stream(before, x);
   }

@@ -5,6 +5,7 @@
 
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
+#include "brick/kernels/rows.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/model/loss.h"
 #include "brick/model/transformer.h"
@@ -55,10 +56,10 @@ void for_each_gradient(
     DenseWalk walk(model, calibration, context);
     for (int64_t layer = 0; layer < layers; ++layer) {
       inputs.push_back(tensor::matrix(calibration.tokens(), model.config.hidden));
-      copy_rows(walk.stream(), inputs.back().mat());
+      kernels::copy_rows(walk.stream(), inputs.back().mat());
       walk.step();
     }
-    copy_rows(walk.stream(), stream.mat());
+    kernels::copy_rows(walk.stream(), stream.mat());
   }
 
   // Squares ask for each sequence's own gradient.
@@ -76,7 +77,7 @@ void for_each_gradient(
   for (size_t i = 0; i < pieces.size(); ++i) {
     const MatView d_stream = stream.mat().row_range(pieces[i].begin, pieces[i].end);
     const MatView x(hidden.f32(), d_stream.rows, d_stream.cols);
-    copy_rows(d_stream, x);
+    kernels::copy_rows(d_stream, x);
     std::vector<float> losses(scored[i].size());
     model::token_losses(context, model, x, scored[i], losses, 1.0f / static_cast<float>(tokens), d_stream);
     loss = std::accumulate(losses.begin(), losses.end(), loss);
@@ -98,7 +99,7 @@ void for_each_gradient(
       if (scored[i].empty()) continue;
       const Calibration::Piece& piece = pieces[i];
       const MatView x(hidden.f32(), piece.end - piece.begin, model.config.hidden);
-      copy_rows(inputs.back().mat().row_range(piece.begin, piece.end), x);
+      kernels::copy_rows(inputs.back().mat().row_range(piece.begin, piece.end), x);
       transformer.layer_forward(layer, piece.offsets, x);
       transformer.layer_backward(layer, stream.mat().row_range(piece.begin, piece.end), layer > 0, views);
       const double share = static_cast<double>(scored[i].size()) / static_cast<double>(tokens);

@@ -6,6 +6,7 @@
 
 #include "brick/base/parallel.h"
 #include "brick/base/rng.h"
+#include "brick/kernels/rows.h"
 #include "brick/kernels/vector_ops.h"
 
 namespace brick::prune {
@@ -67,8 +68,8 @@ void LayerDescent::step(int64_t layer, std::span<const Sequence> batch, ConstMat
   const MatView x(x_.f32(), count, width), y(y_.f32(), count, width);
   for (size_t s = 0; s < batch.size(); ++s) {
     const int64_t end = batch[s].end;
-    copy_rows(inputs.row_range(batch[s].begin, end), x.row_range(offsets[s], offsets[s + 1]));
-    copy_rows(targets.row_range(batch[s].begin, end), y.row_range(offsets[s], offsets[s + 1]));
+    kernels::copy_rows(inputs.row_range(batch[s].begin, end), x.row_range(offsets[s], offsets[s + 1]));
+    kernels::copy_rows(targets.row_range(batch[s].begin, end), y.row_range(offsets[s], offsets[s + 1]));
   }
   transformer_.layer_forward(layer, offsets, x);
   // dL/df = 2 (f - y) / (||y||^2 count); Adam needs no constant factor.

@@ -9,6 +9,7 @@
 #include "brick/kernels/kernel_table.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/norm.h"
+#include "brick/kernels/rows.h"
 #include "brick/kernels/swiglu.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/prune/owl.h"
@@ -32,7 +33,7 @@ double output_error(ConstMatView x, ConstMatView before, ConstMatView after) {
 
 tensor::Tensor copy_of(const tensor::Matrix& dense) {
   tensor::Tensor copy = tensor::matrix(dense.rows(), dense.cols());
-  copy_rows(dense_rows(dense), copy.mat());
+  kernels::copy_rows(dense_rows(dense), copy.mat());
   return copy;
 }
 
@@ -162,8 +163,7 @@ void LevelPruner::prune_in_turn(int64_t layer, DenseLayer weights, PruneReport& 
   };
   const auto add_product = [&](const Calibration::Piece& piece, Proj proj, const std::vector<float>& bias, MatView x) {
     kernels::linear(family_.context, held[proj], inputs.mat().row_range(piece.begin, piece.end), 1.0f, x);
-    if (bias.empty()) return;
-    for (int64_t t = 0; t < x.rows; ++t) kernels::axpy(1.0f, bias.data(), x.row(t), x.cols);
+    kernels::add_bias(bias, x);
   };
 
   prune_next(projs.first(3), [&](const Calibration::Piece&, MatView x, MatView in) {
@@ -171,9 +171,9 @@ void LevelPruner::prune_in_turn(int64_t layer, DenseLayer weights, PruneReport& 
   });
   prune_next(projs.subspan(3, 1), [&](const Calibration::Piece& piece, MatView x, MatView in) {
     const MatView unused(piece_.f32(), x.rows, x.cols);
-    copy_rows(x, unused);
+    kernels::copy_rows(x, unused);
     transformer_->layer_forward(layer, piece.offsets, unused, [&](int64_t, Proj proj, ConstMatView attended) {
-      if (proj == Proj::kO) copy_rows(attended, in);
+      if (proj == Proj::kO) kernels::copy_rows(attended, in);
     });
   });
   prune_next(projs.subspan(4, 2), [&](const Calibration::Piece& piece, MatView x, MatView in) {
@@ -204,7 +204,7 @@ LayerStatistics LevelPruner::gather(int64_t layer) {
   std::array<std::optional<StatisticsBuilder>, std::tuple_size_v<LayerStatistics>> builders;
   for (const Calibration::Piece& piece : calibration.pieces()) {
     const MatView x(piece_.f32(), piece.end - piece.begin, block_.config.hidden);
-    copy_rows(x_.mat().row_range(piece.begin, piece.end), x);
+    kernels::copy_rows(x_.mat().row_range(piece.begin, piece.end), x);
     transformer_->layer_forward(layer, piece.offsets, x, [&](int64_t, Proj proj, ConstMatView inputs) {
       std::optional<StatisticsBuilder>& builder = builders[input_index(proj)];
       if (!builder) builder.emplace(family_.recipe.needs(), inputs.cols, calibration.tokens());

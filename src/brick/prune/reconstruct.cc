@@ -6,6 +6,7 @@
 #include "brick/base/parallel.h"
 #include "brick/kernels/gemm.h"
 #include "brick/kernels/norm.h"
+#include "brick/kernels/rows.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/prune/refit.h"
 #include "brick/prune/statistics.h"
@@ -75,7 +76,7 @@ Reconstructor::Reconstructor(model::Model& block, model::Transformer& transforme
 void Reconstructor::forward(int64_t layer, ConstMatView inputs, MatView outputs) {
   for (const Calibration::Piece& piece : calibration_.pieces()) {
     const MatView x = outputs.row_range(piece.begin, piece.end);
-    copy_rows(inputs.row_range(piece.begin, piece.end), x);
+    kernels::copy_rows(inputs.row_range(piece.begin, piece.end), x);
     transformer_.layer_forward(layer, piece.offsets, x);
   }
 }
@@ -128,9 +129,9 @@ void Reconstructor::fit_to_stream(int64_t layer, Proj proj, const DenseLayer& de
   for (const Calibration::Piece& piece : calibration_.pieces()) {
     const int64_t count = piece.end - piece.begin;
     const MatView x(stream_memory.f32(), count, inputs.cols), seen(input_memory.f32(), count, width);
-    copy_rows(inputs.row_range(piece.begin, piece.end), x);
+    kernels::copy_rows(inputs.row_range(piece.begin, piece.end), x);
     transformer_.layer_forward(layer, piece.offsets, x, [&](int64_t, Proj at, ConstMatView in) {
-      if (at == proj) copy_rows(in, seen);
+      if (at == proj) kernels::copy_rows(in, seen);
     });
     parallel_ranges(count, kRowGrain, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {

@@ -5,6 +5,7 @@
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/kernels/gemm.h"
+#include "brick/kernels/rows.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/prune/dense_layer.h"
 
@@ -30,7 +31,7 @@ void refit(const RefitProblem& problem, MatView weight) {
   for (int64_t c = 0; c < cols; ++c) inverse_diagonal[static_cast<size_t>(c)] = 1.0f / problem.hessian(c, c);
   std::vector<float> first(static_cast<size_t>(rows)), last(static_cast<size_t>(rows));
 
-  copy_rows(problem.cross, residual);
+  kernels::copy_rows(problem.cross, residual);
   kernels::gemm(Trans::kNo, Trans::kNo, -1.0f, weight, problem.hessian, 1.0f, residual);
   for (int64_t iteration = 0; iteration < problem.iterations; ++iteration) {
     parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {

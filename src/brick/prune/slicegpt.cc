@@ -22,6 +22,7 @@
 
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
+#include "brick/kernels/rows.h"
 #include "brick/prune/norm_walk.h"
 #include "brick/prune/statistics.h"
 #include "brick/prune/stored_values.h"
@@ -125,7 +126,7 @@ std::vector<model::Model> prune_slicegpt(const StructureProblem& problem) {
   for (const double sparsity : problem.sparsities) {
     const int64_t width = stream_width(sparsity, hidden, config.width_multiple);
     Rotation rotation{tensor::matrix(width, hidden), std::vector<tensor::Tensor>(products.size())};
-    copy_rows(directions.mat().row_range(0, width), rotation.stream.mat());
+    kernels::copy_rows(directions.mat().row_range(0, width), rotation.stream.mat());
     parallel_try(static_cast<int64_t>(products.size()), [&](int64_t i) {
       const auto norm = static_cast<size_t>(i);
       rotation.readers[norm] = reader(products[norm], rotation.stream.mat(), config.refit_steps > 0, config.damping);

@@ -15,6 +15,7 @@
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/base/rng.h"
+#include "brick/kernels/rows.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/prune/selection.h"
 
@@ -109,7 +110,7 @@ Region::Region(const LayerProblem& problem, const PrunedLayer& pruned)
 
 MatView Region::forward(const Sequence& sequence) {
   const MatView x(x_.f32(), sequence.end - sequence.begin, problem_.inputs.cols);
-  copy_rows(problem_.inputs.row_range(sequence.begin, sequence.end), x);
+  kernels::copy_rows(problem_.inputs.row_range(sequence.begin, sequence.end), x);
   transformer_.layer_forward(problem_.layer, sequence.offsets, x);
   return x;
 }
@@ -164,7 +165,7 @@ void prune_wanda_plus(const LayerProblem& problem, PrunedLayer& pruned) {
   tensor::Tensor targets = tensor::matrix(problem.inputs.rows, problem.inputs.cols);
   const int64_t rounds = problem.config.regional_rounds;
   for (const Sequence& sequence : region.sequences())
-    if (rounds > 0) copy_rows(region.forward(sequence), targets.mat().row_range(sequence.begin, sequence.end));
+    if (rounds > 0) kernels::copy_rows(region.forward(sequence), targets.mat().row_range(sequence.begin, sequence.end));
   const LayerTensors gradients = region.mean_gradients();
   LayerTensors squares = zeros_like(gradients);
   for (int64_t round = 0; round < rounds; ++round) {
