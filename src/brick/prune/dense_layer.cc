@@ -4,6 +4,7 @@
 #include "brick/base/parallel.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/vector_ops.h"
+#include "brick/model/weight_shape.h"
 
 namespace brick::prune {
 namespace {
@@ -32,6 +33,22 @@ DenseLayer decode_layer(const model::Model& model, int64_t layer) {
   }
   model.drop_pages();
   return weights;
+}
+
+LayerTensors zeros_of(const model::Model& model, int64_t layer) {
+  LayerTensors zeros;
+  for (const model::Proj proj : model::kProjs) {
+    const auto [rows, cols] =
+        model::weight_shape(model.layers[static_cast<size_t>(layer)].shape, model.config.hidden, proj);
+    zeros[static_cast<size_t>(proj)] = tensor::matrix(rows, cols);
+  }
+  return zeros;
+}
+
+model::WeightGradients views_of(LayerTensors& tensors) {
+  model::WeightGradients views;
+  for (size_t p = 0; p < views.size(); ++p) views[p] = tensors[p].mat();
+  return views;
 }
 
 ConstMatView dense_rows(const tensor::Matrix& weight) {

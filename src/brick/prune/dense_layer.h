@@ -3,16 +3,17 @@
 
 #include <array>
 
-#include "brick/model/model.h"
+#include "brick/model/transformer.h"
 #include "brick/prune/registry.h"
 
 namespace brick::prune {
 
 using DenseLayer = std::array<tensor::Matrix, model::kProjCount>;
+using LayerTensors = std::array<tensor::Tensor, model::kProjCount>;  // [out, in] each
 
 // What a method made of a layer: values [out, in], to be read where the masks keep them.
 struct PrunedLayer {
-  std::array<tensor::Tensor, model::kProjCount> weights;
+  LayerTensors weights;
   std::array<MatrixOutcome, model::kProjCount> outcomes;
 };
 
@@ -20,6 +21,12 @@ tensor::Matrix decode_matrix(const tensor::Matrix& weight);
 
 // Error(kNumeric) naming the weight that has NaN or infinity. Gives the file's pages back.
 DenseLayer decode_layer(const model::Model& model, int64_t layer);
+
+// Zeros of the shapes of a layer's weights.
+LayerTensors zeros_of(const model::Model& model, int64_t layer);
+
+// As long as the tensors.
+model::WeightGradients views_of(LayerTensors& tensors);
 
 // Of a dense float32 matrix; as long as that.
 tensor::ConstMatView dense_rows(const tensor::Matrix& weight);

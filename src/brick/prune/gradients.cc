@@ -8,7 +8,6 @@
 #include "brick/kernels/rows.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/model/loss.h"
-#include "brick/model/transformer.h"
 #include "brick/prune/dense_walk.h"
 
 namespace brick::prune {
@@ -22,12 +21,6 @@ constexpr int64_t kRowGrain = 16;
 std::vector<model::ScoredToken> scored_in(const Calibration& calibration, const Calibration::Piece& piece) {
   const std::vector<uint8_t> all(static_cast<size_t>(piece.end - piece.begin), 1);
   return model::scored_tokens(calibration.ids(piece), all, piece.offsets);
-}
-
-std::array<Tensor, model::kProjCount> like(const DenseLayer& weights) {
-  std::array<Tensor, model::kProjCount> out;
-  for (size_t p = 0; p < out.size(); ++p) out[p] = tensor::matrix(weights[p].rows(), weights[p].cols());
-  return out;
 }
 
 // sum += gradient; squares += (gradient / share)^2 / N, share being the sequence's part of all tokens.
@@ -90,11 +83,10 @@ void for_each_gradient(
   for (int64_t layer = layers - 1; layer >= 0; --layer) {
     DenseLayer& weights = dense.layers[static_cast<size_t>(layer)].projections;
     weights = decode_layer(model, layer);
-    LayerGradients gradients{like(weights), {}};
-    if (squares) gradients.squares = like(weights);
-    std::array<Tensor, model::kProjCount> piece_gradients = like(weights);
-    model::WeightGradients views;
-    for (size_t p = 0; p < views.size(); ++p) views[p] = piece_gradients[p].mat();
+    LayerGradients gradients{zeros_of(model, layer), {}};
+    if (squares) gradients.squares = zeros_of(model, layer);
+    LayerTensors piece_gradients = zeros_of(model, layer);
+    const model::WeightGradients views = views_of(piece_gradients);
     for (size_t i = 0; i < pieces.size(); ++i) {
       if (scored[i].empty()) continue;
       const Calibration::Piece& piece = pieces[i];

@@ -1,7 +1,6 @@
 // Gradients of the language loss in a model's linear weights, a layer at a time. Internal to prune/.
 #pragma once
 
-#include <array>
 #include <functional>
 
 #include "brick/prune/calibration.h"
@@ -12,8 +11,8 @@ namespace brick::prune {
 // Of one layer, [out, in] each. L: mean next-token loss over all tokens of the text; L_j: over those of sequence j of
 // N.
 struct LayerGradients {
-  std::array<tensor::Tensor, model::kProjCount> loss;     // dL/dW
-  std::array<tensor::Tensor, model::kProjCount> squares;  // sum_j (dL_j/dW)^2 / N; empty if not asked for
+  LayerTensors loss;     // dL/dW
+  LayerTensors squares;  // sum_j (dL_j/dW)^2 / N; empty if not asked for
 };
 
 // Calls visit for each layer, the last one first. Memory: (layers + 1) [N, D] for the text's N tokens, and one layer's

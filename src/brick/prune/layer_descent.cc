@@ -38,11 +38,7 @@ LayerDescent::LayerDescent(const model::Model& block, const Calibration& calibra
 }
 
 void LayerDescent::run(int64_t layer, PrunedLayer& pruned, ConstMatView inputs, ConstMatView targets) {
-  for (const Proj proj : model::kProjs) {
-    const auto p = static_cast<size_t>(proj);
-    const int64_t rows = pruned.weights[p].shape()[0], cols = pruned.weights[p].shape()[1];
-    for (auto* tensors : {&gradients_, &first_, &second_}) (*tensors)[p] = tensor::matrix(rows, cols);
-  }
+  for (LayerTensors* tensors : {&gradients_, &first_, &second_}) *tensors = zeros_of(transformer_.model(), layer);
   steps_ = 0;
   int64_t done = 0;
   for (int64_t epoch = 0; epoch < options_.epochs; ++epoch) {
@@ -80,10 +76,7 @@ void LayerDescent::step(int64_t layer, std::span<const Sequence> batch, ConstMat
       kernels::scale(1.0f / (norm * static_cast<float>(count)), x.row(t), width);
     }
   });
-  model::WeightGradients gradients;
-  for (const Proj proj : model::kProjs)
-    gradients[static_cast<size_t>(proj)] = gradients_[static_cast<size_t>(proj)].mat();
-  transformer_.layer_backward(layer, x, false, gradients);
+  transformer_.layer_backward(layer, x, false, views_of(gradients_));
 }
 
 void LayerDescent::update(PrunedLayer& pruned, double rate) {

@@ -5,7 +5,6 @@
 #include <span>
 #include <vector>
 
-#include "brick/model/transformer.h"
 #include "brick/prune/calibration.h"
 #include "brick/prune/dense_layer.h"
 
@@ -39,7 +38,7 @@ class LayerDescent {
   int64_t tokens_;
   model::Transformer transformer_;
   tensor::Tensor x_, y_;  // [batch, D]
-  std::array<tensor::Tensor, model::kProjCount> gradients_, first_, second_;
+  LayerTensors gradients_, first_, second_;
   int64_t steps_ = 0;
 };
 

@@ -31,12 +31,6 @@ constexpr float kDecay = 0.99f, kEpsilon = 1e-8f;  // torch's RMSprop
 constexpr int64_t kRowGrain = 16;
 constexpr uint64_t kSampleStream = 0x726567696f6e;
 
-LayerTensors zeros_like(const LayerTensors& tensors) {
-  LayerTensors out;
-  for (size_t p = 0; p < out.size(); ++p) out[p] = tensor::matrix(tensors[p].shape()[0], tensors[p].shape()[1]);
-  return out;
-}
-
 template <class Visit>
 void for_each_row(const LayerTensors& tensors, Visit&& visit) {
   for (size_t p = 0; p < tensors.size(); ++p)
@@ -102,7 +96,7 @@ Region::Region(const LayerProblem& problem, const PrunedLayer& pruned)
       transformer_(problem.block, problem.context, problem.calibration.longest_sequence(), true,
                    model::Activations::kOneLayer),
       x_(tensor::matrix(transformer_.max_tokens(), problem.inputs.cols)),
-      gradients_(zeros_like(pruned.weights)) {
+      gradients_(zeros_of(problem.block, problem.layer)) {
   for (const Proj proj : model::kProjs)
     problem.block.layers[static_cast<size_t>(problem.layer)][proj] =
         looking_at(pruned.weights[static_cast<size_t>(proj)]);
@@ -116,14 +110,12 @@ MatView Region::forward(const Sequence& sequence) {
 }
 
 const LayerTensors& Region::backward(MatView d_output) {
-  model::WeightGradients views;
-  for (size_t p = 0; p < views.size(); ++p) views[p] = gradients_[p].mat();
-  transformer_.layer_backward(problem_.layer, d_output, false, views);
+  transformer_.layer_backward(problem_.layer, d_output, false, views_of(gradients_));
   return gradients_;
 }
 
 LayerTensors Region::mean_gradients() {
-  LayerTensors means = zeros_like(gradients_);
+  LayerTensors means = zeros_of(problem_.block, problem_.layer);
   const float share = 1.0f / static_cast<float>(sequences_.size());
   for (const Sequence& sequence : sequences_) {
     const MatView x = forward(sequence);
@@ -167,7 +159,7 @@ void prune_wanda_plus(const LayerProblem& problem, PrunedLayer& pruned) {
   for (const Sequence& sequence : region.sequences())
     if (rounds > 0) kernels::copy_rows(region.forward(sequence), targets.mat().row_range(sequence.begin, sequence.end));
   const LayerTensors gradients = region.mean_gradients();
-  LayerTensors squares = zeros_like(gradients);
+  LayerTensors squares = zeros_of(problem.block, problem.layer);
   for (int64_t round = 0; round < rounds; ++round) {
     prune_all(problem, gradients, pruned);
     descend(region, sample(region.sequences(), problem, round), targets.mat(), problem.config.regional_rate, squares,

@@ -1,12 +1,9 @@
 // Wanda++ in parts (wanda_plus.cc). Internal to prune/.
 #pragma once
 
-#include "brick/model/transformer.h"
 #include "brick/prune/layer_problem.h"
 
 namespace brick::prune {
-
-using LayerTensors = std::array<tensor::Tensor, model::kProjCount>;  // [out, in] each
 
 // The layer of a problem with the weights that `pruned` has at the time, a sequence after another. Both must outlive
 // it.
