@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 
 #include "brick/base/error.h"
 #include "brick/prune/registry.h"
@@ -81,6 +82,16 @@ TEST(DropLowest, GroupsAreCutOneByOne) {
   tensor::Mask mask = all_kept(1, 8);
   drop_lowest_of_groups(std::vector<float>{9, 8, 7, 6, 1, 1, 1, 1}, {2, 4}, 0, mask);
   EXPECT_EQ(row_of(mask, 0), "11000011");
+}
+
+TEST(KeepHighest, WhatEqualsTheLastThatGoesGoesToo) {
+  const std::vector<float> scores{3, 1, 2, 2, 5, 2};
+  for (const auto& [dropped, first, second] : {std::tuple{0, "111", "111"}, {1, "101", "111"}, {2, "100", "010"}}) {
+    const tensor::Mask mask = keep_highest(scores, 2, 3, {}, dropped);
+    EXPECT_EQ(row_of(mask, 0), first) << dropped;
+    EXPECT_EQ(row_of(mask, 1), second) << dropped;
+  }
+  EXPECT_EQ(row_of(keep_highest(scores, 2, 3, {1, 3}, 0), 0), "101");
 }
 
 TEST(AllKept, LeavesThePaddingZero) {

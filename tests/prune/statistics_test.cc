@@ -16,6 +16,15 @@ constexpr double kSumTolerance = 2e-6;
 // U is rounded to float32; H has condition numbers of a few thousand.
 constexpr double kFactorTolerance = 2e-4;
 
+TEST(Statistics, ARidgeIsAShareOfTheMeanSquare) {
+  InputStatistics inputs;
+  inputs.sum_squares = {1, 3};
+  EXPECT_DOUBLE_EQ(inputs.ridge(0.25), 0.5);
+  EXPECT_DOUBLE_EQ(inputs.ridge(0), 2e-6);
+  inputs.sum_squares = {0, 0};
+  EXPECT_DOUBLE_EQ(inputs.ridge(0.25), 1);
+}
+
 TEST(Statistics, SumsEqualDoubleSumsHoweverTheRowsCome) {
   const int64_t rows = 300, cols = 270;  // more than one block of products
   const tensor::Tensor x = correlated_inputs(rows, cols, 11);

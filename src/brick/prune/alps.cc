@@ -42,9 +42,7 @@ struct ScaledHessian {
 
 ScaledHessian scale_hessian(const InputStatistics& inputs, double damping) {
   const int64_t n = inputs.width();
-  double trace = 0;
-  for (const double square : inputs.sum_squares) trace += square;
-  const double ridge = trace > 0 ? std::max(damping, 1e-6) * trace / static_cast<double>(n) : 1.0;
+  const double ridge = inputs.ridge(damping);
   std::vector<double> root(static_cast<size_t>(n));
   for (size_t c = 0; c < root.size(); ++c) root[c] = std::sqrt(inputs.sum_squares[c] + ridge);
   ScaledHessian out{tensor::matrix(n, n), {}};
@@ -63,27 +61,9 @@ ScaledHessian scale_hessian(const InputStatistics& inputs, double damping) {
 
 // The mask of the largest |x|.
 tensor::Mask largest(ConstMatView x, const MatrixProblem& problem) {
-  std::vector<float> scores(static_cast<size_t>(x.rows * x.cols));
-  parallel_ranges(x.rows, kRowGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      for (int64_t c = 0; c < x.cols; ++c) scores[static_cast<size_t>(r * x.cols + c)] = std::fabs(x(r, c));
-  });
-  tensor::Mask mask = all_kept(x.rows, x.cols);
-  const bool whole = problem.pattern.unstructured();
-  const auto dropped = x.rows * x.cols - std::llround((1.0 - problem.sparsity) * static_cast<double>(x.rows * x.cols));
-  if (whole && dropped == 0) return mask;
-  const float threshold = whole ? kth_smallest(scores, dropped - 1) : 0.0f;
-  parallel_ranges(x.rows, kRowGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const std::span row =
-          std::span<const float>(scores).subspan(static_cast<size_t>(r * x.cols), static_cast<size_t>(x.cols));
-      if (whole)
-        drop_up_to(row, threshold, r, 0, mask);
-      else
-        drop_lowest_of_groups(row, problem.pattern, r, mask);
-    }
-  });
-  return mask;
+  const int64_t count = x.rows * x.cols;
+  const int64_t dropped = count - std::llround((1.0 - problem.sparsity) * static_cast<double>(count));
+  return keep_highest(magnitudes(x), x.rows, x.cols, problem.pattern, dropped);
 }
 
 int64_t moved(tensor::Mask& a, tensor::Mask& b) {

@@ -32,12 +32,8 @@ struct Ridge {
 
 Ridge with_ridge(const InputStatistics& inputs, double damping) {
   const int64_t n = inputs.width();
-  double trace = 0;
-  for (const double square : inputs.sum_squares) trace += square;
-  Ridge out{tensor::matrix(n, n), 0};
-  // Without any input at all the ridge alone keeps the weights.
-  const double weight = trace > 0 ? std::max(damping, 1e-6) * trace / static_cast<double>(n) : 1.0;
-  out.weight = static_cast<float>(weight);
+  const double weight = inputs.ridge(damping);
+  Ridge out{tensor::matrix(n, n), static_cast<float>(weight)};
   const MatView h = out.hessian.mat();
   for (int64_t r = 0; r < n; ++r)
     for (int64_t c = r; c < n; ++c)

@@ -47,7 +47,7 @@ MatrixOutcome prune_ria(const MatrixProblem& problem) {
     }
   });
 
-  return {keep_highest(scores, rows, cols, problem.pattern, problem.sparsity), false, {}};
+  return {keep_highest(scores, rows, cols, problem.pattern, share_of(rows * cols, problem.sparsity) + 1), false, {}};
 }
 
 }  // namespace brick::prune

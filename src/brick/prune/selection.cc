@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <vector>
 
 #include "brick/base/error.h"
@@ -84,11 +85,21 @@ void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern
   }
 }
 
+std::vector<float> magnitudes(tensor::ConstMatView x) {
+  std::vector<float> out(static_cast<size_t>(x.rows * x.cols));
+  parallel_ranges(x.rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      for (int64_t c = 0; c < x.cols; ++c) out[static_cast<size_t>(r * x.cols + c)] = std::fabs(x(r, c));
+  });
+  return out;
+}
+
 tensor::Mask keep_highest(std::span<const float> scores, int64_t rows, int64_t cols, const Pattern& pattern,
-                          double sparsity) {
+                          int64_t dropped) {
   tensor::Mask mask = all_kept(rows, cols);
   const bool whole = pattern.unstructured();
-  const float threshold = whole ? kth_smallest(scores, share_of(rows * cols, sparsity)) : 0.0f;
+  if (whole && dropped == 0) return mask;
+  const float threshold = whole ? kth_smallest(scores, dropped - 1) : 0.0f;
   parallel_ranges(rows, kRowGrain, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const auto row = scores.subspan(static_cast<size_t>(r * cols), static_cast<size_t>(cols));

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "brick/prune/pattern.h"
 #include "brick/tensor/mask.h"
@@ -29,12 +30,15 @@ void drop_lowest(std::span<const float> scores, int64_t count, int64_t row, tens
 // Drops the pattern's lowest of each whole group of a row's scores.
 void drop_lowest_of_groups(std::span<const float> scores, const Pattern& pattern, int64_t row, tensor::Mask& mask);
 
-// The mask of a whole matrix from its scores [rows, cols]: drops what is not above the int(n sparsity)-th smallest of
-// all, or each group's lowest for n:m.
-tensor::Mask keep_highest(std::span<const float> scores, int64_t rows, int64_t cols, const Pattern& pattern,
-                          double sparsity);
+// |x|, row after row.
+std::vector<float> magnitudes(tensor::ConstMatView x);
 
-// The same row by row: drops each one's lowest share_of(cols, sparsity). `score_row` fills in a row's [cols]; called by
+// The mask of a whole matrix from its scores [rows, cols]: drops the `dropped` lowest of all and what equals the
+// highest of these, or each group's lowest for n:m.
+tensor::Mask keep_highest(std::span<const float> scores, int64_t rows, int64_t cols, const Pattern& pattern,
+                          int64_t dropped);
+
+// Row by row: drops each one's lowest share_of(cols, sparsity). `score_row` fills in a row's [cols]; called by
 // several threads at once.
 tensor::Mask keep_highest_of_rows(int64_t rows, int64_t cols, const Pattern& pattern, double sparsity,
                                   const std::function<void(int64_t row, std::span<float> scores)>& score_row);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "brick/base/checked.h"
 #include "brick/base/parallel.h"
@@ -32,6 +33,12 @@ std::vector<float> InputStatistics::column_norms() const {
   std::vector<float> norms;
   for (const double square : sum_squares) norms.push_back(static_cast<float>(std::sqrt(square)));
   return norms;
+}
+
+double InputStatistics::ridge(double damping) const {
+  constexpr double kLeastDamping = 1e-6;
+  const double trace = std::accumulate(sum_squares.begin(), sum_squares.end(), 0.0);
+  return trace > 0 ? std::max(damping, kLeastDamping) * trace / static_cast<double>(width()) : 1.0;
 }
 
 StatisticsBuilder::StatisticsBuilder(Needs needs, int64_t width, int64_t tokens)

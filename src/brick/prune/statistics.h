@@ -30,6 +30,9 @@ struct InputStatistics {
   int64_t width() const { return static_cast<int64_t>(sum_squares.size()); }
   int64_t dead_columns() const;
   std::vector<float> column_norms() const;  // [in], ||X_j||_2
+  // damping mean(diag X^T X), for the diagonal of a least-squares problem: of a least damping, so that it can be
+  // solved, and 1 where there is no input at all, so that the weights stay.
+  double ridge(double damping) const;
 };
 
 // Sums in float32 within a chunk and in double over chunks.
