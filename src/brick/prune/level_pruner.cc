@@ -228,7 +228,7 @@ void LevelPruner::check_inputs(int64_t layer, Proj proj, const InputStatistics& 
     fail(ErrorCode::kNumeric,
          "input {} of {} is NaN, infinite or too large in the calibration: the weights before it are "
          "damaged or overflow",
-         bad - sums.begin(), family_.name(layer, proj));
+         bad - sums.begin(), model::weight_name(layer, proj));
 }
 
 void LevelPruner::prepare(InputStatistics& inputs) const {
@@ -276,13 +276,13 @@ tensor::Matrix LevelPruner::prune_one(int64_t layer, Proj proj, const InputStati
 }
 
 MatrixOutcome LevelPruner::prune_matrix(int64_t layer, Proj proj, const InputStatistics* inputs, MatView weight) {
-  return family_.recipe.method->prune({family_.name(layer, proj), weight, inputs,
+  return family_.recipe.method->prune({model::weight_name(layer, proj), weight, inputs,
                                        layer_sparsities_[static_cast<size_t>(layer)], family_.pattern, options()});
 }
 
 tensor::Matrix LevelPruner::store(int64_t layer, Proj proj, const InputStatistics* inputs, const tensor::Matrix& weight,
                                   ConstMatView pruned, const MatrixOutcome& outcome, PruneReport& report) {
-  const std::string name = family_.name(layer, proj);
+  const std::string name = model::weight_name(layer, proj);
   const tensor::Matrix& parent = family_.parent.layers[static_cast<size_t>(layer)][proj];
   const Storage storage = choose_storage(family_.config.values, parent, family_.recipe.keeps_values(), name);
   if (!kernels::all_finite(pruned.data, pruned.rows * pruned.cols))

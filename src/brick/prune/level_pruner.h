@@ -23,8 +23,6 @@ struct Family {
   int64_t levels_left = 0;                     // sparsities above 0 that follow the one at hand
   std::optional<LayerStatistics> first_layer;  // once known, while there are such
   std::vector<double> outlier_shares;          // of each layer, where OWL asks for them
-
-  std::string name(int64_t layer, model::Proj proj) const { return model::weight_name(layer, proj); }
 };
 
 class LevelPruner {

@@ -35,6 +35,7 @@ namespace {
 using Eigen::MatrixXd;
 using tensor::ConstMatView;
 using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using RowMajorF = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 Eigen::Map<const RowMajor> square(const Products& products) {
   const auto width = static_cast<Eigen::Index>(std::llround(std::sqrt(static_cast<double>(products.size()))));
@@ -43,8 +44,7 @@ Eigen::Map<const RowMajor> square(const Products& products) {
 
 tensor::Tensor to_tensor(const MatrixXd& matrix) {
   tensor::Tensor out = tensor::matrix(matrix.rows(), matrix.cols());
-  Eigen::Map<Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>(
-      out.f32(), matrix.rows(), matrix.cols()) = matrix.cast<float>();
+  Eigen::Map<RowMajorF>(out.f32(), matrix.rows(), matrix.cols()) = matrix.cast<float>();
   return out;
 }
 
@@ -93,9 +93,7 @@ tensor::Tensor principal_directions(std::span<const Products> products, int64_t 
 }
 
 tensor::Tensor reader(const Products& products, ConstMatView stream, bool refit, double damping) {
-  const Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> rows(
-      stream.data, stream.rows, stream.cols);
-  const MatrixXd q = rows.cast<double>();  // Q^T
+  const MatrixXd q = Eigen::Map<const RowMajorF>(stream.data, stream.rows, stream.cols).cast<double>();  // Q^T
   const double wider = std::sqrt(static_cast<double>(stream.cols) / static_cast<double>(stream.rows));
   if (!refit) return to_tensor(wider * q);
   const MatrixXd read = q * square(products);  // Q^T S
