@@ -61,6 +61,9 @@ struct Rule {
 std::span<const Rule> all_rules();
 const Rule* find_rule(std::string_view name);
 
+// Before there are clients: Error(kInvalidInput) for an unknown rule, naming all, or a value out of range.
+void check_config(const AggregateConfig& config);
+
 // Finds the rule, checks the configuration and runs it. Error(kInvalidInput) for no updates, an unknown rule,
 // or a configuration out of range; Error(kMismatch), naming the client, for ranks or blocks that the rule cannot take.
 model::Adapter aggregate(const model::Adapter* global, std::span<const ClientUpdate> updates,

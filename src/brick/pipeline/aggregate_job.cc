@@ -8,7 +8,6 @@
 #include "brick/base/error.h"
 #include "brick/base/process.h"
 #include "brick/eval/language_loss.h"
-#include "brick/federate/check_config.h"
 #include "brick/federate/check_update.h"
 #include "brick/federate/choose_tau.h"
 #include "brick/federate/placement.h"

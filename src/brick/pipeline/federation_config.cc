@@ -6,7 +6,6 @@
 #include <set>
 
 #include "brick/base/error.h"
-#include "brick/federate/check_config.h"
 #include "brick/federate/placement.h"
 #include "brick/io/text_file.h"
 #include "brick/model/adapter.h"
