@@ -7,8 +7,8 @@
 
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
-#include "brick/federate/objective.h"
 #include "brick/federate/redistribute.h"
+#include "federate/objective.h"
 #include "federate/rounds.h"
 
 namespace brick::federate {

@@ -6,8 +6,8 @@
 #include "brick/base/error.h"
 #include "brick/federate/check_update.h"
 #include "brick/federate/ledger.h"
-#include "brick/federate/objective.h"
 #include "federate/mixed.h"
+#include "federate/objective.h"
 
 namespace brick::federate {
 namespace {

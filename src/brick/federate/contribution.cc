@@ -98,7 +98,7 @@ MatrixRound matrix_round(const model::Adapter* global, std::span<const ClientUpd
     Contribution client;
     client.weight = weights[k];
     client.update = &update;
-    const model::Adapter* sent = update.sent != nullptr ? update.sent : global;
+    const model::Adapter* sent = update.start(global);
     if (sent != nullptr && sent->at(layer, proj).present()) {
       const model::LoraPair*& pair = parts[{update.placement, sent}];
       if (pair == nullptr) {
@@ -108,25 +108,27 @@ MatrixRound matrix_round(const model::Adapter* global, std::span<const ClientUpd
       }
       client.sent = factor_of(*pair, sent->config.scale());
     }
-    if (!update.masks.empty()) {
-      client.mask = update.masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
-      if (client.mask) {
-        const auto [known, added] = keeps_all.try_emplace({client.mask->words, client.mask->row_of});
-        if (added) known->second = client.mask->count() == client.mask->rows * client.mask->cols;
-        if (known->second) client.mask.reset();
-      }
+    client.mask = update.mask(layer, proj);
+    if (client.mask) {
+      const auto [known, added] = keeps_all.try_emplace({client.mask->words, client.mask->row_of});
+      if (added) known->second = client.mask->count() == client.mask->rows * client.mask->cols;
+      if (known->second) client.mask.reset();
     }
     round.clients.push_back(client);
   }
   return round;
 }
 
+int64_t largest_rank(std::span<const ClientUpdate> updates) {
+  int64_t rank = 0;
+  for (const ClientUpdate& update : updates) rank = std::max(rank, update.config().rank);
+  return rank;
+}
+
 int64_t result_rank(const model::Adapter* global, std::span<const ClientUpdate> updates,
                     const AggregateConfig& config) {
   if (config.rank > 0) return config.rank;
-  int64_t rank = global != nullptr ? global->config.rank : 0;
-  for (const ClientUpdate& update : updates) rank = std::max(rank, update.config().rank);
-  return rank;
+  return std::max(global != nullptr ? global->config.rank : 0, largest_rank(updates));
 }
 
 model::LoraConfig result_config(const model::Adapter* global, std::span<const ClientUpdate> updates, int64_t rank) {

@@ -39,6 +39,8 @@ MatrixRound matrix_round(const model::Adapter* global, std::span<const ClientUpd
 // Equal scale and equal bits of both factors.
 bool same_bits(const Factor& a, const Factor& b);
 
+int64_t largest_rank(std::span<const ClientUpdate> updates);  // 0 of none
+
 // Rank and configuration of the result (rules.h).
 int64_t result_rank(const model::Adapter* global, std::span<const ClientUpdate> updates, const AggregateConfig& config);
 model::LoraConfig result_config(const model::Adapter* global, std::span<const ClientUpdate> updates, int64_t rank);

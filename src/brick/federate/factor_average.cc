@@ -7,12 +7,6 @@
 namespace brick::federate {
 namespace {
 
-int64_t largest_rank(std::span<const ClientUpdate> updates) {
-  int64_t rank = 0;
-  for (const ClientUpdate& update : updates) rank = std::max(rank, update.config().rank);
-  return rank;
-}
-
 // to += weight * from on the leading part.
 void add(double weight, tensor::ConstMatView from, std::vector<double>& to, int64_t stride) {
   for (int64_t r = 0; r < from.rows; ++r)

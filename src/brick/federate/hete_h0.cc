@@ -36,10 +36,6 @@ using model::Proj;
 
 constexpr double kSame = 1e-5;  // relative; truncations made elsewhere may differ by rounding
 
-const Adapter* start_of(const ClientUpdate& update, const Adapter* global) {
-  return update.sent != nullptr ? update.sent : global;
-}
-
 // Whether the smaller of the two is the first rows of the other, as far as both have non-zero B.
 bool first_rows(const Adapter& sent, const Adapter& start) {
   const double ratio = static_cast<double>(sent.config.scale()) / start.config.scale();
@@ -102,7 +98,7 @@ Adapter common_start(const Adapter* global, std::span<const ClientUpdate> update
     if (largest != nullptr) adopt_free_rows(*largest->sent, start);
     std::set<const Adapter*> seen{global};
     const auto found = std::find_if(updates.begin(), updates.end(), [&](const ClientUpdate& update) {
-      return seen.insert(start_of(update, global)).second && !first_rows(*update.sent, start);
+      return seen.insert(update.start(global)).second && !first_rows(*update.sent, start);
     });
     if (found == updates.end()) return start;
     stranger = &*found;
@@ -147,17 +143,13 @@ AxisWeights presence(const ClientUpdate& update, int64_t layer, Proj proj, int64
   return out;
 }
 
-std::optional<PlacedMask> mask_of(const ClientUpdate& update, int64_t layer, Proj proj) {
-  return update.masks.empty() ? std::nullopt : update.masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
-}
-
 MatrixShape own_shape(const ClientUpdate& update, int64_t layer, Proj proj, MatrixShape whole) {
   return update.placement != nullptr ? update.placement->own_shape(layer, proj) : whole;
 }
 
 // How much of each the block has.
 AxisWeights densities(const ClientUpdate& update, int64_t layer, Proj proj, int64_t rows, int64_t cols) {
-  const std::optional<PlacedMask> mask = mask_of(update, layer, proj);
+  const std::optional<PlacedMask> mask = update.mask(layer, proj);
   if (!mask) return presence(update, layer, proj, rows, cols);
   AxisWeights out{std::vector<double>(static_cast<size_t>(rows)), std::vector<double>(static_cast<size_t>(cols))};
   for (int64_t r = 0; r < rows; ++r)
@@ -204,7 +196,7 @@ OwnCounts own_counts(const ClientUpdate& update) {
   OwnCounts out;
   for_each_target(update, [&](int64_t layer, Proj proj, int64_t rows, int64_t cols) {
     const MatrixShape own = own_shape(update, layer, proj, {rows, cols});
-    const std::optional<PlacedMask> mask = mask_of(update, layer, proj);
+    const std::optional<PlacedMask> mask = update.mask(layer, proj);
     out.weights += own.rows * own.cols;
     out.kept += mask ? mask->count() : own.rows * own.cols;
     out.factors += update.config().rank * (own.rows + own.cols);
@@ -295,7 +287,7 @@ Adapter add_updates(const Adapter* global, std::span<const ClientUpdate> updates
   if (by_magnitude)
     parallel_try(static_cast<int64_t>(updates.size()), [&](int64_t i) {
       const ClientUpdate& update = updates[static_cast<size_t>(i)];
-      tops[static_cast<size_t>(i)] = top_k(update, start_of(update, global), scale);
+      tops[static_cast<size_t>(i)] = top_k(update, update.start(global), scale);
     });
 
   const auto at = begins(updates[0]);
@@ -305,7 +297,7 @@ Adapter add_updates(const Adapter* global, std::span<const ClientUpdate> updates
     Sums a(rank, cols), b(rows, rank);
     std::map<const LayerMasks*, AxisWeights> of_block;  // clients of one block share them
     for (size_t k = 0; k < updates.size(); ++k) {
-      const LoraPair delta = update_of(updates[k], start_of(updates[k], global), layer, proj, scale);
+      const LoraPair delta = update_of(updates[k], updates[k].start(global), layer, proj, scale);
       const auto [known, added] = of_block.try_emplace(updates[k].masks.data());
       if (added) known->second = axes(updates[k], layer, proj, rows, cols);
       const int64_t begin = updates[k].config().rank * at[static_cast<size_t>(layer)][static_cast<size_t>(proj)];

@@ -63,6 +63,10 @@ std::optional<MatrixShape> ClientUpdate::target(int64_t layer, model::Proj proj)
   return MatrixShape{own_outline(layer, proj, true).shape[0], a[1]};
 }
 
+std::optional<PlacedMask> ClientUpdate::mask(int64_t layer, model::Proj proj) const {
+  return masks.empty() ? std::nullopt : masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
+}
+
 model::LoraPair ClientUpdate::pair(int64_t layer, model::Proj proj) const {
   return placement != nullptr ? placement->placed(*this, layer, proj) : own_pair(layer, proj);
 }
@@ -79,8 +83,7 @@ double sparsity(const ClientUpdate& update) {
   for_each_target(update, [&](int64_t layer, model::Proj proj, int64_t rows, int64_t cols) {
     const int64_t size = rows * cols;
     total += size;
-    const auto& mask =
-        update.masks.empty() ? std::nullopt : update.masks[static_cast<size_t>(layer)][static_cast<size_t>(proj)];
+    const std::optional<PlacedMask> mask = update.mask(layer, proj);
     kept += mask ? mask->count() : size;
   });
   return total == 0 ? 0.0 : 1.0 - static_cast<double>(kept) / static_cast<double>(total);

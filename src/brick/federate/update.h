@@ -60,6 +60,8 @@ struct ClientUpdate {
 
   bool returned() const { return adapter != nullptr || file != nullptr; }
   const model::LoraConfig& config() const { return file != nullptr ? file->config() : adapter->config; }
+  // What it started from where `global` is the global adapter, or null.
+  const model::Adapter* start(const model::Adapter* global) const { return sent != nullptr ? sent : global; }
 
   // As it was returned: a structured block's own layers and shapes.
   int64_t own_layers() const;
@@ -70,6 +72,7 @@ struct ClientUpdate {
   // In the model's coordinates, as the rules see it (placement.h). For updates whose shapes have been checked.
   int64_t layers() const;
   std::optional<MatrixShape> target(int64_t layer, model::Proj proj) const;  // of the weight; none: no target
+  std::optional<PlacedMask> mask(int64_t layer, model::Proj proj) const;     // none: the block has all of it
   model::LoraPair pair(int64_t layer, model::Proj proj) const;               // a copy
   // What this client was sent of `whole`, the model's: itself, or the block's part of it, then held in `part`.
   const model::LoraPair& sent_of(const model::LoraPair& whole, int64_t layer, model::Proj proj,

@@ -1,18 +1,19 @@
-#include "brick/federate/objective.h"
+// What hete-h2 and hete-tau minimise, straight from its definition.
+#pragma once
 
 #include "brick/federate/factors.h"
+#include "brick/federate/masked_mean.h"
 
 namespace brick::federate {
-namespace {
 
-double entry(const Factor& factor, int64_t r, int64_t c) {
+inline double entry(const Factor& factor, int64_t r, int64_t c) {
   double sum = 0;
   for (int64_t i = 0; i < factor.a.rows; ++i) sum += static_cast<double>(factor.b(r, i)) * factor.a(i, c);
   return factor.scale * sum;
 }
 
-double entry_cost(const MatrixRound& round, std::span<const model::LoraPair> trained, const Trust& trust,
-                  const Factor& x, int64_t r, int64_t c) {
+inline double entry_cost(const MatrixRound& round, std::span<const model::LoraPair> trained, const Trust& trust,
+                         const Factor& x, int64_t r, int64_t c) {
   const double base = round.global ? entry(*round.global, r, c) : 0.0, move = entry(x, r, c) - base;
   double cost = 0, covered = 0;
   for (size_t k = 0; k < trained.size(); ++k) {
@@ -26,10 +27,10 @@ double entry_cost(const MatrixRound& round, std::span<const model::LoraPair> tra
   return cost + trust.anchor * (1.0 - covered) * move * move;
 }
 
-}  // namespace
-
-double masked_objective(const model::Adapter* global, std::span<const ClientUpdate> updates, const Trust& trust,
-                        const model::Adapter& x) {
+// sum_k w_k ||M~_k^(1/2) (X - P_k)||^2 + w_0 ||(1 - c)^(1/2) (X - P_g)||^2 over all matrices, X = c B A of
+// `x`, in double. Forms every P_k, an entry at a time.
+inline double masked_objective(const model::Adapter* global, std::span<const ClientUpdate> updates, const Trust& trust,
+                               const model::Adapter& x) {
   const std::vector<double> weights = client_weights(updates);
   double total = 0;
   model::for_each_pair(x, [&](int64_t layer, model::Proj proj, const model::LoraPair& pair) {
