@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "brick/io/json_file.h"
 #include "brick/report/comparison_axes.h"
 #include "brick/report/page_data.h"
 #include "brick/report/table.h"
@@ -96,10 +95,10 @@ json rows_of_run(const json& run, const std::string& name) {
   }
   for (const json& client : list(run, "clients"))
     for (const auto& [what, key] : {std::pair(" alone", "block_local"), {" with LEGO", "block_lego"}}) {
-      json row = run_row(name, client_name(client) + what, "client", at(client, "sparsity"));
+      json row = run_row(name, name_of(client) + what, "client", at(client, "sparsity"));
       add_size(row, run, client);
       set(row, "loss", at(at(client, "loss"), key));
-      if (row.contains("loss")) row["records"] = "held-out records of " + client_name(client) + " in " + name;
+      if (row.contains("loss")) row["records"] = "held-out records of " + name_of(client) + " in " + name;
       rows.push_back(row);
     }
   for (const json& measured : list(run, "rows")) {
@@ -120,7 +119,7 @@ void mark_fronts(json& rows) {
 }
 
 std::string comparison_table(const json& records) {
-  const json rows = json::parse(io::compact_json(records));
+  const json rows = cleaned(records);
   using Cell = std::function<std::string(const json&)>;
   const auto numeric = [](const char* key, std::string (*format)(double)) -> Cell {
     return [=](const json& row) {

@@ -19,15 +19,16 @@ inline constexpr std::array<Axis, 3> kAxes = {{{"bytes", "bytes", true, "size"},
                                                {"train", "train_tokens_per_second", false, "training speed"}}};
 
 struct Quality {
-  const char* prefix;      // of the axis's name in a row's "front"
-  const char *key, *what;  // the members: its value, and of what it is; only rows of the same are comparable
-  bool less_is_better;
+  const char* prefix;                // of the axis's name in a row's "front"
+  const char *key, *what;            // the members: its value, and of what it is; only rows of the same are comparable
+  bool less_is_better, is_of_tasks;  // the latter: the mean over a row's "tasks"
+  int decimals;
   const char *title, *unknown;  // the latter: what it is of where a row does not say
 };
 
 inline constexpr std::array<Quality, 2> kQualities = {
-    {{"", "perplexity", "text", true, "Perplexity", "a text that was not recorded"},
-     {"accuracy-", "accuracy", "questions", false, "Accuracy", "questions that were not recorded"}}};
+    {{"", "perplexity", "text", true, false, 2, "Perplexity", "a text that was not recorded"},
+     {"accuracy-", "accuracy", "questions", false, true, 3, "Accuracy", "questions that were not recorded"}}};
 
 std::string front_name(const Quality& quality, const Axis& axis);
 bool is_on_front(const nlohmann::json& row, const Quality& quality, const Axis& axis);

@@ -5,7 +5,6 @@
 #include <set>
 #include <vector>
 
-#include "brick/io/json_file.h"
 #include "brick/report/comparison.h"
 #include "brick/report/comparison_axes.h"
 #include "brick/report/page_data.h"
@@ -17,14 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-std::string perplexity_text(double value) { return fixed(value, 2); }
-std::string three_decimals(double value) { return fixed(value, 3); }
 std::string speed_text(double value) { return fixed(value, value < 100 ? 1 : 0); }
-
-std::string row_name(const json& row) {
-  const std::string name = text(row, "name");
-  return name.empty() ? "(without a name)" : name;
-}
 
 // What the rows' values are of, in the order of the rows.
 std::vector<std::string> groups(const json& rows, const Quality& quality) {
@@ -64,8 +56,8 @@ json chart_points(const json& rows, const Quality& quality, const std::string& w
   json points = json::array();
   for (const json& row : rows)
     if (const auto x = number(row, axis.key); x && is_of(row, quality, what))
-      points.push_back({{"name", row_name(row)},
-                        {"label", chart_label(row_name(row))},
+      points.push_back({{"name", name_of(row)},
+                        {"label", chart_label(name_of(row))},
                         {"x", *x},
                         {"y", *number(row, quality.key)},
                         {"slot", palette.slot(number(row, "sparsity"))},
@@ -101,8 +93,9 @@ std::vector<std::string> task_names(const json& rows, const Quality& quality, co
 }
 
 Html block_table(const json& rows, const Quality& quality, const std::string& what, const Palette& palette) {
-  const bool accuracy = !quality.less_is_better;
-  const std::vector<std::string> tasks = accuracy ? task_names(rows, quality, what) : std::vector<std::string>();
+  const std::vector<std::string> tasks =
+      quality.is_of_tasks ? task_names(rows, quality, what) : std::vector<std::string>();
+  const auto quality_text = [&](double value) { return fixed(value, quality.decimals); };
   std::vector<TableColumn> columns{{"Model or block", TableColumn::kText},
                                    {"Method", TableColumn::kText},
                                    {"Removed", TableColumn::kText},
@@ -115,14 +108,14 @@ Html block_table(const json& rows, const Quality& quality, const std::string& wh
   HtmlTable table(fmt::format("{} of {}", quality.title, known(quality, what)), columns, true);
   for (const json& row : rows) {
     if (!is_of(row, quality, what)) continue;
-    std::vector<Html> cells{name_html(row_name(row)),
+    std::vector<Html> cells{name_html(name_of(row)),
                             text_cell(text(row, "method")),
                             block_cell(palette, number(row, "sparsity")),
                             cell(number(row, "nonzeros"), count),
                             cell(number(row, "bytes"), bytes),
-                            cell(number(row, quality.key), accuracy ? three_decimals : perplexity_text)};
+                            cell(number(row, quality.key), quality_text)};
     for (const std::string& task : tasks)
-      cells.push_back(cell(number(at(at(row, "tasks"), task.c_str()), "acc"), three_decimals));
+      cells.push_back(cell(number(at(at(row, "tasks"), task.c_str()), "acc"), quality_text));
     for (const char* speed : {"decode_tokens_per_second", "train_tokens_per_second"})
       cells.push_back(cell(number(row, speed), speed_text));
     cells.push_back(html("{}", enumerated(fronts(row, quality))));
@@ -176,12 +169,12 @@ Html others(const json& rows) {
   for (const json& row : rows) {
     const std::string kind = text(row, "kind");
     if (kind == "arm" || kind == "client")
-      losses.add_row({name_html(row_name(row)),
+      losses.add_row({name_html(name_of(row)),
                       number(row, "sparsity") ? block_cell(palette, number(row, "sparsity")) : Html(),
-                      number(row, "bytes") ? cell(number(row, "bytes"), bytes) : Html(),
-                      cell(number(row, "loss"), three_decimals), text_cell(text(row, "records"))});
+                      number(row, "bytes") ? cell(number(row, "bytes"), bytes) : Html(), loss_cell(number(row, "loss")),
+                      text_cell(text(row, "records"))});
     else if (!number(row, "perplexity") && !number(row, "accuracy"))
-      unmeasured.add_row({name_html(row_name(row)), text_cell(text(row, "method")),
+      unmeasured.add_row({name_html(name_of(row)), text_cell(text(row, "method")),
                           block_cell(palette, number(row, "sparsity")), cell(number(row, "nonzeros"), count),
                           cell(number(row, "bytes"), bytes), cell(number(row, "decode_tokens_per_second"), speed_text),
                           cell(number(row, "train_tokens_per_second"), speed_text)});
@@ -201,7 +194,7 @@ Html headline(const json& rows) {
         std::vector<std::string> front, beaten;
         for (const json& row : rows)
           if (is_of(row, quality, what) && number(row, axis.key))
-            (is_on_front(row, quality, axis) ? front : beaten).push_back(row_name(row));
+            (is_on_front(row, quality, axis) ? front : beaten).push_back(name_of(row));
         if (front.empty()) continue;
         out += paragraph(html("{} ({}): on the front {} {}{}.", against(quality, axis), known(quality, what),
                               front.size() == 1 ? "is" : "are", enumerated(front),
@@ -232,7 +225,7 @@ Html machine(const json& comparison) {
 }  // namespace
 
 std::string comparison_page(const json& records) {
-  const json comparison = json::parse(io::compact_json(records));
+  const json comparison = cleaned(records);
   const json& rows = list(comparison, "rows");
   const json charts = comparison_charts(rows);
   Html main = tradeoffs(rows, charts);

@@ -2,7 +2,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "brick/io/json_file.h"
 #include "brick/report/page_charts.h"
 #include "brick/report/page_data.h"
 #include "brick/report/page_frame.h"
@@ -27,8 +26,7 @@ Html against_box(const json& run) {
 }  // namespace
 
 std::string simulation_page(const json& records) {
-  // Once through text: bytes that are not UTF-8 become U+FFFD, what is no number becomes null.
-  const json run = json::parse(io::compact_json(records));
+  const json run = cleaned(records);
   const json charts = chart_data(run);
   Html lead, main = what_was_run(run);
   for (const Html& part : headline(run)) lead += paragraph(part);

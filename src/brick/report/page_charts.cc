@@ -30,7 +30,7 @@ json quality(const json& run, const Palette& palette) {
   json out{{"offices", json::array()}, {"slots", json::array()}};
   bool any = false;
   for (const json& client : list(run, "clients")) {
-    out["offices"].push_back(client_name(client));
+    out["offices"].push_back(name_of(client));
     out["slots"].push_back(palette.slot(number(client, "sparsity")));
     for (const auto& [name, key] :
          {std::pair("before", "block_untuned"), {"alone", "block_local"}, {"lego", "block_lego"}}) {
@@ -47,7 +47,7 @@ json differences(const json& run, const Palette& palette) {
   for (const json& client : list(run, "clients")) {
     const Comparison alone = lego_minus_local(client);
     if (!alone.mean || !alone.has_interval()) continue;
-    out["offices"].push_back(client_name(client));
+    out["offices"].push_back(name_of(client));
     out["slots"].push_back(palette.slot(number(client, "sparsity")));
     out["mean"].push_back(*alone.mean);
     out["low"].push_back(*alone.low);
@@ -66,7 +66,7 @@ json rounds(const json& run, const Palette& palette) {
     longest = std::max(longest, values.size());
     const int slot = palette.slot(number(client, "sparsity"));
     const auto sparsity = number(client, "sparsity");
-    lines.push_back({{"name", client_name(client)},
+    lines.push_back({{"name", name_of(client)},
                      {"block", sparsity ? block_name(*sparsity) : ""},
                      {"slot", slot},
                      {"dash", used[slot]++},

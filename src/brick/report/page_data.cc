@@ -6,9 +6,13 @@
 #include <array>
 #include <cmath>
 
+#include "brick/io/json_file.h"
+
 namespace brick::report {
 
 using nlohmann::json;
+
+json cleaned(const json& records) { return json::parse(io::compact_json(records)); }
 
 const json& at(const json& object, const char* key) {
   static const json kNull;
@@ -132,8 +136,8 @@ Comparison compare(const json& client, const char* key, const char* loss, const 
   return comparison;
 }
 
-std::string client_name(const json& client) {
-  const std::string name = text(client, "name");
+std::string name_of(const json& object) {
+  const std::string name = text(object, "name");
   return name.empty() ? "(without a name)" : name;
 }
 

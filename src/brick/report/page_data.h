@@ -10,6 +10,8 @@
 
 namespace brick::report {
 
+// Once through text: bytes that are not UTF-8 become U+FFFD, what is no number becomes null.
+nlohmann::json cleaned(const nlohmann::json& records);
 // The member, or null where there is none (or no object); it lives as long as `object`.
 const nlohmann::json& at(const nlohmann::json& object, const char* key);
 // The elements of an array member; none where it is no array.
@@ -60,7 +62,7 @@ inline Comparison llm_minus_untuned(const nlohmann::json& client) {
   return compare(client, "llm_lego_minus_untuned", "llm_lego", "llm_untuned");
 }
 
-std::string client_name(const nlohmann::json& client);
+std::string name_of(const nlohmann::json& object);  // "(without a name)" where it says none
 
 // The sparsities of a run, rising, each with its own colour of page.css: 0 for the whole model, 1 to 5 for
 // the blocks.

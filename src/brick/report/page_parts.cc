@@ -38,7 +38,7 @@ Html block_cell(const Palette& palette, std::optional<double> sparsity) {
               palette.slot(sparsity), figure(block_name(*sparsity)));
 }
 
-Html office_cell(const json& client) { return name_html(client_name(client)); }
+Html office_cell(const json& client) { return name_html(name_of(client)); }
 
 Html interval_cell(const Comparison& comparison) {
   if (!comparison.mean) return cell({}, {});

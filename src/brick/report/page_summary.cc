@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "brick/io/json_file.h"
 #include "brick/report/page.h"
 #include "brick/report/page_data.h"
 #include "brick/report/page_words.h"
@@ -65,7 +64,7 @@ std::string totals(const json& run) {
 }  // namespace
 
 std::string summary_table(const json& records) {
-  const json run = json::parse(io::compact_json(records));
+  const json run = cleaned(records);
   Table table({{"office"},
                {"block", Align::kRight},
                {"records", Align::kRight},
@@ -78,7 +77,7 @@ std::string summary_table(const json& records) {
     const json& losses = at(client, "loss");
     const auto sparsity = number(client, "sparsity"), held_out = number(client, "test_records");
     const Comparison alone = lego_minus_local(client);
-    table.add_row({client_name(client), sparsity ? percent(*sparsity) : "-", held_out ? count(*held_out) : "-",
+    table.add_row({name_of(client), sparsity ? percent(*sparsity) : "-", held_out ? count(*held_out) : "-",
                    loss(number(losses, "block_untuned")), loss(number(losses, "block_local")),
                    loss(number(losses, "block_lego")), interval(alone), short_word(alone.verdict())});
   }

@@ -79,7 +79,7 @@ void add_losses(const json& run, Comparison (*compared)(const json&), std::strin
   for (const json& client : list(run, "clients")) {
     const Comparison comparison = compared(client);
     if (comparison.verdict() != Verdict::kWorse && !comparison.mean_is_worse()) continue;
-    const Html name = html("<b>{}</b>", name_html(client_name(client)));
+    const Html name = html("<b>{}</b>", name_html(name_of(client)));
     const Html mean = comparison.mean ? figure(difference(*comparison.mean)) : Html{kMissing};
     if (!comparison.has_interval()) {
       unknown.push_back(html("{} ({})", name, mean));
