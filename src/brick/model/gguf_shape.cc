@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "brick/base/error.h"
 #include "brick/model/gguf_layout.h"
+#include "brick/model/gguf_tokenizer.h"
 #include "brick/model/hf_config.h"
 #include "brick/tensor/pack.h"
 
@@ -69,12 +69,6 @@ void apply_rope_divisors(const io::GgufFile& file, ModelConfig& config) {
   config.rope_scaling = guess;
 }
 
-std::optional<int32_t> token_id(const io::GgufFile& file, const char* key) {
-  const std::optional<int64_t> id = file.get_i64(key);
-  if (!id || *id < 0 || *id > std::numeric_limits<int32_t>::max()) return std::nullopt;
-  return static_cast<int32_t>(*id);
-}
-
 }  // namespace
 
 GgufShape read_gguf_shape(const io::GgufFile& file) {
@@ -111,8 +105,8 @@ GgufShape read_gguf_shape(const io::GgufFile& file) {
   config.rope_theta = file.f32_or(prefix + "rope.freq_base", 10000.0f);
   config.rope_scaling = linear_scaling(file, prefix);
   config.tied_head = file.find_tensor("output.weight") == nullptr;
-  config.bos = token_id(file, "tokenizer.ggml.bos_token_id");
-  config.eos = token_id(file, "tokenizer.ggml.eos_token_id");
+  config.bos = gguf_token_id(file, "tokenizer.ggml.bos_token_id");
+  config.eos = gguf_token_id(file, "tokenizer.ggml.eos_token_id");
 
   const io::GgufTensorInfo* embedding = file.find_tensor("token_embd.weight");
   if (embedding == nullptr) fail(ErrorCode::kNotFound, "{}: has no tensor token_embd.weight", file.name());

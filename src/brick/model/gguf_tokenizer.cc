@@ -12,13 +12,6 @@ using text::TokenizerKind;
 using text::TokenizerSpec;
 using text::TokenType;
 
-std::optional<int32_t> id_of(const io::GgufFile& file, const char* key) {
-  const std::optional<int64_t> id = file.get_i64(key);
-  // Some converters write 2^32 - 1 for "none".
-  if (!id || *id < 0 || *id > std::numeric_limits<int32_t>::max()) return std::nullopt;
-  return static_cast<int32_t>(*id);
-}
-
 std::vector<TokenType> read_types(const io::GgufFile& file, size_t tokens) {
   constexpr const char* kKey = "tokenizer.ggml.token_type";
   const std::optional<std::vector<int64_t>> types = file.get_ints(kKey);
@@ -80,6 +73,13 @@ std::vector<float> scores_from_merges(const TokenizerSpec& spec) {
 
 }  // namespace
 
+std::optional<int32_t> gguf_token_id(const io::GgufFile& file, const char* key) {
+  const std::optional<int64_t> id = file.get_i64(key);
+  // Some converters write 2^32 - 1 for "none".
+  if (!id || *id < 0 || *id > std::numeric_limits<int32_t>::max()) return std::nullopt;
+  return static_cast<int32_t>(*id);
+}
+
 std::optional<TokenizerSpec> read_gguf_tokenizer(const io::GgufFile& file) {
   const std::optional<std::string> model = file.get_str("tokenizer.ggml.model");
   if (!model || *model == "no_vocab") return std::nullopt;
@@ -87,10 +87,10 @@ std::optional<TokenizerSpec> read_gguf_tokenizer(const io::GgufFile& file) {
   const std::vector<std::string_view>& tokens = file.require_strings("tokenizer.ggml.tokens");
   spec.tokens.assign(tokens.begin(), tokens.end());
   spec.types = read_types(file, tokens.size());
-  spec.bos = id_of(file, "tokenizer.ggml.bos_token_id");
-  spec.eos = id_of(file, "tokenizer.ggml.eos_token_id");
-  spec.unk = id_of(file, "tokenizer.ggml.unknown_token_id");
-  spec.pad = id_of(file, "tokenizer.ggml.padding_token_id");
+  spec.bos = gguf_token_id(file, "tokenizer.ggml.bos_token_id");
+  spec.eos = gguf_token_id(file, "tokenizer.ggml.eos_token_id");
+  spec.unk = gguf_token_id(file, "tokenizer.ggml.unknown_token_id");
+  spec.pad = gguf_token_id(file, "tokenizer.ggml.padding_token_id");
   spec.add_bos = file.bool_or("tokenizer.ggml.add_bos_token", false);
   spec.add_eos = file.bool_or("tokenizer.ggml.add_eos_token", false);
   spec.chat_template = file.str_or("tokenizer.chat_template", "");
