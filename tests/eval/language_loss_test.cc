@@ -116,11 +116,8 @@ TEST(ScoreRecords, PackingChangesNothing) {
   kernels::Context context;
   const auto ids = stories->reference["story_ids"].get<std::vector<int32_t>>();
   std::vector<data::TokenSequence> sequences;
-  for (size_t length : {ids.size(), ids.size() / 2, size_t{3}}) {
-    sequences.push_back(
-        {{ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(length)}, std::vector<uint8_t>(length, 1)});
-    sequences.back().supervised[0] = 0;
-  }
+  for (size_t length : {ids.size(), ids.size() / 2, size_t{3}})
+    sequences.push_back(data::text_sequence(std::span(ids).first(length)));
   const std::vector<RecordScore> together = score_records(stories->model, {}, sequences, context, silent_sink());
   for (size_t i = 0; i < sequences.size(); ++i) {
     const auto alone = score_records(stories->model, {}, std::span(sequences).subspan(i, 1), context, silent_sink());

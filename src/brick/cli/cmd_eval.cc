@@ -3,15 +3,6 @@
 #include "brick/pipeline/evaluate_job.h"
 
 namespace brick::cli {
-namespace {
-
-std::string known_tasks() {
-  std::string names;
-  for (const eval::Task& task : eval::tasks()) names += fmt::format("{}{}", names.empty() ? "" : " ", task.name);
-  return names;
-}
-
-}  // namespace
 
 void add_eval(CLI::App& app, Globals& globals) {
   const auto job = std::make_shared<pipeline::EvaluateJob>();
@@ -25,7 +16,7 @@ void add_eval(CLI::App& app, Globals& globals) {
   command->add_option("--length", job->length, "tokens a window, most tokens a record")->capture_default_str();
   command->add_option("--samples", job->samples, "first N windows (0: all)")->capture_default_str();
   command->add_option("--limit", job->limit, "first N records, or items of each task (0: all)")->capture_default_str();
-  add_list(command, "--tasks", job->tasks.tasks, "multiple-choice tasks: " + known_tasks());
+  add_list(command, "--tasks", job->tasks.tasks, "multiple-choice tasks: " + eval::known_tasks());
   command->add_option("--tasks-dir", job->tasks.folder, "folder of the tasks' data sets (docs/evaluation.md)");
   command->add_option("--num-fewshot", job->tasks.shots, "examples before each question (default: mmlu 5, others 0)")
       ->check(CLI::NonNegativeNumber);

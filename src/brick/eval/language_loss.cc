@@ -14,15 +14,6 @@ namespace {
 
 constexpr int64_t kBatchTokens = 2048;
 
-std::vector<data::TokenSequence> as_sequences(std::span<const std::span<const int32_t>> windows) {
-  std::vector<data::TokenSequence> out;
-  for (std::span<const int32_t> window : windows) {
-    out.push_back({{window.begin(), window.end()}, std::vector<uint8_t>(window.size(), 1)});
-    out.back().supervised[0] = 0;
-  }
-  return out;
-}
-
 }  // namespace
 
 double TextScore::perplexity() const { return std::exp(nll); }
@@ -30,7 +21,9 @@ double TextScore::perplexity() const { return std::exp(nll); }
 TextScore score_windows(const model::Model& model, const model::AdapterUse& use,
                         std::span<const std::span<const int32_t>> windows, kernels::Context& context,
                         ProgressSink& sink) {
-  const RecordScore all = total(score_records(model, use, as_sequences(windows), context, sink));
+  std::vector<data::TokenSequence> sequences;
+  for (const std::span<const int32_t> window : windows) sequences.push_back(data::text_sequence(window));
+  const RecordScore all = total(score_records(model, use, sequences, context, sink));
   return {all.mean(), all.tokens};
 }
 

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,7 +48,7 @@ struct Task {
   TaskItems (*read)(const std::filesystem::path& folder) = nullptr;
 };
 
-std::span<const Task> tasks();
+std::string known_tasks();  // "piqa arc_easy ..."
 // Error(kInvalidInput) that lists the known ones.
 const Task& find_task(std::string_view name);
 

@@ -130,13 +130,6 @@ std::vector<Row> parse_tsv(std::string_view text, std::string_view file,
   return rows;
 }
 
-bool tsv_has(std::string_view text, std::string_view column) {
-  std::string_view header = text.substr(0, text.find('\n'));
-  if (header.ends_with('\r')) header.remove_suffix(1);
-  const std::vector<std::string_view> cells = split(header, '\t');
-  return std::find(cells.begin(), cells.end(), column) != cells.end();
-}
-
 std::vector<Instruction> parse_instructions(std::string_view text, std::string_view file) {
   const nlohmann::json records = io::parse_json(text, file);
   if (!records.is_array())

@@ -40,9 +40,6 @@ std::vector<Row> parse_csv(std::string_view text, std::string_view file);
 std::vector<Row> parse_tsv(std::string_view text, std::string_view file,
                            std::initializer_list<std::string_view> columns);
 
-// True if the table's header has `column`.
-bool tsv_has(std::string_view text, std::string_view column);
-
 // A record of LLM-Adapters' files, where question and options are one text: [{"instruction", "answer", …}, …].
 struct Instruction {
   std::string where;  // for messages: "element [3] of test.json"

@@ -23,15 +23,16 @@ constexpr std::array kTasks{
 
 }  // namespace
 
-std::span<const Task> tasks() { return kTasks; }
+std::string known_tasks() {
+  std::string names;
+  for (const Task& task : kTasks) names.append(names.empty() ? "" : " ").append(task.name);
+  return names;
+}
 
 const Task& find_task(std::string_view name) {
-  std::string known;
-  for (const Task& task : kTasks) {
+  for (const Task& task : kTasks)
     if (task.name == name) return task;
-    known += fmt::format("{}{}", known.empty() ? "" : " ", task.name);
-  }
-  fail(ErrorCode::kInvalidInput, "there is no task \"{}\"; there are: {}", name, known);
+  fail(ErrorCode::kInvalidInput, "there is no task \"{}\"; there are: {}", name, known_tasks());
 }
 
 }  // namespace brick::eval
