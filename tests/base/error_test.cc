@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "brick/base/log.h"
-#include "brick/base/visit_fields.h"
 
 namespace brick {
 namespace {
@@ -39,21 +38,6 @@ TEST(ProgressSink, WarningsAreNotesUnlessTheSinkSaysOtherwise) {
   EXPECT_EQ(sink.heard, "disk is slow");
   silent_sink().progress("calibrate", 1, 2, "tokens", "");
   EXPECT_EQ(&silent_sink(), &silent_sink());
-}
-
-struct Config {
-  int rank = 4;
-  double alpha = 8;
-  template <class V>
-  void fields(V&& visit) {
-    visit("rank", rank, "LoRA rank");
-    visit("alpha", alpha, "LoRA scale");
-  }
-};
-
-TEST(VisitFields, ListsTheNamesInTheirOrder) {
-  Config config;
-  EXPECT_EQ(field_names(config), (std::vector<std::string>{"rank", "alpha"}));
 }
 
 }  // namespace

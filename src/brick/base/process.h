@@ -1,4 +1,4 @@
-// What this process has used, and whether the user asked it to stop.
+// What this process has used and the machine could still give.
 #pragma once
 
 #include <cstdint>
