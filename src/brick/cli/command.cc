@@ -74,6 +74,17 @@ class TerminalSink : public ProgressSink {
   double last_draw_ = 0;
 };
 
+// "134,515,008"
+std::string grouped(int64_t number) {
+  const std::string digits = std::to_string(number);
+  std::string out;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0 && digits[i - 1] != '-') out.push_back(',');
+    out.push_back(digits[i]);
+  }
+  return out;
+}
+
 std::string cell(const nlohmann::json& value) {
   if (value.is_string()) return value.get<std::string>();
   if (value.is_number_float()) return fmt::format("{:.6g}", value.get<double>());
@@ -143,26 +154,6 @@ void print_result(const Globals& globals, const nlohmann::json& result) {
   for (const auto& [key, value] : result.items()) width = std::max(width, key.size());
   for (const auto& [key, value] : result.items())
     if (!value.is_array() || value.size() <= 8) fmt::print("{:<{}}  {}\n", key, width, cell(value));
-}
-
-std::string human_bytes(double bytes) {
-  const char* unit = "B";
-  for (const char* next : {"kB", "MB", "GB"}) {
-    if (bytes < 1000) break;
-    bytes /= 1000;
-    unit = next;
-  }
-  return bytes < 100 && *unit != 'B' ? fmt::format("{:.1f} {}", bytes, unit) : fmt::format("{:.0f} {}", bytes, unit);
-}
-
-std::string grouped(int64_t number) {
-  const std::string digits = std::to_string(number);
-  std::string out;
-  for (size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0 && digits[i - 1] != '-') out.push_back(',');
-    out.push_back(digits[i]);
-  }
-  return out;
 }
 
 }  // namespace brick::cli

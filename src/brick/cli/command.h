@@ -74,10 +74,6 @@ std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet);
 // With --json the object alone on standard output, else its entries as a two-column table.
 void print_result(const Globals& globals, const nlohmann::json& result);
 
-// Bytes as "61.3 MB", counts as "134,515,008".
-std::string human_bytes(double bytes);
-std::string grouped(int64_t number);
-
 // Each command's registration, one file each.
 void add_info(CLI::App&, Globals&);
 void add_tokenize(CLI::App&, Globals&);
