@@ -6,7 +6,7 @@
 
 #include "brick/data/windows.h"
 #include "brick/model/save.h"
-#include "brick/pipeline/artifact_jobs.h"
+#include "brick/pipeline/artifacts.h"
 #include "brick/prune/registry.h"
 #include "brick/prune/structured.h"
 #include "model/expect_error.h"

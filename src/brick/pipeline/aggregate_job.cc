@@ -14,6 +14,7 @@
 #include "brick/federate/redistribute.h"
 #include "brick/io/atomic_output.h"
 #include "brick/model/load.h"
+#include "brick/pipeline/artifacts.h"
 
 namespace brick::pipeline {
 namespace {
@@ -152,9 +153,7 @@ nlohmann::json aggregate(const AggregateJob& job, const RunSettings& settings, P
   double tau = -1;
   const model::Adapter result = aggregate_updates(global ? &*global : nullptr, review.accepted, job.config, job.tau,
                                                   settings.seed, validation_loss, &tau);
-  io::AtomicFolder output(job.out, settings.force);
-  model::save_adapter(result, job.base, output.path().string());
-  output.commit();
+  write_adapter(result, job.base, job.out, settings.force);
   nlohmann::json out{{"rule", job.config.rule},
                      {"rank", result.config.rank},
                      {"clients", review.accepted.size()},

@@ -12,6 +12,7 @@
 #include "brick/model/merge.h"
 #include "brick/model/save.h"
 #include "brick/model/save_parts.h"
+#include "brick/pipeline/artifacts.h"
 #include "brick/text/chat_template.h"
 #include "brick/text/modelfile.h"
 
@@ -75,14 +76,6 @@ model::Model merge_adapter(const model::Model& model, const model::Adapter& adap
 
 }  // namespace
 
-int64_t bytes_on_disk(const std::filesystem::path& path) {
-  if (!std::filesystem::is_directory(path)) return static_cast<int64_t>(std::filesystem::file_size(path));
-  int64_t total = 0;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(path))
-    if (entry.is_regular_file()) total += static_cast<int64_t>(entry.file_size());
-  return total;
-}
-
 nlohmann::json merge(const std::string& model_path, const std::string& adapter_path, const std::string& values,
                      const std::string& out, const RunSettings& settings, ProgressSink& sink) {
   io::check_output(out, settings.force);
@@ -90,9 +83,7 @@ nlohmann::json merge(const std::string& model_path, const std::string& adapter_p
   const std::optional<model::Adapter> adapter = load_fitting_adapter(adapter_path, model, sink);
   if (!adapter) fail(ErrorCode::kInvalidInput, "merge: no adapter given");
   const model::Model merged = merge_adapter(model, *adapter, adapter_path, values, settings);
-  io::AtomicFolder output(out, settings.force);
-  model::save_block(merged, output.path().string());
-  output.commit();
+  write_block(merged, out, settings.force);
   return {{"nonzeros", merged.nonzeros()}, {"parameters", merged.parameters()}, {"bytes", bytes_on_disk(out)}};
 }
 
@@ -131,16 +122,14 @@ nlohmann::json export_model(const ExportRequest& request, const RunSettings& set
     else
       model::export_gguf(model, dtype, request.out, settings.force);
     if (request.modelfile) io::write_file_atomic(modelfile, text, settings.force);
-  } else {
+  } else if (request.format == "hf") {
     io::AtomicFolder output(request.out, settings.force);
-    if (request.format == "hf") {
-      model.block.provenance = io::compact_json(provenance_of(model, settings));
-      const int64_t padded = model::export_hf(model, dtype, output.path().string(), request.pad);
-      if (request.pad) result["padded_bytes"] = padded;
-    } else {
-      model::save_block(block_of_zeros(model, dtype, settings), output.path().string());
-    }
+    model.block.provenance = io::compact_json(provenance_of(model, settings));
+    const int64_t padded = model::export_hf(model, dtype, output.path().string(), request.pad);
+    if (request.pad) result["padded_bytes"] = padded;
     output.commit();
+  } else {
+    write_block(block_of_zeros(model, dtype, settings), request.out, settings.force);
   }
   result["bytes"] = bytes_on_disk(request.out);
   return result;

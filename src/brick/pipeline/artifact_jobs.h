@@ -27,7 +27,4 @@ tensor::DType export_dtype(const ExportRequest& request);
 // bytes are of `out`, padded ones what the padding added to its weights.
 nlohmann::json export_model(const ExportRequest& request, const RunSettings& settings, ProgressSink& sink);
 
-// Bytes of a file, or of all files in a folder.
-int64_t bytes_on_disk(const std::filesystem::path& path);
-
 }  // namespace brick::pipeline

@@ -11,7 +11,7 @@
 #include "brick/io/json_file.h"
 #include "brick/io/provenance.h"
 #include "brick/model/load.h"
-#include "brick/pipeline/artifact_jobs.h"
+#include "brick/pipeline/artifacts.h"
 #include "brick/pipeline/bench_job.h"
 #include "brick/pipeline/evaluate_job.h"
 #include "brick/pipeline/run_folder.h"

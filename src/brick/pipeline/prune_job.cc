@@ -8,7 +8,7 @@
 #include "brick/io/atomic_output.h"
 #include "brick/io/npy.h"
 #include "brick/model/save.h"
-#include "brick/pipeline/artifact_jobs.h"
+#include "brick/pipeline/artifacts.h"
 #include "brick/pipeline/budget.h"
 #include "brick/prune/registry.h"
 #include "brick/prune/structured.h"
@@ -43,11 +43,7 @@ nlohmann::json block_json(const model::Model& parent, const model::Model& block,
   return out;
 }
 
-bool ends_with(const std::string& text, std::string_view end) {
-  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
-bool needs_tokenizer(const PruneJob& job) { return !job.calibration.empty() && !ends_with(job.calibration, ".npy"); }
+bool needs_tokenizer(const PruneJob& job) { return !job.calibration.empty() && !job.calibration.ends_with(".npy"); }
 
 // The model with its tokenizer if it has one, since blocks carry it along.
 Workbench load_parent(const PruneJob& job, const RunSettings& settings) {
@@ -142,7 +138,7 @@ Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
   Calibration out;
   check_calibration(job);
   if (job.calibration.empty()) return out;
-  if (!ends_with(job.calibration, ".npy")) {
+  if (!job.calibration.ends_with(".npy")) {
     out.ids = bench.text_ids(job.calibration);
     out.windows = data::calibration_windows(out.ids, job.length, job.samples, job.calibration_seed);
     return out;
@@ -175,9 +171,7 @@ nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, Progr
     sink.note(choice->reason);
   }
   const Pruned pruned = run(choice ? with_choice(job, *choice) : job, bench, settings, sink);
-  io::AtomicFolder output(job.out, settings.force);
-  model::save_block(pruned.blocks.at(0), output.path().string());
-  output.commit();
+  write_block(pruned.blocks.at(0), job.out, settings.force);
   nlohmann::json out = block_json(bench.model(), pruned.blocks.at(0), pruned.reports.at(0), job.out, watch.seconds());
   if (target) out["target"] = target_json(*target, *choice, bench.model(), pruned.blocks.at(0), job.out, sink);
   return out;

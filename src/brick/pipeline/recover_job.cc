@@ -10,8 +10,7 @@
 #include "brick/io/provenance.h"
 #include "brick/model/load.h"
 #include "brick/model/merge.h"
-#include "brick/model/save.h"
-#include "brick/pipeline/artifact_jobs.h"
+#include "brick/pipeline/artifacts.h"
 #include "brick/train/checkpoint.h"
 
 namespace brick::pipeline {
@@ -120,9 +119,7 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
 
   model::Model merged = model::merge(bench.model(), result.adapter, job.values);
   merged.block.provenance = provenance(job, parent, teacher_hash, result, settings.seed);
-  io::AtomicFolder output(path, settings.force);
-  model::save_block(merged, output.path().string());
-  output.commit();
+  write_block(merged, path, settings.force);
   train::remove_checkpoint(checkpoint_of(job.files));
   if (teacher && job.cache.empty()) std::filesystem::remove_all(cache);
 

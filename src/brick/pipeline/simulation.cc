@@ -16,8 +16,7 @@
 #include "brick/io/text_file.h"
 #include "brick/model/load.h"
 #include "brick/model/restrict_adapter.h"
-#include "brick/model/save.h"
-#include "brick/pipeline/artifact_jobs.h"
+#include "brick/pipeline/artifacts.h"
 #include "brick/pipeline/prune_job.h"
 #include "brick/pipeline/simulate.h"
 #include "brick/report/page.h"
@@ -119,9 +118,7 @@ void Simulation::cut_blocks(const std::string& method, const std::vector<double>
     nlohmann::json made = nlohmann::json::array();
     for (size_t i = 0; i < blocks.size(); ++i) {
       const std::filesystem::path folder = block_folder(method, sparsities[i]);
-      io::AtomicFolder output(folder, true);
-      model::save_block(blocks[i], output.path().string());
-      output.commit();
+      write_block(blocks[i], folder, true);
       made.push_back(describe(blocks[i], folder));
       sink_.note(fmt::format("block {:>3}     {} of {} weights kept", folder.filename().string(), blocks[i].nonzeros(),
                              bench_.model().parameters()));
@@ -179,9 +176,7 @@ void Simulation::make_blocks() {
     if (config_.aggregate.rank > 0) config.rank = config_.aggregate.rank;
     const model::Adapter adapter =
         model::make_adapter(bench_.model(), train::lora_config(bench_.model(), config), config_.seed);
-    io::AtomicFolder output(folder_.round(0) / "global", true);
-    model::save_adapter(adapter, config_.model.string(), output.path().string());
-    output.commit();
+    write_adapter(adapter, config_.model.string(), folder_.round(0) / "global", true);
     return nlohmann::json{{"rank", config.rank}, {"parameters", adapter.parameters()}};
   });
   evaluate_round(0);

@@ -4,8 +4,8 @@
 
 #include "brick/base/error.h"
 #include "brick/federate/rules.h"
-#include "brick/io/atomic_output.h"
 #include "brick/io/json_file.h"
+#include "brick/pipeline/artifacts.h"
 #include "brick/pipeline/simulation.h"
 
 namespace brick::pipeline {
@@ -125,9 +125,7 @@ void Simulation::run_fedit_dense() {
       rule.rule = "fedit";
       const model::Adapter next =
           updates.empty() ? global.clone() : federate::aggregate(&global, updates, rule, config_.seed);
-      io::AtomicFolder output(global_at(round), true);
-      model::save_adapter(next, config_.model.string(), output.path().string());
-      output.commit();
+      write_adapter(next, config_.model.string(), global_at(round), true);
       nlohmann::json out = nlohmann::json::object();
       if (round == config_.rounds) out["test"] = score_all(bench_.model(), next, root / "evaluation.json");
       return out;

@@ -4,7 +4,7 @@
 #include "brick/base/cpu.h"
 #include "brick/base/parallel.h"
 #include "brick/io/json_file.h"
-#include "brick/pipeline/artifact_jobs.h"
+#include "brick/pipeline/artifacts.h"
 #include "brick/pipeline/simulation.h"
 #include "brick/report/statistics.h"
 

@@ -3,9 +3,8 @@
 
 #include "brick/base/error.h"
 #include "brick/federate/check_update.h"
-#include "brick/io/atomic_output.h"
 #include "brick/pipeline/aggregate_job.h"
-#include "brick/pipeline/artifact_jobs.h"
+#include "brick/pipeline/artifacts.h"
 #include "brick/pipeline/simulation.h"
 #include "brick/train/checkpoint.h"
 
@@ -49,9 +48,7 @@ nlohmann::json Simulation::tune_unit(const model::Model& model, std::span<const 
   options.run_identity = model::mask_hash(model) + model::cut_hash(model);
   const train::TuneResult result = train::tune(model, sequences, config, options, context_, sink_);
   if (!result.stopped.empty()) sink_.warn(result.stopped);
-  io::AtomicFolder output(out, true);
-  model::save_adapter(result.adapter, config_.model.string(), output.path().string());
-  output.commit();
+  write_adapter(result.adapter, config_.model.string(), out, true);
   train::remove_checkpoint(options.checkpoint);
   return {{"loss_first", result.loss_first},
           {"loss", result.loss_last},
@@ -135,9 +132,7 @@ void Simulation::aggregate_round(int64_t round, const std::vector<model::Adapter
     const model::Adapter result =
         accepted.empty() ? global.clone()
                          : aggregate_updates(&global, accepted, rule, config_.tau, config_.seed, validation_loss, &tau);
-    io::AtomicFolder output(folder_.round(round) / "global", true);
-    model::save_adapter(result, config_.model.string(), output.path().string());
-    output.commit();
+    write_adapter(result, config_.model.string(), folder_.round(round) / "global", true);
     nlohmann::json out{{"rule", rule.rule},
                        {"clients", accepted.size()},
                        {"rejected", rejected},

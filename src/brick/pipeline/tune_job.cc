@@ -4,6 +4,7 @@
 #include "brick/base/process.h"
 #include "brick/eval/language_loss.h"
 #include "brick/io/atomic_output.h"
+#include "brick/pipeline/artifacts.h"
 #include "brick/train/checkpoint.h"
 
 namespace brick::pipeline {
@@ -25,9 +26,7 @@ nlohmann::json tune(const TuneJob& job, const RunSettings& settings, ProgressSin
   options.init = init ? &*init : nullptr;
   const train::TuneResult result =
       run_training(bench.model(), records, job.config, job.files, options, settings, context, sink);
-  io::AtomicFolder output(path, settings.force);
-  model::save_adapter(result.adapter, job.model, output.path().string());
-  output.commit();
+  write_adapter(result.adapter, job.model, path, settings.force);
   if (!result.stopped.empty()) fail(ErrorCode::kNumeric, "{}: {}", path, result.stopped);
   train::remove_checkpoint(checkpoint_of(job.files));
 
