@@ -23,7 +23,10 @@ TEST(RunFolder, DoesAUnitOnce) {
   EXPECT_TRUE(RunFolder::is_begun(temp.path() / "run"));
   EXPECT_EQ(run.once({{"event", "tune"}, {"round", 1}}, work)["loss"], 1);
   EXPECT_EQ(run.once({{"event", "tune"}, {"round", 1}}, work)["loss"], 1);
-  EXPECT_EQ(run.once({{"event", "tune"}, {"round", 2}}, work)["loss"], 2);
+  EXPECT_EQ(run.find({{"event", "tune"}, {"round", 2}}), nullptr);
+  const json& second = run.once({{"event", "tune"}, {"round", 2}}, work);
+  EXPECT_EQ(second["loss"], 2);
+  EXPECT_EQ(run.find({{"event", "tune"}, {"round", 2}}), &second);
   RunFolder again(temp.path() / "run", "x = 1\n", "id", true, false);
   EXPECT_EQ(again.once({{"event", "tune"}, {"round", 2}}, work)["loss"], 2);
   EXPECT_EQ(worked, 2);

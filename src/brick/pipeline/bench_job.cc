@@ -2,9 +2,7 @@
 
 #include <algorithm>
 
-#include "brick/base/cpu.h"
 #include "brick/base/error.h"
-#include "brick/base/parallel.h"
 #include "brick/base/process.h"
 #include "brick/data/windows.h"
 #include "brick/io/atomic_output.h"
@@ -35,11 +33,8 @@ void bench_training(const model::Model& model, const BenchJob& job, uint64_t see
                     ProgressSink& sink, nlohmann::json& out) {
   Rng rng(seed, stream_id({1}));
   std::vector<data::TokenSequence> sequences;
-  for (int64_t i = 0; i < std::max<int64_t>(1, job.tokens / job.length); ++i) {
-    sequences.push_back(
-        {random_ids(job.length, model.config.vocab, rng), std::vector<uint8_t>(static_cast<size_t>(job.length), 1)});
-    sequences.back().supervised[0] = 0;
-  }
+  for (int64_t i = 0; i < std::max<int64_t>(1, job.tokens / job.length); ++i)
+    sequences.push_back(data::text_sequence(random_ids(job.length, model.config.vocab, rng)));
   train::TuneConfig config;
   config.rank = job.rank;
   config.steps = job.repeats + 1;
@@ -87,8 +82,8 @@ void bench_decoding(const model::Model& model, const BenchJob& job, bool prefill
          prefill ? kPrefill : job.decode_tokens, seconds);
 }
 
-void bench_pruning(const model::Model& model, const BenchJob& job, uint64_t seed, kernels::Context& context,
-                   ProgressSink& sink, nlohmann::json& out) {
+void bench_pruning(const model::Model& model, uint64_t seed, kernels::Context& context, ProgressSink& sink,
+                   nlohmann::json& out) {
   Rng rng(seed, stream_id({3}));
   const std::vector<int32_t> ids = random_ids(8 * 512, model.config.vocab, rng);
   const auto windows = data::calibration_windows(ids, 512, 8, std::nullopt);
@@ -101,7 +96,6 @@ void bench_pruning(const model::Model& model, const BenchJob& job, uint64_t seed
     prune::prune(model, windows, config, context, sink);
     out[std::string("prune_seconds_") + method] = watch.seconds();
   }
-  static_cast<void>(job);
 }
 
 }  // namespace
@@ -127,10 +121,8 @@ nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressS
     if (!job.calibrate_file.empty()) io::write_json_file(job.calibrate_file, out, settings.force);
   }
   kernels::Context context(kernels::choose_compute(settings.compute));
-  out.update({{"isa", name(active_isa())},
-              {"threads", threads()},
-              {"cpu", cpu_model()},
-              {"compute", kernels::name(context.compute())},
+  out.update(machine());
+  out.update({{"compute", kernels::name(context.compute())},
               {"weights_mb", static_cast<double>(bench.model().weight_bytes()) / (1 << 20)}});
   for (size_t begin = 0; begin <= job.what.size();) {
     const size_t end = std::min(job.what.find(',', begin), job.what.size());
@@ -143,7 +135,7 @@ nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressS
       bench_decoding(bench.model(), job, what == "prefill", settings.seed, context, out);
       context.set_rounds_activations(false);
     } else if (what == "prune")
-      bench_pruning(bench.model(), job, settings.seed, context, sink, out);
+      bench_pruning(bench.model(), settings.seed, context, sink, out);
     else
       fail(ErrorCode::kInvalidInput, "bench: '{}' is none of train, prefill, decode, prune", what);
   }

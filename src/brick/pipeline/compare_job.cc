@@ -4,9 +4,7 @@
 
 #include <set>
 
-#include "brick/base/cpu.h"
 #include "brick/base/error.h"
-#include "brick/base/parallel.h"
 #include "brick/io/atomic_output.h"
 #include "brick/io/json_file.h"
 #include "brick/io/provenance.h"
@@ -24,8 +22,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr const char* kCacheIdentity = "brick compare, cache 1";
-
-json machine() { return {{"cpu", cpu_model()}, {"isa", name(active_isa())}, {"threads", threads()}}; }
 
 // Takes from the cache what it has, else measures and keeps it.
 class Cache {
@@ -165,7 +161,7 @@ json compare(const CompareJob& job, const RunSettings& settings, ProgressSink& s
     fail(ErrorCode::kInvalidInput, "compare: a model or run is named twice");
   check_tasks(job.tasks);
   json rows = json::array();
-  for (const std::string& path : job.paths)  // the cheap ones first, so that a wrong path is told at once
+  for (const std::string& path : job.paths)  // before anything is measured
     if (!fs::exists(path)) fail(ErrorCode::kNotFound, "{}: no such model, block or run", path);
   Measurement measurement(job, settings, sink);
   for (const std::string& path : job.paths) {

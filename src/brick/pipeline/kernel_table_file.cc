@@ -9,13 +9,13 @@
 
 #include "brick/base/cpu.h"
 #include "brick/base/error.h"
-#include "brick/base/parallel.h"
 #include "brick/base/process.h"
 #include "brick/base/rng.h"
 #include "brick/io/json_file.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/sparse_product.h"
 #include "brick/model/lora_branch.h"
+#include "brick/pipeline/workbench.h"
 
 namespace brick::pipeline {
 namespace {
@@ -141,7 +141,8 @@ KernelTable calibrate_kernels(const model::Model& model, ProgressSink& sink) {
 }
 
 nlohmann::json to_json(const KernelTable& table) {
-  nlohmann::json out{{"format", kFormat}, {"cpu", cpu_model()}, {"isa", name(active_isa())}, {"threads", threads()}};
+  nlohmann::json out = machine();
+  out["format"] = kFormat;
   for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
     nlohmann::json& rows = out[std::string(kernels::name(compute))] = nlohmann::json::array();
     for (size_t i = 0; i < KernelTable::kTokens.size(); ++i)

@@ -61,9 +61,14 @@ void RunFolder::read_events() {
   });
 }
 
+const nlohmann::json* RunFolder::find(const nlohmann::json& key) const {
+  const auto found = index_.find(io::compact_json(key));
+  return found == index_.end() ? nullptr : &events_[found->second];
+}
+
 const nlohmann::json& RunFolder::once(const nlohmann::json& key, const std::function<nlohmann::json()>& work) {
+  if (const nlohmann::json* event = find(key)) return *event;
   const std::string unit = io::compact_json(key);
-  if (const auto found = index_.find(unit); found != index_.end()) return events_[found->second];
   const Stopwatch watch;
   nlohmann::json event = key;
   event.update(work());

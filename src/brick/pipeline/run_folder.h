@@ -30,6 +30,9 @@ class RunFolder {
   // is the key, what `work` returned and, unless that says them, its "seconds".
   const nlohmann::json& once(const nlohmann::json& key, const std::function<nlohmann::json()>& work);
 
+  // The event of a unit that is done; null where it is not. Lives as long as this.
+  const nlohmann::json* find(const nlohmann::json& key) const;
+
   // Objects with strings "event" and "unit"; what else they have, a damaged file may lack.
   const std::deque<nlohmann::json>& events() const { return events_; }
 

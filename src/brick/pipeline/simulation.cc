@@ -7,7 +7,6 @@
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/base/sha256.h"
-#include "brick/data/records.h"
 #include "brick/data/windows.h"
 #include "brick/federate/redistribute.h"
 #include "brick/io/atomic_output.h"
@@ -195,15 +194,8 @@ std::vector<Simulation::Client> Simulation::read_clients(bool resumes) {
     Client client;
     client.config = &client_config;
     client.rank = client_config.tune.rank;
-    const auto encode = [&](const std::filesystem::path& path, int64_t limit) {
-      std::vector<data::Record> records = data::load_records(path);
-      if (limit > 0 && limit < static_cast<int64_t>(records.size())) records.resize(static_cast<size_t>(limit));
-      return data::encode_records(records, bench_.tokenizer(), bench_.style(client_config.tune.chat_template),
-                                  client_config.tune.length,
-                                  client_config.tune.loss == "all" ? data::LossOn::kAll : data::LossOn::kResponse);
-    };
-    client.train = encode(client_config.data, client_config.limit);
-    if (!client_config.test.empty()) client.test = encode(client_config.test, 0);
+    client.train = bench_.records(client_config.data, client_config.tune, client_config.limit);
+    if (!client_config.test.empty()) client.test = bench_.records(client_config.test, client_config.tune);
     client.records = static_cast<int64_t>(client.train.sequences.size());
     clients.push_back(std::move(client));
   }
@@ -229,13 +221,6 @@ std::vector<model::Adapter> Simulation::sent_adapters(int64_t round) const {
 
 model::Adapter Simulation::on_block(size_t index, const model::Adapter& sent) const {
   return clients_[index].placement->structured() ? model::restricted(sent, *clients_[index].block) : sent.clone();
-}
-
-const nlohmann::json* Simulation::find_event(const nlohmann::json& key) const {
-  const std::string unit = io::compact_json(key);
-  for (const nlohmann::json& event : folder_.events())
-    if (event.value("unit", "") == unit) return &event;
-  return nullptr;
 }
 
 nlohmann::json simulate(const std::string& config_path, const std::string& out, bool resume,

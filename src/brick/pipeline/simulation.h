@@ -79,7 +79,6 @@ class Simulation {
                            const train::TuneConfig& config, const model::Adapter* init, uint64_t seed,
                            const std::filesystem::path& out);
   double rounds_taken(size_t index) const;
-  const nlohmann::json* find_event(const nlohmann::json& key) const;
 
   FederationConfig config_;
   RunSettings settings_;

@@ -77,7 +77,7 @@ void Simulation::run_centralised() {
       all.insert(all.end(), sequences.begin(), sequences.end());
       for (int64_t round = 1; round <= config_.rounds; ++round)
         if (const nlohmann::json* e =
-                find_event({{"event", "tune"}, {"round", round}, {"client", clients_[i].config->name}}))
+                folder_.find({{"event", "tune"}, {"round", round}, {"client", clients_[i].config->name}}))
           trained += e->at("tokens").get<double>();
     }
     train::TuneConfig config = plain(config_.tune);

@@ -1,8 +1,6 @@
 // What a finished simulation says of itself: the data of its page and table.
 #include <algorithm>
 
-#include "brick/base/cpu.h"
-#include "brick/base/parallel.h"
 #include "brick/io/json_file.h"
 #include "brick/pipeline/artifacts.h"
 #include "brick/pipeline/simulation.h"
@@ -39,7 +37,7 @@ json Simulation::summary() {
            {"config", config_.text},
            {"rounds", config_.rounds},
            {"rule", config_.aggregate.rule},
-           {"machine", {{"cpu", cpu_model()}, {"isa", name(active_isa())}, {"threads", threads()}}},
+           {"machine", machine()},
            {"model",
             {{"path", config_.model.filename().string()},
              {"name", config_.model.stem().string()},
@@ -82,7 +80,7 @@ json Simulation::summary() {
   json perplexities = json::array(), llm_losses = json::array();
   std::vector<const json*> evaluations;
   for (int64_t round = 0; round <= config_.rounds; ++round)
-    if (const json* e = find_event({{"event", "evaluate"}, {"round", round}})) {
+    if (const json* e = folder_.find({{"event", "evaluate"}, {"round", round}})) {
       evaluations.push_back(e);
       perplexities.push_back(e->value("perplexity", json()));
       llm_losses.push_back(e->value("loss", json()));
@@ -91,16 +89,16 @@ json Simulation::summary() {
                 {"loss_by_round", llm_losses},
                 {"text", config_.evaluate.text.filename().string()}};
 
-  const json* centralised = find_event({{"event", "arm"}, {"arm", "centralised"}});
+  const json* centralised = folder_.find({{"event", "arm"}, {"arm", "centralised"}});
   const json* fedit =
-      find_event({{"event", "arm"}, {"arm", "fedit-dense"}, {"round", config_.rounds}, {"stage", "aggregate"}});
+      folder_.find({{"event", "arm"}, {"arm", "fedit-dense"}, {"round", config_.rounds}, {"stage", "aggregate"}});
   run["clients"] = json::array();
   double local_sum = 0, local_tokens = 0, trained = 0, local_trained = 0, local_seconds = 0;
   for (size_t i = 0; i < clients_.size(); ++i) {
     const Client& client = clients_[i];
     const std::string& name = client.config->name;
     const json& own = by_client[name];
-    const json* local = find_event({{"event", "arm"}, {"arm", "local"}, {"client", name}});
+    const json* local = folder_.find({{"event", "arm"}, {"arm", "local"}, {"client", name}});
     json loss, rounds_block = json::array(), rounds_llm = json::array();
     for (const json* e : evaluations) {
       const json at = e->at("clients").value(name, json::object());
@@ -153,7 +151,7 @@ json Simulation::summary() {
            {"llm_lego_minus_untuned", interval(after.value("llm", json()), before.value("llm", json()))}}}});
     auto& [tokens, tune_seconds] = speed[client.block_name];
     for (int64_t round = 1; round <= config_.rounds; ++round)
-      if (const json* e = find_event({{"event", "tune"}, {"round", round}, {"client", name}})) {
+      if (const json* e = folder_.find({{"event", "tune"}, {"round", round}, {"client", name}})) {
         tokens += field(*e, "tokens");
         tune_seconds += field(*e, "seconds");
       }

@@ -1,6 +1,8 @@
 #include "brick/pipeline/workbench.h"
 
+#include "brick/base/cpu.h"
 #include "brick/base/error.h"
+#include "brick/base/parallel.h"
 #include "brick/data/records.h"
 #include "brick/io/text_file.h"
 #include "brick/model/load.h"
@@ -24,6 +26,8 @@ bool is_of_parent(const model::Adapter& adapter, const model::Model& model) {
 }  // namespace
 
 std::string tool_version() { return BRICK_VERSION; }
+
+nlohmann::json machine() { return {{"cpu", cpu_model()}, {"isa", name(active_isa())}, {"threads", threads()}}; }
 
 Workbench::Workbench(const std::string& model_path, const RunSettings& settings, bool with_tokenizer)
     : model_(model::load_model(model_path, {.tokenizer = with_tokenizer, .tokenizer_file = settings.tokenizer_file})) {
@@ -49,8 +53,11 @@ std::vector<int32_t> Workbench::text_ids(const std::filesystem::path& path) cons
   return tokenizer().encode(io::read_text(path));
 }
 
-data::EncodedRecords Workbench::records(const std::filesystem::path& path, const train::TuneConfig& config) const {
-  return data::encode_records(data::load_records(path), tokenizer(), style(config.chat_template), config.length,
+data::EncodedRecords Workbench::records(const std::filesystem::path& path, const train::TuneConfig& config,
+                                        int64_t limit) const {
+  std::vector<data::Record> records = data::load_records(path);
+  if (limit > 0 && limit < std::ssize(records)) records.resize(static_cast<size_t>(limit));
+  return data::encode_records(records, tokenizer(), style(config.chat_template), config.length,
                               config.loss == "all" ? data::LossOn::kAll : data::LossOn::kResponse);
 }
 

@@ -26,6 +26,8 @@ struct RunSettings {
 };
 
 std::string tool_version();
+// {"cpu", "isa", "threads"}: what a measurement depends on.
+nlohmann::json machine();
 
 class Workbench {
  public:
@@ -41,7 +43,9 @@ class Workbench {
 
   // Ids of a text file, no special token added.
   std::vector<int32_t> text_ids(const std::filesystem::path& path) const;
-  data::EncodedRecords records(const std::filesystem::path& path, const train::TuneConfig& config) const;
+  // As length, loss and template of the configuration say; of the file's first `limit` records, 0: of all.
+  data::EncodedRecords records(const std::filesystem::path& path, const train::TuneConfig& config,
+                               int64_t limit = 0) const;
 
  private:
   model::Model model_;
