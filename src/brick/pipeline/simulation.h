@@ -24,7 +24,7 @@ class Simulation {
   void make_blocks();  // blocks/, round 0's global adapter and evaluation
   void run_round(int64_t round);
   void run_arms();
-  nlohmann::json summary();  // what the page shows (report/page.h)
+  nlohmann::json summary() const;  // what the page shows (report/page.h)
 
  private:
   struct Client {
@@ -79,6 +79,15 @@ class Simulation {
                            const train::TuneConfig& config, const model::Adapter* init, uint64_t seed,
                            const std::filesystem::path& out);
   double rounds_taken(size_t index) const;
+
+  struct Totals;                                           // of the run's events
+  std::vector<const nlohmann::json*> evaluations() const;  // the events, by round
+  const nlohmann::json* centralised_arm() const;           // the event; null: none
+  const nlohmann::json* fedit_arm() const;                 // of its last round
+  nlohmann::json client_summary(const Client& client, const Totals& totals, const nlohmann::json& before,
+                                const nlohmann::json& after) const;
+  nlohmann::json block_summaries(const Totals& totals) const;
+  nlohmann::json arm_summaries(const Totals& totals) const;
 
   FederationConfig config_;
   RunSettings settings_;

@@ -30,7 +30,187 @@ std::string base_dtype(const model::Model& model) {
 
 }  // namespace
 
-json Simulation::summary() {
+// What a run's events add up to.
+struct Simulation::Totals {
+  struct OfClient {
+    json losses = json::array(), rejected = json::array();  // training losses by round taken; refused updates
+    double tokens = 0, seconds = 0;                         // of tuning
+    double bytes_up = 0, bytes_down = 0;
+    int64_t rounds = 0, lost = 0;
+  };
+  std::map<std::string, OfClient> clients;  // by name
+  std::map<std::string, double> stage_seconds{{"tune", 0.0}, {"aggregate", 0.0}};
+  double seconds = 0;
+  json taus = json::array();
+
+  explicit Totals(const std::deque<json>& events) {
+    for (const json& event : events) add(event);
+  }
+
+  void add(const json& event) {
+    const std::string kind = event.at("event");
+    seconds += field(event, "seconds");
+    if (kind == "prune" || kind == "tune" || kind == "aggregate" || kind == "evaluate")
+      stage_seconds[kind] += field(event, "seconds");
+    if (kind == "arm") stage_seconds["arms"] += field(event, "seconds");
+    if (kind == "aggregate" && event.contains("tau")) taus.push_back(event.at("tau"));
+    if (!event.contains("client") || kind == "arm") return;
+    OfClient& own = clients[event.at("client").get<std::string>()];
+    if (kind == "tune") {
+      own.losses.push_back(event.at("loss"));
+      own.tokens += field(event, "tokens");
+      own.seconds += field(event, "seconds");
+      own.bytes_down += field(event, "bytes");  // the adapter it started from has the same size
+      ++own.rounds;
+    } else if (kind == "upload") {
+      own.bytes_up += field(event, "bytes");
+      own.lost += event.at("lost").get<bool>() ? 1 : 0;
+    } else if (kind == "reject") {
+      own.rejected.push_back({{"round", event.at("round")}, {"reason", event.at("reason")}});
+    }
+  }
+
+  const OfClient& of(const std::string& client) const {
+    static const OfClient kNothing;
+    const auto found = clients.find(client);
+    return found == clients.end() ? kNothing : found->second;
+  }
+};
+
+std::vector<const json*> Simulation::evaluations() const {
+  std::vector<const json*> found;
+  for (int64_t round = 0; round <= config_.rounds; ++round)
+    if (const json* event = folder_.find({{"event", "evaluate"}, {"round", round}})) found.push_back(event);
+  return found;
+}
+
+const json* Simulation::centralised_arm() const { return folder_.find({{"event", "arm"}, {"arm", "centralised"}}); }
+
+const json* Simulation::fedit_arm() const {
+  return folder_.find({{"event", "arm"}, {"arm", "fedit-dense"}, {"round", config_.rounds}, {"stage", "aggregate"}});
+}
+
+// `before`, `after`: losses of the client's records in round 0 and at the end.
+json Simulation::client_summary(const Client& client, const Totals& totals, const json& before,
+                                const json& after) const {
+  const std::string& name = client.config->name;
+  const Totals::OfClient& own = totals.of(name);
+  json loss, by_round{{"block", json::array()}, {"llm", json::array()}, {"train", own.losses}};
+  for (const json* evaluation : evaluations()) {
+    const json at = evaluation->at("clients").value(name, json::object());
+    for (const char* what : {"block", "llm"}) by_round[what].push_back(at.value(what, json()));
+  }
+  if (!by_round["block"].empty()) {
+    loss["block_untuned"] = by_round["block"].front();
+    loss["block_lego"] = by_round["block"].back();
+    loss["llm_untuned"] = by_round["llm"].front();
+    loss["llm_lego"] = by_round["llm"].back();
+  }
+  if (const json* local = folder_.find({{"event", "arm"}, {"arm", "local"}, {"client", name}}))
+    loss["block_local"] = local->value("test_loss", json());
+  if (const json* arm = centralised_arm()) loss["llm_centralised"] = arm->at("test").at("clients").value(name, json());
+  if (const json* arm = fedit_arm(); arm != nullptr && arm->contains("test"))
+    loss["llm_fedit_dense"] = arm->at("test").at("clients").value(name, json());
+  const json local_records = read_if_there(folder_.path() / "arms" / "local" / (name + ".evaluation.json"));
+  return {{"name", name},
+          {"sparsity", client.block->block.sparsity},
+          {"block", client.block_name},
+          {"rank", client.rank},
+          {"records", client.records},
+          {"test_records", client.test.sequences.size()},
+          {"tokens_trained", static_cast<int64_t>(own.tokens)},
+          {"bytes_up", static_cast<int64_t>(own.bytes_up)},
+          {"bytes_down", static_cast<int64_t>(own.bytes_down)},
+          {"rounds_taken", own.rounds},
+          {"uploads_lost", own.lost},
+          {"rejected", own.rejected},
+          {"loss", loss},
+          {"by_round", by_round},
+          {"intervals",
+           {{"lego_minus_untuned", interval(after.value("block", json()), before.value("block", json()))},
+            {"lego_minus_local", interval(after.value("block", json()), local_records)},
+            {"llm_lego_minus_untuned", interval(after.value("llm", json()), before.value("llm", json()))}}}};
+}
+
+// The whole model first where a client has it, then by their sparsities.
+json Simulation::block_summaries(const Totals& totals) const {
+  std::map<std::string, std::pair<double, double>> tuned;  // block -> tokens, seconds
+  for (const Client& client : clients_) {
+    const Totals::OfClient& own = totals.of(client.config->name);
+    auto& [tokens, seconds] = tuned[client.block_name];
+    tokens += own.tokens;
+    seconds += own.seconds;
+  }
+  const std::vector<const json*> evaluated = evaluations();
+  json blocks = json::array();
+  for (const auto& [folder, block] : blocks_) blocks.push_back(describe(block, folder));
+  std::stable_sort(blocks.begin(), blocks.end(),
+                   [](const json& a, const json& b) { return a["sparsity"] < b["sparsity"]; });
+  if (tuned.contains("0"))
+    blocks.insert(blocks.begin(),
+                  json{{"name", "0"},
+                       {"sparsity", 0.0},
+                       {"method", "none"},
+                       {"bytes", bytes_on_disk(config_.model)},
+                       {"parameters", bench_.model().parameters()},
+                       {"nonzeros", bench_.model().nonzeros()},
+                       {"perplexity", evaluated.empty() ? json() : evaluated.front()->value("perplexity", json())}});
+  for (json& block : blocks) {
+    const std::string name = block["name"];
+    const auto [tokens, seconds] = tuned[name];
+    if (seconds > 0) block["tune_tokens_per_second"] = tokens / seconds;
+    if (!evaluated.empty() && evaluated.front()->at("blocks").contains(name))
+      block["perplexity"] = evaluated.front()->at("blocks").at(name);
+  }
+  return blocks;
+}
+
+json Simulation::arm_summaries(const Totals& totals) const {
+  json arms = json::array();
+  // `seconds` null: not said.
+  const auto add = [&](const char* name, const char* what, const json& tokens, const json& seconds, const json& loss) {
+    arms.push_back({{"name", name}, {"what", what}, {"tokens", tokens}, {"loss", loss}});
+    if (!seconds.is_null()) arms.back()["seconds"] = seconds;
+  };
+  const std::vector<const json*> evaluated = evaluations();
+  if (!evaluated.empty()) add("untuned", "the whole model as it came", 0, {}, evaluated.front()->value("loss", json()));
+
+  double loss_sum = 0, scored = 0, local_tokens = 0, local_seconds = 0, lego_tokens = 0;
+  for (const Client& client : clients_) {
+    lego_tokens += totals.of(client.config->name).tokens;
+    const json* local = folder_.find({{"event", "arm"}, {"arm", "local"}, {"client", client.config->name}});
+    if (local == nullptr) continue;
+    local_tokens += field(*local, "tokens");
+    local_seconds += field(*local, "seconds");
+    if (!local->contains("test_loss")) continue;
+    const auto tokens = static_cast<double>(data::count_supervised(client.test.sequences));
+    loss_sum += local->at("test_loss").get<double>() * tokens;
+    scored += tokens;
+  }
+  if (scored > 0)
+    add("local", "each office tunes its own block alone, scored on its own records", static_cast<int64_t>(local_tokens),
+        local_seconds, loss_sum / scored);
+  if (const json* arm = centralised_arm())
+    add("centralised", "the whole model tuned on all records in one place (what privacy forbids)", arm->at("tokens"),
+        arm->at("seconds"), arm->at("test").at("loss"));
+  if (const json* arm = fedit_arm()) {
+    double tokens = 0, seconds = 0;
+    for (const json& event : folder_.events())
+      if (event.value("arm", "") == "fedit-dense") {
+        tokens += field(event, "tokens");
+        seconds += field(event, "seconds");
+      }
+    add("fedit-dense", "FedIT with the whole model at every office", static_cast<int64_t>(tokens), seconds,
+        arm->at("test").at("loss"));
+  }
+  add("lego", "the whole model with LEGO's recombined adapter", static_cast<int64_t>(lego_tokens),
+      totals.stage_seconds.at("tune") + totals.stage_seconds.at("aggregate"),
+      evaluated.empty() ? json() : evaluated.back()->value("loss", json()));
+  return arms;
+}
+
+json Simulation::summary() const {
+  const Totals totals(folder_.events());
   json run{{"title", config_.title.empty() ? "Federation of " + config_.model.filename().string() : config_.title},
            {"tool_version", tool_version()},
            {"compute", kernels::name(context_.compute())},
@@ -44,178 +224,34 @@ json Simulation::summary() {
              {"parameters", bench_.model().parameters()},
              {"bytes", bytes_on_disk(config_.model)},
              {"dtype", base_dtype(bench_.model())}}},
+           {"llm",
+            {{"perplexity_by_round", json::array()},
+             {"loss_by_round", json::array()},
+             {"text", config_.evaluate.text.filename().string()}}},
+           {"clients", json::array()},
+           {"blocks", block_summaries(totals)},
+           {"arms", arm_summaries(totals)},
+           {"tau_chosen", totals.taus},
+           {"seconds", totals.seconds},
+           {"seconds_by_stage", totals.stage_seconds},
            {"notes", json::array()}};
   if (config_.aggregate.rule == "hete-tau") run["tau"] = config_.tau;
-
-  std::map<std::string, double> stage_seconds;
-  double bytes_up = 0, bytes_down = 0, seconds = 0;
-  std::map<std::string, json> by_client;
-  std::map<std::string, std::pair<double, double>> speed;  // block -> tokens, seconds of tuning
-  json taus = json::array();
-  for (const Client& client : clients_) by_client[client.config->name] = {{"train", json::array()}};
-  for (const json& event : folder_.events()) {
-    const std::string kind = event.at("event");
-    seconds += field(event, "seconds");
-    if (kind == "prune" || kind == "tune" || kind == "aggregate" || kind == "evaluate")
-      stage_seconds[kind] += field(event, "seconds");
-    if (kind == "arm") stage_seconds["arms"] += field(event, "seconds");
-    if (kind == "aggregate" && event.contains("tau")) taus.push_back(event.at("tau"));
-    if (!event.contains("client") || kind == "arm") continue;
-    json& own = by_client[event.at("client").get<std::string>()];
-    if (kind == "tune") {
-      own["train"].push_back(event.at("loss"));
-      own["tokens"] = own.value("tokens", 0.0) + field(event, "tokens");
-      own["rounds"] = own.value("rounds", 0) + 1;
-      own["down"] = own.value("down", 0.0) + field(event, "bytes");  // the adapter it started from has the same size
-    } else if (kind == "upload") {
-      own["up"] = own.value("up", 0.0) + field(event, "bytes");
-      own["lost"] = own.value("lost", 0) + (event.at("lost").get<bool>() ? 1 : 0);
-    } else if (kind == "reject") {
-      own["rejected"].push_back({{"round", event.at("round")}, {"reason", event.at("reason")}});
-    }
+  for (const json* evaluation : evaluations()) {
+    run["llm"]["perplexity_by_round"].push_back(evaluation->value("perplexity", json()));
+    run["llm"]["loss_by_round"].push_back(evaluation->value("loss", json()));
   }
-
-  const json first_records = read_if_there(folder_.round(0) / "evaluation.json");
-  const json last_records = read_if_there(folder_.round(config_.rounds) / "evaluation.json");
-  json perplexities = json::array(), llm_losses = json::array();
-  std::vector<const json*> evaluations;
-  for (int64_t round = 0; round <= config_.rounds; ++round)
-    if (const json* e = folder_.find({{"event", "evaluate"}, {"round", round}})) {
-      evaluations.push_back(e);
-      perplexities.push_back(e->value("perplexity", json()));
-      llm_losses.push_back(e->value("loss", json()));
-    }
-  run["llm"] = {{"perplexity_by_round", perplexities},
-                {"loss_by_round", llm_losses},
-                {"text", config_.evaluate.text.filename().string()}};
-
-  const json* centralised = folder_.find({{"event", "arm"}, {"arm", "centralised"}});
-  const json* fedit =
-      folder_.find({{"event", "arm"}, {"arm", "fedit-dense"}, {"round", config_.rounds}, {"stage", "aggregate"}});
-  run["clients"] = json::array();
-  double local_sum = 0, local_tokens = 0, trained = 0, local_trained = 0, local_seconds = 0;
-  for (size_t i = 0; i < clients_.size(); ++i) {
-    const Client& client = clients_[i];
-    const std::string& name = client.config->name;
-    const json& own = by_client[name];
-    const json* local = folder_.find({{"event", "arm"}, {"arm", "local"}, {"client", name}});
-    json loss, rounds_block = json::array(), rounds_llm = json::array();
-    for (const json* e : evaluations) {
-      const json at = e->at("clients").value(name, json::object());
-      rounds_block.push_back(at.value("block", json()));
-      rounds_llm.push_back(at.value("llm", json()));
-    }
-    if (!rounds_block.empty()) {
-      loss["block_untuned"] = rounds_block.front();
-      loss["block_lego"] = rounds_block.back();
-      loss["llm_untuned"] = rounds_llm.front();
-      loss["llm_lego"] = rounds_llm.back();
-    }
-    const json local_records = read_if_there(folder_.path() / "arms" / "local" / (name + ".evaluation.json"));
-    if (local != nullptr) {
-      loss["block_local"] = local->value("test_loss", json());
-      local_trained += field(*local, "tokens");
-      local_seconds += field(*local, "seconds");
-      const auto tokens = static_cast<double>(data::count_supervised(client.test.sequences));
-      if (local->contains("test_loss")) {
-        local_sum += local->at("test_loss").get<double>() * tokens;
-        local_tokens += tokens;
-      }
-    }
-    if (centralised != nullptr) loss["llm_centralised"] = centralised->at("test").at("clients").value(name, json());
-    if (fedit != nullptr && fedit->contains("test"))
-      loss["llm_fedit_dense"] = fedit->at("test").at("clients").value(name, json());
-    const json before = first_records.is_object() ? first_records.value(name, json::object()) : json::object();
-    const json after = last_records.is_object() ? last_records.value(name, json::object()) : json::object();
-    trained += own.value("tokens", 0.0);
-    bytes_up += own.value("up", 0.0);
-    bytes_down += own.value("down", 0.0);
-    run["clients"].push_back(
-        {{"name", name},
-         {"sparsity", client.block->block.sparsity},
-         {"block", client.block_name},
-         {"rank", client.rank},
-         {"records", client.records},
-         {"test_records", client.test.sequences.size()},
-         {"tokens_trained", static_cast<int64_t>(own.value("tokens", 0.0))},
-         {"bytes_up", static_cast<int64_t>(own.value("up", 0.0))},
-         {"bytes_down", static_cast<int64_t>(own.value("down", 0.0))},
-         {"rounds_taken", own.value("rounds", 0)},
-         {"uploads_lost", own.value("lost", 0)},
-         {"rejected", own.value("rejected", json::array())},
-         {"loss", loss},
-         {"by_round", {{"block", rounds_block}, {"llm", rounds_llm}, {"train", own["train"]}}},
-         {"intervals",
-          {{"lego_minus_untuned", interval(after.value("block", json()), before.value("block", json()))},
-           {"lego_minus_local", interval(after.value("block", json()), local_records)},
-           {"llm_lego_minus_untuned", interval(after.value("llm", json()), before.value("llm", json()))}}}});
-    auto& [tokens, tune_seconds] = speed[client.block_name];
-    for (int64_t round = 1; round <= config_.rounds; ++round)
-      if (const json* e = folder_.find({{"event", "tune"}, {"round", round}, {"client", name}})) {
-        tokens += field(*e, "tokens");
-        tune_seconds += field(*e, "seconds");
-      }
-  }
-
-  run["blocks"] = json::array();
-  const auto add_block = [&](json block) {
-    const std::string name = block["name"];
-    const auto [tokens, tune_seconds] = speed[name];
-    if (tune_seconds > 0) block["tune_tokens_per_second"] = tokens / tune_seconds;
-    if (!evaluations.empty() && evaluations.front()->at("blocks").contains(name))
-      block["perplexity"] = evaluations.front()->at("blocks").at(name);
-    run["blocks"].push_back(block);
+  const json first = read_if_there(folder_.round(0) / "evaluation.json");
+  const json last = read_if_there(folder_.round(config_.rounds) / "evaluation.json");
+  const auto of = [](const json& records, const std::string& client) {
+    return records.is_object() ? records.value(client, json::object()) : json::object();
   };
-  if (speed.contains("0"))
-    add_block({{"name", "0"},
-               {"sparsity", 0.0},
-               {"method", "none"},
-               {"bytes", bytes_on_disk(config_.model)},
-               {"parameters", bench_.model().parameters()},
-               {"nonzeros", bench_.model().nonzeros()},
-               {"perplexity", perplexities.empty() ? json() : perplexities[0]}});
-  std::vector<json> blocks;
-  for (const auto& [folder, block] : blocks_) blocks.push_back(describe(block, folder));
-  std::stable_sort(blocks.begin(), blocks.end(),
-                   [](const json& a, const json& b) { return a["sparsity"] < b["sparsity"]; });
-  for (const json& block : blocks) add_block(block);
-
-  run["arms"] = json::array();
-  const auto lego_loss = llm_losses.empty() ? json() : llm_losses.back();
-  if (!llm_losses.empty())
-    run["arms"].push_back(
-        {{"name", "untuned"}, {"what", "the whole model as it came"}, {"tokens", 0}, {"loss", llm_losses.front()}});
-  if (local_tokens > 0)
-    run["arms"].push_back({{"name", "local"},
-                           {"what", "each office tunes its own block alone, scored on its own records"},
-                           {"tokens", static_cast<int64_t>(local_trained)},
-                           {"seconds", local_seconds},
-                           {"loss", local_sum / local_tokens}});
-  if (centralised != nullptr)
-    run["arms"].push_back({{"name", "centralised"},
-                           {"what", "the whole model tuned on all records in one place (what privacy forbids)"},
-                           {"tokens", centralised->at("tokens")},
-                           {"seconds", centralised->at("seconds")},
-                           {"loss", centralised->at("test").at("loss")}});
-  if (fedit != nullptr) {
-    double tokens = 0, arm_seconds = 0;
-    for (const json& event : folder_.events())
-      if (event.value("arm", "") == "fedit-dense")
-        tokens += field(event, "tokens"), arm_seconds += field(event, "seconds");
-    run["arms"].push_back({{"name", "fedit-dense"},
-                           {"what", "FedIT with the whole model at every office"},
-                           {"tokens", static_cast<int64_t>(tokens)},
-                           {"seconds", arm_seconds},
-                           {"loss", fedit->at("test").at("loss")}});
+  double bytes_up = 0, bytes_down = 0;
+  for (const Client& client : clients_) {
+    const std::string& name = client.config->name;
+    run["clients"].push_back(client_summary(client, totals, of(first, name), of(last, name)));
+    bytes_up += totals.of(name).bytes_up;
+    bytes_down += totals.of(name).bytes_down;
   }
-  run["arms"].push_back({{"name", "lego"},
-                         {"what", "the whole model with LEGO's recombined adapter"},
-                         {"tokens", static_cast<int64_t>(trained)},
-                         {"seconds", stage_seconds["tune"] + stage_seconds["aggregate"]},
-                         {"loss", lego_loss}});
-  run["tau_chosen"] = taus;
-  run["seconds"] = seconds;
-  run["seconds_by_stage"] = stage_seconds;
   run["bytes_up"] = static_cast<int64_t>(bytes_up);
   run["bytes_down"] = static_cast<int64_t>(bytes_down);
   return run;
