@@ -31,6 +31,7 @@ class Reader {
       : table_(table), where_(std::move(where)), folder_(std::move(folder)) {}
 
   bool has(std::string_view key) const { return table_.contains(key); }
+  bool is_string(std::string_view key) const { return table_[key].is_string(); }
 
   // For another Reader.
   void leave(std::string_view key) { taken_.emplace(key); }
@@ -76,7 +77,7 @@ class Reader {
   }
   template <class T>
   void require(std::string_view key, T& value) {
-    if (!take(key, value)) fail(ErrorCode::kInvalidInput, "{}: '{}' is missing", where_, key);
+    if (!take(key, value)) refuse("'{}' is missing", key);
   }
   template <class Config>
   void take_fields(Config& config) {
@@ -88,9 +89,15 @@ class Reader {
   }
   void share(std::string_view key, double& value) {
     take(key, value);
-    if (!(value >= 0 && value <= 1)) fail(ErrorCode::kInvalidInput, "{}: {} = {}: expected 0 to 1", where_, key, value);
+    if (!(value >= 0 && value <= 1)) refuse("{} = {}: expected 0 to 1", key, value);
   }
-  // The work's Error names this table.
+  // Error(kInvalidInput) that names this table.
+  template <class... Args>
+  [[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) const {
+    fail(ErrorCode::kInvalidInput, "{}: {}", where_, fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  // The work's Error does, too.
   template <class Work>
   void check(Work&& work) const {
     try {
@@ -130,6 +137,57 @@ void check_tuning(const train::TuneConfig& config) {
   model::parse_targets(config.targets);
 }
 
+void read_blocks(Reader reader, FederationConfig::Blocks& blocks) {
+  reader.take("method", blocks.prune.method);
+  reader.take_fields(blocks.prune);
+  reader.take("calibration", blocks.calibration);
+  reader.take("samples", blocks.samples);
+  reader.take("length", blocks.length);
+  if (uint64_t drawn = 0; reader.take("calibration_seed", drawn)) blocks.calibration_seed = drawn;
+  reader.finish();
+  reader.check([&] { check_blocks(blocks.prune, {}); });
+}
+
+void read_tuning(Reader reader, train::TuneConfig& tune) {
+  reader.take_fields(tune);
+  reader.finish();
+  reader.check([&] { check_tuning(tune); });
+}
+
+void read_aggregation(Reader reader, FederationConfig& config) {
+  if (reader.has("tau") && !reader.is_string("tau")) {
+    double tau = 0;
+    reader.share("tau", tau);
+    config.tau = fmt::format("{}", tau);
+  } else {
+    reader.take("tau", config.tau);
+    if (config.tau != "auto" && config.tau != "0.1")
+      reader.refuse("tau = \"{}\": expected a number from 0 to 1, or \"auto\"", config.tau);
+  }
+  config.aggregate.fields([&](std::string_view key, auto& value, std::string_view) {
+    if (key != "tau") reader.take(key, value);
+  });
+  reader.take("validation", config.validation);
+  reader.finish();
+  reader.check([&] { federate::check_config(config.aggregate); });
+  if (config.tau == "auto" && config.aggregate.rule == "hete-tau" && config.validation.empty())
+    reader.refuse("tau = \"auto\" needs validation = the server's records");
+}
+
+void read_evaluation(Reader reader, FederationConfig::Evaluate& evaluate) {
+  static const std::set<std::string> kArms{"untuned", "local", "centralised", "fedit-dense"};
+  reader.take("text", evaluate.text);
+  reader.take("every", evaluate.every);
+  reader.take("length", evaluate.length);
+  reader.take("samples", evaluate.samples);
+  reader.take("arms", evaluate.arms);
+  reader.finish();
+  for (const std::string& arm : evaluate.arms)
+    if (!kArms.contains(arm))
+      reader.refuse("unknown arm '{}': untuned, local, centralised and fedit-dense are known", arm);
+  if (evaluate.every < 1) reader.refuse("every = 0: expected 1 or more");
+}
+
 FederationConfig::Client read_client(Reader reader, prune::PruneConfig blocks, const train::TuneConfig& shared,
                                      size_t index) {
   FederationConfig::Client client;
@@ -162,6 +220,23 @@ FederationConfig::Client read_client(Reader reader, prune::PruneConfig blocks, c
   reader.check([&] { check_tuning(client.tune); });
   reader.finish();
   return client;
+}
+
+std::vector<FederationConfig::Client> read_clients(const toml::table& root, const std::filesystem::path& path,
+                                                   const FederationConfig& config) {
+  const toml::array* tables = root.get_as<toml::array>("client");
+  if (tables == nullptr || tables->empty()) fail(ErrorCode::kInvalidInput, "{}: no [[client]]", path.string());
+  std::vector<FederationConfig::Client> clients;
+  std::set<std::string> names;
+  for (size_t i = 0; i < tables->size(); ++i) {
+    const toml::table* table = tables->get_as<toml::table>(i);
+    if (table == nullptr) fail(ErrorCode::kInvalidInput, "{}: client {} is no table", path.string(), i + 1);
+    const Reader reader(*table, fmt::format("{} [[client]] {}", path.string(), i + 1), path.parent_path());
+    clients.push_back(read_client(reader, config.blocks.prune, config.tune, i));
+    if (!names.insert(clients.back().name).second)
+      fail(ErrorCode::kInvalidInput, "{}: two clients are called '{}'", path.string(), clients.back().name);
+  }
+  return clients;
 }
 
 // What the clients' blocks are is known before they are cut; given ones are checked when they are loaded.
@@ -228,73 +303,13 @@ FederationConfig load_federation(const std::filesystem::path& path, std::optiona
     config.text = with_seed(config.text, root, *seed);
     config.seed = *seed;
   }
-  if (config.rounds < 1)
-    fail(ErrorCode::kInvalidInput, "{}: rounds = {}: expected 1 or more", path.string(), config.rounds);
+  if (config.rounds < 1) top.refuse("rounds = {}: expected 1 or more", config.rounds);
 
-  Reader blocks = section("blocks");
-  blocks.take("method", config.blocks.prune.method);
-  blocks.take_fields(config.blocks.prune);
-  blocks.take("calibration", config.blocks.calibration);
-  blocks.take("samples", config.blocks.samples);
-  blocks.take("length", config.blocks.length);
-  if (uint64_t drawn = 0; blocks.take("calibration_seed", drawn)) config.blocks.calibration_seed = drawn;
-  blocks.finish();
-  blocks.check([&] { check_blocks(config.blocks.prune, {}); });
-
-  Reader tune = section("tune");
-  tune.take_fields(config.tune);
-  tune.finish();
-  tune.check([&] { check_tuning(config.tune); });
-
-  Reader rule = section("aggregate");
-  const toml::table* aggregate_table = root.get_as<toml::table>("aggregate");
-  if (aggregate_table != nullptr && aggregate_table->contains("tau") && !aggregate_table->get("tau")->is_string()) {
-    double tau = 0;
-    rule.share("tau", tau);
-    config.tau = fmt::format("{}", tau);
-  } else {
-    rule.take("tau", config.tau);
-    if (config.tau != "auto" && config.tau != "0.1")
-      fail(ErrorCode::kInvalidInput, "{} [aggregate]: tau = \"{}\": expected a number from 0 to 1, or \"auto\"",
-           path.string(), config.tau);
-  }
-  config.aggregate.fields([&](std::string_view key, auto& value, std::string_view) {
-    if (key != "tau") rule.take(key, value);
-  });
-  rule.take("validation", config.validation);
-  rule.finish();
-  rule.check([&] { federate::check_config(config.aggregate); });
-  if (config.tau == "auto" && config.aggregate.rule == "hete-tau" && config.validation.empty())
-    fail(ErrorCode::kInvalidInput, "{} [aggregate]: tau = \"auto\" needs validation = the server's records",
-         path.string());
-
-  Reader evaluate = section("evaluate");
-  evaluate.take("text", config.evaluate.text);
-  evaluate.take("every", config.evaluate.every);
-  evaluate.take("length", config.evaluate.length);
-  evaluate.take("samples", config.evaluate.samples);
-  evaluate.take("arms", config.evaluate.arms);
-  evaluate.finish();
-  static const std::set<std::string> kArms{"untuned", "local", "centralised", "fedit-dense"};
-  for (const std::string& arm : config.evaluate.arms)
-    if (!kArms.contains(arm))
-      fail(ErrorCode::kInvalidInput,
-           "{} [evaluate]: unknown arm '{}': untuned, local, centralised and fedit-dense are known", path.string(),
-           arm);
-  if (config.evaluate.every < 1)
-    fail(ErrorCode::kInvalidInput, "{} [evaluate]: every = 0: expected 1 or more", path.string());
-
-  const toml::array* clients = root.get_as<toml::array>("client");
-  if (clients == nullptr || clients->empty()) fail(ErrorCode::kInvalidInput, "{}: no [[client]]", path.string());
-  std::set<std::string> names;
-  for (size_t i = 0; i < clients->size(); ++i) {
-    const toml::table* table = clients->get_as<toml::table>(i);
-    if (table == nullptr) fail(ErrorCode::kInvalidInput, "{}: client {} is no table", path.string(), i + 1);
-    config.clients.push_back(read_client(Reader(*table, fmt::format("{} [[client]] {}", path.string(), i + 1), folder),
-                                         config.blocks.prune, config.tune, i));
-    if (!names.insert(config.clients.back().name).second)
-      fail(ErrorCode::kInvalidInput, "{}: two clients are called '{}'", path.string(), config.clients.back().name);
-  }
+  read_blocks(section("blocks"), config.blocks);
+  read_tuning(section("tune"), config.tune);
+  read_aggregation(section("aggregate"), config);
+  read_evaluation(section("evaluate"), config.evaluate);
+  config.clients = read_clients(root, path, config);
   check_rule_takes_clients(config);
   return config;
 }
