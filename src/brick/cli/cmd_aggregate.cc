@@ -34,19 +34,9 @@ void add_aggregate(CLI::App& app, Globals& globals) {
       ->required()
       ->allow_extra_args(false)
       ->check(complaint);
-  command
-      ->add_option("--rule", job.config.rule,
-                   "fedit, zero-pad, flexlora, hete-h0, hete-h0-axis, hete-h1, hete-h2 or hete-tau")
-      ->required();
-  command
-      ->add_option("--rank", job.config.rank,
-                   "rank of the result (0: the largest of the clients' and the global adapter's)")
-      ->capture_default_str();
+  add_fields(command, job.config, "tau");  // which may be a word here
+  command->get_option("--rule")->required()->default_str("");
   command->add_option("--tau", job.tau, "hete-tau: 0 to 1, or auto")->capture_default_str();
-  command->add_option("--em-iterations", job.config.em_iterations, "steps of the low-rank fit")->capture_default_str();
-  command->add_option("--anchor", job.config.anchor, "hete-h2: pull of the global adapter on uncovered entries")
-      ->capture_default_str();
-  command->add_flag("--coverage", job.config.coverage, "hete-h0: average over the clients that have an entry");
   command->add_option("--validation", job.validation, "the server's records, for tau auto");
   command->add_option("--length", job.length, "most tokens a validation record")->capture_default_str();
   command->add_option("--template", job.chat_template, "chat template (default: the model's own)");

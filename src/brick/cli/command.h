@@ -48,10 +48,12 @@ void add_amount(CLI::App* command, double& sparsity, std::string& target, std::s
 // What commands that train have beside their configuration: checkpoints, log, tokenizer, --force.
 void add_training_files(CLI::App* command, Globals& globals, pipeline::TrainingFiles& files);
 
-// Flags of a configuration from its fields(): names with dashes, "--no-x" for those that are on by default.
+// Flags of a configuration from its fields(), but for one: names with dashes, "--no-x" for those that are on by
+// default.
 template <class Config>
-void add_fields(CLI::App* command, Config& config) {
+void add_fields(CLI::App* command, Config& config, std::string_view but = {}) {
   config.fields([&](std::string_view field, auto& value, std::string_view help) {
+    if (field == but) return;
     std::string flag(field);
     for (char& c : flag)
       if (c == '_') c = '-';

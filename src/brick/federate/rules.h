@@ -38,7 +38,7 @@ struct AggregateConfig {
   template <class V>
   void fields(V&& visit) {
     visit("rule", rule, "fedit, zero-pad, flexlora, hete-h0, hete-h0-axis, hete-h1, hete-h2 or hete-tau");
-    visit("rank", rank, "rank of the result; 0: the largest client's");
+    visit("rank", rank, "rank of the result; 0: the largest of the clients' and the global adapter's");
     visit("tau", tau, "hete-tau: trust in what a client says of weights its block lacks, 0 to 1");
     visit("em_iterations", em_iterations, "hete-h2 and hete-tau: steps of the low-rank fit");
     visit("anchor", anchor, "hete-h2: pull of the global adapter where clients lack an entry");
