@@ -6,42 +6,32 @@ the first 32 windows of 512 of the test text. Writes experiments/results/pruned_
     experiments/pruned_perplexity.py model.gguf --brick build/brick
 """
 
-import argparse
 import json
-import os
 import pathlib
 import tempfile
 
-from brick_command import brick
+from brick_command import brick, parser_of, perplexity, wikitext
 
 HERE = pathlib.Path(__file__).resolve().parent
 SPARSITIES = {"magnitude": [0.25, 0.5], "wanda": [0.25, 0.5, 0.75], "sparsegpt": [0.25, 0.5, 0.75]}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--brick", default="build/brick")
-    parser.add_argument("--data", default=os.environ.get("BRICK_DATA", "../shared/data"))
+    parser = parser_of(__doc__)
     parser.add_argument("--compute", default="f32")
     parser.add_argument("--out", default=HERE / "results" / "pruned_perplexity.json")
     args = parser.parse_args()
-    text = pathlib.Path(args.data) / "wikitext2"
-
-    def perplexity(model: object) -> float:
-        return brick(args, "eval", model, "--text", text / "wiki.test.tokens.txt", "--length", 512, "--samples", 32,
-                     "--compute", args.compute)["perplexity"]
 
     machine = brick(args, "cpu")
-    results = {"cpu": machine["model"], "isa": machine["isa"], "compute": args.compute, "dense": perplexity(args.model), "pruned": []}
+    results = {"cpu": machine["model"], "isa": machine["isa"], "compute": args.compute, "dense": perplexity(args, args.model), "pruned": []}
     print(f"dense {results['dense']:.3f}")
     for method, sparsities in SPARSITIES.items():
         with tempfile.TemporaryDirectory() as folder:
             family = brick(args, "blocks", args.model, "--method", method, "--sparsities", ",".join(map(str, sparsities)),
-                           "--calibration", text / "wiki.valid.tokens.txt", "--samples", 32, "--length", 512, "--values", "f32",
+                           "--calibration", wikitext(args, "valid"), "--samples", 32, "--length", 512, "--values", "f32",
                            "--compute", args.compute, "--out", pathlib.Path(folder) / "blocks")
             for sparsity in sparsities:
-                value = perplexity(pathlib.Path(folder) / "blocks" / f"{sparsity * 100:g}")
+                value = perplexity(args, pathlib.Path(folder) / "blocks" / f"{sparsity * 100:g}")
                 results["pruned"].append({"method": method, "sparsity": sparsity, "perplexity": value,
                                           "family_seconds": family.get("seconds")})
                 print(f"{method:10} {sparsity:4.0%}  {value:.3f}", flush=True)

@@ -7,13 +7,11 @@ is one family; a figure is written when it is known, and what results/pruners.js
     experiments/pruners.py model.gguf --brick build/brick --methods owl+alps+reconstruct --seeds 1,2,3
 """
 
-import argparse
 import json
-import os
 import pathlib
 import tempfile
 
-from brick_command import brick
+from brick_command import brick, parser_of, perplexity, wikitext
 
 HERE = pathlib.Path(__file__).resolve().parent
 METHODS = ["wanda", "ria", "dsnot", "owl+wanda", "wanda+reconstruct", "sparsegpt", "owl+sparsegpt", "sparsegpt+reconstruct",
@@ -21,10 +19,7 @@ METHODS = ["wanda", "ria", "dsnot", "owl+wanda", "wanda+reconstruct", "sparsegpt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--brick", default="build/brick")
-    parser.add_argument("--data", default=os.environ.get("BRICK_DATA", "../shared/data"))
+    parser = parser_of(__doc__)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--sparsities", default="0.5,0.75")
     parser.add_argument("--samples", type=int, default=32, help="windows of calibration text")
@@ -33,17 +28,12 @@ def main() -> None:
     parser.add_argument("--threads", default="2")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "pruners.json")
     args = parser.parse_args()
-    text = pathlib.Path(args.data) / "wikitext2"
     machine = brick(args, "cpu")
     results = json.loads(args.out.read_text()) if args.out.exists() else {
         "cpu": machine["model"], "isa": machine["isa"], "pruned": []}
 
-    def perplexity(model: object) -> float:
-        return brick(args, "eval", model, "--text", text / "wiki.test.tokens.txt", "--length", 512, "--samples", 32,
-                     "--compute", "f32")["perplexity"]
-
     if "dense" not in results:
-        results["dense"] = perplexity(args.model)
+        results["dense"] = perplexity(args, args.model)
     for seed in args.seeds.split(",") if args.seeds else [None]:
         for method in args.methods.split(","):
             entry = {"method": method, "samples": args.samples, "calibration_seed": seed, "options": args.prune_options}
@@ -54,11 +44,11 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 out = pathlib.Path(folder) / "blocks"
                 family = brick(args, "blocks", args.model, "--method", method, "--sparsities", ",".join(wanted),
-                               "--calibration", text / "wiki.valid.tokens.txt", "--samples", args.samples, "--length", 512,
+                               "--calibration", wikitext(args, "valid"), "--samples", args.samples, "--length", 512,
                                "--values", "f32", "--compute", "f32", "--out", out,
                                *(["--calibration-seed", seed] if seed else []), *args.prune_options.split())
                 for sparsity in wanted:
-                    value = perplexity(out / f"{float(sparsity) * 100:g}")
+                    value = perplexity(args, out / f"{float(sparsity) * 100:g}")
                     results["pruned"].append({**entry, "sparsity": float(sparsity), "perplexity": value,
                                               "family_sparsities": wanted, "family_seconds": round(family["seconds"], 1),
                                               "threads": int(args.threads)})

@@ -9,22 +9,17 @@ are in it and were not asked for stay.
 --blocks FOLDER takes blocks that are there already (any method), one folder each, and keeps the teacher's logits beside them.
 """
 
-import argparse
 import json
-import os
 import pathlib
 import tempfile
 
-from brick_command import brick
+from brick_command import brick, parser_of, perplexity, wikitext
 
 HERE = pathlib.Path(__file__).resolve().parent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--brick", default="build/brick")
-    parser.add_argument("--data", default=os.environ.get("BRICK_DATA", "../shared/data"))
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--blocks", type=pathlib.Path)
     parser.add_argument("--compute", default="f32")
@@ -33,28 +28,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "recovery.json")
     args = parser.parse_args()
-    text = pathlib.Path(args.data) / "wikitext2"
     temporary = tempfile.TemporaryDirectory()
     work = args.blocks or pathlib.Path(temporary.name) / "blocks"
 
-    def perplexity(model: object) -> float:
-        return brick(args, "eval", model, "--text", text / "wiki.test.tokens.txt", "--length", 512, "--samples", 32,
-                     "--compute", args.compute)["perplexity"]
-
     if not work.exists():
         brick(args, "blocks", args.model, "--method", "sparsegpt", "--sparsities", "0.5,0.75", "--calibration",
-              text / "wiki.valid.tokens.txt", "--samples", 32, "--length", 512, "--compute", args.compute, "--out", work)
+              wikitext(args, "valid"), "--samples", 32, "--length", 512, "--compute", args.compute, "--out", work)
     machine = brick(args, "cpu")
     recovered = json.loads(args.out.read_text())["recovered"] if args.out.exists() else []
     for name in args.only.split(","):
         block = args.model if name == "dense" else work / name
-        before = perplexity(block)
+        before = perplexity(args, block)
         with tempfile.TemporaryDirectory() as folder:
             out = pathlib.Path(folder) / "recovered"
-            done = brick(args, "recover", block, "--teacher", args.model, "--text", text / "wiki.valid.tokens.txt", "--steps",
+            done = brick(args, "recover", block, "--teacher", args.model, "--text", wikitext(args, "valid"), "--steps",
                          args.steps, "--cache", pathlib.Path(f"{work}.teacher"), "--compute", args.compute, "--out", out,
                          *args.flags.split())
-            after = perplexity(out)
+            after = perplexity(args, out)
         recovered = [entry for entry in recovered if entry["block"] != name]
         recovered.append({"block": name, "steps": args.steps, "flags": args.flags, "threads": args.threads, "before": before,
                           "after": after, **done})

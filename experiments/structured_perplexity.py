@@ -7,14 +7,12 @@ when it is known, and what results/structured_perplexity.json has already is not
     experiments/structured_perplexity.py model.gguf --brick build/brick
 """
 
-import argparse
 import json
-import os
 import pathlib
 import statistics
 import tempfile
 
-from brick_command import brick
+from brick_command import brick, parser_of, perplexity, wikitext
 
 HERE = pathlib.Path(__file__).resolve().parent
 METHODS = {
@@ -49,10 +47,7 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--brick", default="build/brick")
-    parser.add_argument("--data", default=os.environ.get("BRICK_DATA", "../shared/data"))
+    parser = parser_of(__doc__)
     parser.add_argument("--names", default=";".join(METHODS), help="rows of the table, separated by semicolons")
     parser.add_argument("--sparsity", type=float, default=0.2534,
                         help="share of the layers' linear weights; the default is 20 %% of SmolLM2-135M's parameters")
@@ -62,18 +57,13 @@ def main() -> None:
     parser.add_argument("--threads", default="2")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "structured_perplexity.json")
     args = parser.parse_args()
-    text = pathlib.Path(args.data) / "wikitext2"
     machine = brick(args, "cpu")
     results = json.loads(args.out.read_text()) if args.out.exists() else {
         "cpu": machine["model"], "isa": machine["isa"], "pruned": []}
 
-    def perplexity(model: object) -> float:
-        return brick(args, "eval", model, "--text", text / "wiki.test.tokens.txt", "--length", 512, "--samples", 32,
-                     "--compute", "f32")["perplexity"]
-
     if "dense" not in results:
         results["parameters"] = brick(args, "info", args.model)["parameters"]
-        results["dense"] = perplexity(args.model)
+        results["dense"] = perplexity(args, args.model)
     for seed in args.seeds.split(","):
         for name in args.names.split(";"):
             sparsity = SHARES.get(name, args.sparsity)
@@ -84,7 +74,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 block = pathlib.Path(folder) / "block"
                 made = brick(args, "prune", args.model, "--method", name.split(",")[0], "--sparsity", sparsity,
-                             "--calibration", text / "wiki.valid.tokens.txt", "--samples", args.samples, "--length", args.length,
+                             "--calibration", wikitext(args, "valid"), "--samples", args.samples, "--length", args.length,
                              "--calibration-seed", seed, "--values", "f32", "--compute", "f32",
                              "--out", block, *METHODS[name])
                 info = brick(args, "info", block)
@@ -92,7 +82,7 @@ def main() -> None:
                 shape = {"hidden": info["hidden"]} if narrowed else {
                     "layers_kv_heads_ffn": [[layer["of"], layer["kv_heads"], layer["ffn"]] for layer in info["layer_widths"]]}
                 results["pruned"].append({
-                    **entry, "perplexity": perplexity(block), "linear_removed": made["linear_sparsity"],
+                    **entry, "perplexity": perplexity(args, block), "linear_removed": made["linear_sparsity"],
                     "parameters_removed": 1 - made["parameters"] / results["parameters"], **shape})
             args.out.write_text(json.dumps(results, indent=1) + "\n")
             print(f"{name:48} seed {seed}  {results['pruned'][-1]['perplexity']:.3f}", flush=True)

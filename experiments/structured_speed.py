@@ -6,28 +6,23 @@ neighbouring runs share what the machine is doing. Writes experiments/results/st
     experiments/structured_speed.py model.gguf --brick build/brick
 """
 
-import argparse
 import json
-import os
 import pathlib
 import statistics
 import tempfile
 
-from brick_command import brick
+from brick_command import brick, parser_of, wikitext
 
 HERE = pathlib.Path(__file__).resolve().parent
 SPEEDS = ("train_tokens_per_second", "prefill_tokens_per_second", "decode_tokens_per_second")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--brick", default="build/brick")
-    parser.add_argument("--data", default=os.environ.get("BRICK_DATA", "../shared/data"))
+    parser = parser_of(__doc__)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "structured_speed.json")
     args = parser.parse_args()
-    text = pathlib.Path(args.data) / "wikitext2" / "wiki.valid.tokens.txt"
+    text = wikitext(args, "valid")
     machine = brick(args, "cpu")
     with tempfile.TemporaryDirectory() as folder:
         models = {name: pathlib.Path(folder) / name for name in ("dense", "structured")}
