@@ -2,7 +2,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,25 @@ def brick(*arguments, check=True, **options):
 def brick_json(*arguments):
     result = brick(*arguments, "--json")
     return json.loads(result.stdout)
+
+
+def run_until(reached, *arguments):
+    """Kills the command as soon as `reached()` holds, if it has not ended by then."""
+    process = subprocess.Popen([BRICK, *map(str, arguments)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not reached():
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+
+
+def simulate_killed(config, out, seconds, times, seed):
+    """Runs to its end what takes so many seconds, killed now and then at random before."""
+    command = ("simulate", config, "--out", out, "--resume")
+    rng = random.Random(seed)
+    for _ in range(times):
+        end = time.time() + rng.uniform(0.05, 0.5) * seconds
+        run_until(lambda: time.time() > end, *command)
+    brick(*command)
 
 
 def tree_bytes(folder, leave_out=()):
@@ -537,11 +555,7 @@ class Training(Case):
                     128, "--out", self.path(out)]
         brick(*arguments("whole"))
         want = tree_bytes(self.path("whole"))
-        process = subprocess.Popen([BRICK, *map(str, arguments("killed"))], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        while process.poll() is None and not Path(str(self.path("killed")) + ".checkpoint").exists():
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
+        run_until(Path(f"{self.path('killed')}.checkpoint").exists, *arguments("killed"))
         brick(*arguments("killed"), "--resume")
         self.assertEqual(tree_bytes(self.path("killed")), want)
         self.assertFalse(Path(f"{self.path('killed')}.checkpoint").exists())
@@ -600,11 +614,7 @@ class Recovery(Case):
         steps = ("--steps", 60, "--save-every", 3, "--dropout", 0.1)
         brick(*self.recover("whole", *steps))
         arguments = self.recover("killed", *steps)
-        process = subprocess.Popen([BRICK, *map(str, arguments)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        while process.poll() is None and not Path(f"{self.path('killed')}.checkpoint").exists():
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
+        run_until(Path(f"{self.path('killed')}.checkpoint").exists, *arguments)
         brick(*arguments, "--resume")
         self.assertEqual(tree_bytes(self.path("killed")), tree_bytes(self.path("whole")))
         self.assertFalse(Path(f"{self.path('killed')}.teacher").exists())
@@ -711,16 +721,7 @@ arms = ["untuned", "local", "centralised", "fedit-dense"]
         want = self.results(self.path("whole"))
         self.assertEqual(self.results(self.path("timed")), want)
 
-        rng = random.Random(4)
-        for attempt in range(10):
-            process = subprocess.Popen([BRICK, "simulate", str(config), "--out", str(self.path("killed")), "--resume"],
-                                       stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            try:
-                process.wait(timeout=rng.uniform(0.05, 0.5) * length)
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-        brick("simulate", config, "--out", self.path("killed"), "--resume")
+        simulate_killed(config, self.path("killed"), length, times=10, seed=4)
         self.assertEqual(self.results(self.path("killed")), want)
 
     def test_another_configuration_is_not_resumed(self):

@@ -4,14 +4,12 @@ import math
 import re
 import shutil
 import struct
-import subprocess
 import sys
-import time
 import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from command_test import BRICK, Case, brick, brick_json, tree_bytes  # noqa: E402
+from command_test import Case, brick, brick_json, run_until, tree_bytes  # noqa: E402
 from tiny_model import read_npy, write_model  # noqa: E402
 
 TASKS = Path(__file__).parent.parent / "golden" / "lm_eval" / "data"
@@ -216,11 +214,7 @@ class Tuning(Contract):
             return [{key: value for key, value in line.items() if key != "seconds"} for line in lines_of(self.path(f"{name}.jsonl"))]
         brick(*arguments("whole"))
         log = self.path("killed.jsonl")
-        process = subprocess.Popen([BRICK, *map(str, arguments("killed"))], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        while process.poll() is None and not Path(f"{self.path('killed')}.checkpoint").exists():
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
+        run_until(Path(f"{self.path('killed')}.checkpoint").exists, *arguments("killed"))
         kept = log.read_text()
         log.write_text(kept[:kept.rfind("\n") + 1] + '{"step":61,"loss":0}\n{"grad_no')
         brick(*arguments("killed", "--resume"))

@@ -1,14 +1,11 @@
 """`brick eval --tasks`: log-likelihoods beside lm-evaluation-harness's (tests/golden/make_lm_eval_golden.py), the log, resumption."""
 import json
-import signal
-import subprocess
 import sys
-import time
 import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from command_test import BRICK, Case, brick, brick_json  # noqa: E402
+from command_test import Case, brick, brick_json, run_until  # noqa: E402
 from tiny_model import write_model  # noqa: E402
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lm_eval"
@@ -99,11 +96,7 @@ class EvalTasks(Case):
         command = ["eval", self.model, "--tasks", "piqa", "--tasks-dir", data.parent, "--compute", "f32", "--json", "--log"]
         whole, killed = self.path("whole.jsonl"), self.path("killed.jsonl")
         want = json.loads(brick(*command, whole).stdout)["tasks"]
-        process = subprocess.Popen([BRICK, *map(str, command), str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (killed.exists() and len(killed.read_text().splitlines()) > 5):
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        run_until(lambda: killed.exists() and len(killed.read_text().splitlines()) > 5, *command, killed)
         self.assertLess(len(killed.read_text().splitlines()), rows)
         self.assertEqual(json.loads(brick(*command, killed, "--resume").stdout)["tasks"], want)
         self.assertEqual(killed.read_text(), whole.read_text())

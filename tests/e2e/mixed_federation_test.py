@@ -1,9 +1,5 @@
 """Sparse and structured blocks in one federation, as users run it."""
 import json
-import os
-import random
-import signal
-import subprocess
 import sys
 import time
 import unittest
@@ -11,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import command_test  # noqa: E402
-from command_test import BRICK, brick, brick_json  # noqa: E402
+from command_test import brick, brick_json, simulate_killed  # noqa: E402
 from structured_block import cut_block  # noqa: E402
 from tiny_model import write_model  # noqa: E402
 
@@ -95,16 +91,7 @@ arms = {json.dumps(list(arms))}
         started = time.time()
         brick("simulate", config, "--out", self.path("whole"))
         length = time.time() - started
-        rng = random.Random(5)
-        for _ in range(6):
-            process = subprocess.Popen([BRICK, "simulate", str(config), "--out", str(self.path("killed")), "--resume"],
-                                       stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            try:
-                process.wait(timeout=rng.uniform(0.05, 0.5) * length)
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-        brick("simulate", config, "--out", self.path("killed"), "--resume")
+        simulate_killed(config, self.path("killed"), length, times=6, seed=5)
         self.assertEqual(command_test.Simulation.results(self.path("killed")), command_test.Simulation.results(self.path("whole")))
 
     def test_refusals_name_what_is_wrong(self):

@@ -1,14 +1,12 @@
 """`brick shrink`: the whole chain beside its four commands in turn, resumption, refusals."""
 import json
-import subprocess
 import sys
-import time
 import tomllib
 import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from command_test import BRICK, Case, brick, brick_json, tree_bytes  # noqa: E402
+from command_test import Case, brick, brick_json, run_until, tree_bytes  # noqa: E402
 from tiny_model import write_text  # noqa: E402
 
 STAGES = ["prune", "measure dense", "measure block", "recover", "measure recovered", "export f16", "export q8_0"]
@@ -73,19 +71,13 @@ class Shrink(Case):
         self.assertEqual(compared[2]["perplexity"], rows["recovered"]["perplexity"])
 
     def test_resumes_after_kills_with_the_same_bits(self):
-        def run_until(reached):
-            process = subprocess.Popen([BRICK, *map(str, self.shrink("killed", "--resume"))], stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.DEVNULL)
-            while process.poll() is None and not reached():
-                time.sleep(0.002)
-            process.kill()
-            process.wait()
+        command = self.shrink("killed", "--resume")
         out = self.path("killed")
         metrics = out / "metrics.jsonl"
-        run_until(lambda: metrics.exists() and metrics.read_text())  # between stages
+        run_until(lambda: metrics.exists() and metrics.read_text(), *command)  # between stages
         block = (out / "block").stat()
-        run_until((out / "recovered.checkpoint").exists)  # in one
-        brick(*self.shrink("killed", "--resume"))
+        run_until((out / "recovered.checkpoint").exists, *command)  # in one
+        brick(*command)
         self.assertEqual((out / "block").stat().st_ino, block.st_ino)
         self.assertEqual([json.loads(line)["event"] for line in metrics.read_text().splitlines()], STAGES)
         brick(*self.shrink("whole"))
