@@ -5,7 +5,6 @@
 
 #include "brick/base/error.h"
 #include "brick/federate/check_update.h"
-#include "brick/federate/ledger.h"
 #include "federate/mixed.h"
 #include "federate/objective.h"
 
@@ -363,30 +362,6 @@ TEST_F(CheckStructured, GoodOnesPassWithTheNormOfTheirOwnChange) {
   own.sent = &sent;
   EXPECT_NEAR(all.norms[kStructured], update_norm(own), 1e-9);
   EXPECT_GT(all.norms[kStructured], 0);
-
-  RoundLedger ledger;
-  ledger.record(1, mixed_.f.updates, all);
-  EXPECT_EQ(ledger.entries[kStructured].bytes_up, adapter_bytes(adapter()));
-  EXPECT_EQ(ledger.entries[kStructured].bytes_down, adapter_bytes(adapter()));
-  int64_t lacking = 0, total = 0;
-  for (size_t l = 0; l < 3; ++l)
-    for (Proj proj : model::kProjs) {
-      const tensor::Matrix& weight = mixed_.parent.layers[l][proj];
-      total += weight.rows() * weight.cols();
-      if (const auto& mask = mixed_.f.updates[kStructured].masks[l][static_cast<size_t>(proj)])
-        lacking += mask->rows * mask->cols - mask->count();
-    }
-  EXPECT_NEAR(ledger.entries[kStructured].sparsity, static_cast<double>(lacking) / static_cast<double>(total), 1e-12);
-}
-
-TEST_F(CheckStructured, WhoReturnedNothingWasSentItsPart) {
-  const int64_t part = adapter_bytes(adapter());
-  mixed_.f.updates[kStructured].adapter = nullptr;
-  RoundLedger ledger;
-  ledger.record(1, mixed_.f.updates, review(mixed_.f.updates, reference_));
-  EXPECT_FALSE(ledger.entries[kStructured].accepted);
-  EXPECT_EQ(ledger.entries[kStructured].bytes_up, 0);
-  EXPECT_EQ(ledger.entries[kStructured].bytes_down, part);
 }
 
 TEST_F(CheckStructured, AnotherCut) {

@@ -78,17 +78,6 @@ const model::LoraPair& ClientUpdate::sent_of(const model::LoraPair& whole, int64
   return part;
 }
 
-double sparsity(const ClientUpdate& update) {
-  int64_t total = 0, kept = 0;
-  for_each_target(update, [&](int64_t layer, model::Proj proj, int64_t rows, int64_t cols) {
-    const int64_t size = rows * cols;
-    total += size;
-    const std::optional<PlacedMask> mask = update.mask(layer, proj);
-    kept += mask ? mask->count() : size;
-  });
-  return total == 0 ? 0.0 : 1.0 - static_cast<double>(kept) / static_cast<double>(total);
-}
-
 std::vector<double> client_weights(std::span<const ClientUpdate> updates) {
   double total = 0;
   for (const ClientUpdate& update : updates) total += update.records;

@@ -91,9 +91,6 @@ void for_each_target(const ClientUpdate& update, Visit&& visit) {
 // The masks of a block's sparse matrices; views, valid as long as the matrices' bytes.
 std::vector<LayerMasks> masks_of(const model::Model& block);
 
-// Share of the model's weights that the block lacks, among the matrices that the adapter targets, in [0, 1]: s_k.
-double sparsity(const ClientUpdate& update);
-
 // w_k = n_k / sum n, in the order of `updates`.
 std::vector<double> client_weights(std::span<const ClientUpdate> updates);
 
