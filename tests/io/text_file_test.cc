@@ -16,9 +16,6 @@ Lines lines_of(std::string_view text) {
   for_each_line_in(text, [&](int64_t number, std::string_view line) { all.emplace_back(number, line); });
   const test::TempFolder folder;
   test::spill(folder / "f", text);
-  Lines from_file;
-  for_each_line(folder / "f", [&](int64_t number, std::string_view line) { from_file.emplace_back(number, line); });
-  EXPECT_EQ(all, from_file);
   EXPECT_EQ(read_text(folder / "f"), text);
   return all;
 }
@@ -50,7 +47,6 @@ TEST(TextFile, NamesTheFileThatItCannotRead) {
   const test::TempFolder folder;
   test::expect_error(ErrorCode::kNotFound, "gone", [&] { read_text(folder / "gone"); });
   test::expect_error(ErrorCode::kInvalidInput, "is a folder", [&] { read_text(folder.path()); });
-  test::expect_error(ErrorCode::kInvalidInput, "is a folder", [&] { for_each_line(folder.path(), {}); });
 }
 
 }  // namespace

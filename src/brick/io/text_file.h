@@ -15,9 +15,6 @@ std::string read_text(const std::filesystem::path& path);
 
 // Calls with lines numbered from 1, without "\n" or "\r\n" at the end, and without a byte order mark. The
 // text after the last newline is a line if it is not empty. Views live until `line` returns.
-using LineFunction = std::function<void(int64_t number, std::string_view line)>;
-void for_each_line_in(std::string_view text, const LineFunction& line);
-// As above, without loading the file whole.
-void for_each_line(const std::filesystem::path& path, const LineFunction& line);
+void for_each_line_in(std::string_view text, const std::function<void(int64_t number, std::string_view line)>& line);
 
 }  // namespace brick::io
