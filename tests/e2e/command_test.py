@@ -87,6 +87,14 @@ class Basics(Case):
         self.assertEqual((info["layers"], info["hidden"], info["kv_heads"]), (2, 64, 2))
         self.assertEqual(info["nonzeros"], info["parameters"])
 
+    def test_results_are_read_by_people_too(self):
+        family = brick("blocks", self.model, "--method", "magnitude", "--sparsities", ".25,.5", "--out", self.path("family")).stdout
+        self.assertRegex(family, r"(?m)^method +magnitude$")
+        self.assertRegex(family, r"(?m)\nblocks\n +bytes  .*  path .*\n-.*\n.*/25 .*\n.*/50 .*\n\Z")
+        info = brick("info", self.path("family") / "50").stdout
+        self.assertRegex(info, r"(?m)^block\.sparsity +0\.5$")
+        self.assertNotIn("{", family + info)
+
     def test_tokenize_there_and_back(self):
         text = "Grüße, 42 forms\n"
         ids = brick_json("tokenize", self.model, "--text", text)["ids"]

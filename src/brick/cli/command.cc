@@ -9,6 +9,7 @@
 #include "brick/io/json_file.h"
 #include "brick/pipeline/training.h"
 #include "brick/prune/registry.h"
+#include "brick/report/table.h"
 
 namespace brick::cli {
 namespace {
@@ -92,6 +93,21 @@ std::string cell(const nlohmann::json& value) {
   return value.dump();
 }
 
+// Objects with the keys of the first.
+std::string table_of(const nlohmann::json& rows) {
+  std::vector<report::Column> columns;
+  for (const auto& [key, value] : rows.front().items())
+    columns.push_back({key, value.is_number() ? report::Align::kRight : report::Align::kLeft});
+  report::Table table(columns);
+  for (const nlohmann::json& row : rows) {
+    std::vector<std::string> cells;
+    for (const report::Column& column : columns)
+      cells.push_back(row.contains(column.header) ? cell(row[column.header]) : "");
+    table.add_row(std::move(cells));
+  }
+  return table.text();
+}
+
 }  // namespace
 
 CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, const std::string& purpose,
@@ -150,10 +166,24 @@ std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet) { return std::make_
 
 void print_result(const Globals& globals, const nlohmann::json& result) {
   if (globals.json) return fmt::print("{}\n", io::compact_json(result));
+  std::vector<std::pair<std::string, std::string>> lines;
+  std::string tables;
+  const auto list = [&](const auto& self, const std::string& prefix, const nlohmann::json& object) -> void {
+    for (const auto& [key, value] : object.items()) {
+      if (value.is_array() && value.size() > 8) continue;
+      if (value.is_object())
+        self(self, prefix + key + ".", value);
+      else if (value.is_array() && !value.empty() && value.front().is_object())
+        tables += fmt::format("\n{}{}\n{}", prefix, key, table_of(value));
+      else
+        lines.emplace_back(prefix + key, cell(value));
+    }
+  };
+  list(list, "", result);
   size_t width = 0;
-  for (const auto& [key, value] : result.items()) width = std::max(width, key.size());
-  for (const auto& [key, value] : result.items())
-    if (!value.is_array() || value.size() <= 8) fmt::print("{:<{}}  {}\n", key, width, cell(value));
+  for (const auto& [key, value] : lines) width = std::max(width, key.size());
+  for (const auto& [key, value] : lines) fmt::print("{:<{}}  {}\n", key, width, value);
+  fmt::print("{}", tables);
 }
 
 }  // namespace brick::cli

@@ -73,7 +73,8 @@ void add_fields(CLI::App* command, Config& config, std::string_view but = {}) {
 // error.
 std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet);
 
-// With --json the object alone on standard output, else its entries as a two-column table.
+// With --json the object alone on standard output, else its entries as a two-column table: those of an object inside
+// as "its.entry", objects of an array as a table of their own below. Longer arrays than 8 are left out.
 void print_result(const Globals& globals, const nlohmann::json& result);
 
 // Each command's registration, one file each.
