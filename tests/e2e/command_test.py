@@ -149,9 +149,12 @@ class Basics(Case):
 
     def test_every_command_has_help_with_an_example(self):
         verbs = ("info tokenize logits prune blocks tune recover shrink aggregate merge eval generate chat simulate compare export bench cpu "
-                 "completion").split()
+                 "completion help").split()
         for verb in verbs:
-            self.assertIn(f"brick {verb}", brick(verb, "--help").stdout.split("Example:")[1])
+            help = brick(verb, "--help").stdout
+            self.assertIn(f"brick {verb}", help.split("Example:")[1])
+            self.assertEqual(brick("help", verb).stdout, help)
+        self.assertEqual(brick("help").stdout, brick("--help").stdout)
 
     def test_completion_scripts_parse(self):
         for shell in ("bash", "zsh", "fish"):
@@ -172,7 +175,11 @@ class Failures(Case):
         return result
 
     def test_wrong_usage_is_two(self):
-        self.one_line("frobnicate", status=2)
+        self.one_line("frobnicate", status=2, mention="frobnicate")
+        self.one_line("prun", self.model, "--sparsity", .5, status=2, mention="expected: prun\n")
+        self.one_line("--frobnicate", "cpu", status=2, mention="--frobnicate")
+        self.one_line(status=2, mention="subcommand")
+        self.one_line("help", "frobnicate", mention="frobnicate")
         self.one_line("eval", status=2)
         self.one_line("eval", self.model, "--lenght", 3, status=2)
         self.one_line("tokenize", self.model, status=2)

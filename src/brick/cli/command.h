@@ -97,5 +97,6 @@ void add_export(CLI::App&, Globals&);
 void add_bench(CLI::App&, Globals&);
 void add_cpu(CLI::App&, Globals&);
 void add_completion(CLI::App&, Globals&);
+void add_help(CLI::App&, Globals&);
 
 }  // namespace brick::cli

@@ -49,13 +49,19 @@ int run(int argc, char** argv) {
   CLI::App app("Brickwork: prune one language model into blocks, tune each where its data lives, recombine them.",
                "brick");
   app.set_version_flag("--version", "brick " + pipeline::tool_version());
-  app.require_subcommand(1);
   app.footer("brick COMMAND --help shows a command's flags and an example.");
-  for (const auto add : {cli::add_info, cli::add_tokenize, cli::add_logits, cli::add_prune, cli::add_blocks,
-                         cli::add_tune, cli::add_recover, cli::add_shrink, cli::add_aggregate, cli::add_merge,
-                         cli::add_eval, cli::add_generate, cli::add_chat, cli::add_simulate, cli::add_compare,
-                         cli::add_export, cli::add_bench, cli::add_cpu, cli::add_completion})
+  for (const auto add : {cli::add_info,   cli::add_tokenize, cli::add_logits, cli::add_prune,      cli::add_blocks,
+                         cli::add_tune,   cli::add_recover,  cli::add_shrink, cli::add_aggregate,  cli::add_merge,
+                         cli::add_eval,   cli::add_generate, cli::add_chat,   cli::add_simulate,   cli::add_compare,
+                         cli::add_export, cli::add_bench,    cli::add_cpu,    cli::add_completion, cli::add_help})
     add(app, globals);
+  // The parser would say of a misspelt command that one is required, and of what follows it that it was not expected.
+  app.require_subcommand(0, 1);
+  app.allow_extras();
+  app.callback([&app] {
+    if (app.remaining_size() > 0) throw CLI::ExtrasError({app.remaining().front()});
+    if (app.get_subcommands().empty()) throw CLI::RequiredError::Subcommand(1);
+  });
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
