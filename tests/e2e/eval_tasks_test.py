@@ -118,7 +118,7 @@ class EvalTasks(Case):
         refused("line 5: is no item", *common, "--resume")
         refused("there is no task \"pica\"", "eval", self.model, "--tasks", "pica", "--tasks-dir", DATA)
         refused("--tasks-dir", "eval", self.model, "--tasks", "piqa")
-        refused("has neither piqa/valid.jsonl", "eval", self.model, "--tasks", "piqa", "--tasks-dir", self.folder)
+        refused("has no piqa/valid.jsonl", "eval", self.model, "--tasks", "piqa", "--tasks-dir", self.folder)
         notes = self.path("notes.txt")
         notes.write_text("no log at all")
         refused("is of another run", *common[:-1], notes, "--resume")

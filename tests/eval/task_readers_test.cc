@@ -99,7 +99,7 @@ TEST(Arc, TakesOptionsOutOfTheQuestion) {
   const TaskItems task = data.read("arc_easy");
   EXPECT_EQ(texts(task, 0, 1)[2], "Question: Hot?\nAnswer: sun\n\nQuestion: What is wet?\nAnswer:|sand");
   EXPECT_EQ(task.items[0].gold, 1U);
-  expect_error(ErrorCode::kNotFound, "has neither mc_eval/ARC-Challenge/test.json nor ARC-Challenge/test.json",
+  expect_error(ErrorCode::kNotFound, "has no mc_eval/ARC-Challenge/test.json or ARC-Challenge/test.json",
                [&] { data.read("arc_challenge"); });
 }
 

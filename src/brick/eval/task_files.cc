@@ -47,8 +47,8 @@ std::optional<fs::path> find_file(const fs::path& folder, std::initializer_list<
 fs::path need_file(const fs::path& folder, std::initializer_list<std::string_view> names) {
   if (std::optional<fs::path> path = find_file(folder, names)) return *path;
   std::string all;
-  for (const std::string_view name : names) all += fmt::format("{}{}", all.empty() ? "" : " nor ", name);
-  fail(ErrorCode::kNotFound, "{}: has neither {} (plain, .gz, .bz2 or .xz); name the data's folder with --tasks-dir",
+  for (const std::string_view name : names) all += fmt::format("{}{}", all.empty() ? "" : " or ", name);
+  fail(ErrorCode::kNotFound, "{}: has no {} (plain, .gz, .bz2 or .xz); name the data's folder with --tasks-dir",
        folder.string(), all);
 }
 
