@@ -162,18 +162,20 @@ def draw_ratios(results: dict, isa: str, axes) -> None:
         low, high = (value["low"], value["high"]) if isinstance(value, dict) else (value, value)
         axes.errorbar(middle(value), y, xerr=[[middle(value) - low], [high - middle(value)]], fmt="o", color=colour, capsize=3)
         axes.plot([bar, bar], [y - 0.35, y + 0.35], color="black", linewidth=2)
-    axes.set_yticks(range(len(rows)), [row[0] for row, _ in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [row[0].replace("`", "") for row, _ in reversed(rows)])
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}×")
-    axes.set_xlabel("ratio, median and range; black: the bar")
+    axes.set_xlabel("ratio, median and range; black: the bar, green where it is met, red where it is missed")
 
 
 def draw_memory(results: dict, isa: str, axes) -> None:
     found = {f"{one['title']}": middle(one["columns"]["peak MB"]) for what in ("training", "dolly", "pruning")
              for one in results.get(what, {}).get("arms", {}).values()}
-    axes.barh(list(found)[::-1], list(found.values())[::-1], color=["tab:blue" if "brick" in n else "tab:gray" for n in reversed(found)])
-    axes.set_xlabel("peak memory, MB")
-    axes.set_xscale("log")
+    bars = axes.barh(list(found)[::-1], list(found.values())[::-1], color=["tab:blue" if "brick" in n else "tab:gray" for n in reversed(found)])
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3)
+    axes.margins(x=0.1)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("peak memory, MB; blue: brick")
 
 
 def draw_limit(results: dict, isa: str, axes) -> None:
@@ -192,10 +194,11 @@ def draw(slug: str, results: dict) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
     for kind, title in PICTURES.items():
-        figure, axes = pyplot.subplots(figsize=(10, 6), layout="constrained")
+        figure, axes = pyplot.subplots(layout="constrained")
         DRAWN[kind](results, any_of(results)["isa"], axes)
         if axes.has_data():
-            axes.set_title(f"{title}: {slug}")
+            figure.set_size_inches(10, 1.2 + 0.38 * len(axes.get_yticks()))
+            axes.set_title(f"{title}: {machine_name(results)}")
             axes.grid(axis="x", alpha=0.3)
             figure.savefig(compare.HERE / f"{kind}-{slug}.png", dpi=100, metadata={"Software": None})
         pyplot.close(figure)
