@@ -285,6 +285,9 @@ sparsity = 0.5
         federation.write_text(federation.read_text().replace(f'test = "{self.test}"\n', ""))
         final = brick_json("simulate", federation, "--out", self.path("run"))["final"]
         self.assertEqual([final["arms"][arm]["loss"] for arm in ("centralised", "fedit-dense", "lego")], [None] * 3)
+        said = brick("simulate", federation, "--out", self.path("run"), "--resume").stderr
+        self.assertRegex(said, r"in one place: \d+ steps, held-out loss not measured\n")
+        self.assertIn("at every client: held-out loss not measured\n", said)
 
     def bare(self):
         """The model without a tokenizer."""

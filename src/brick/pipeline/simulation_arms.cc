@@ -24,6 +24,11 @@ train::TuneConfig plain(train::TuneConfig config) {
   return config;
 }
 
+// Null where there are no held-out records.
+std::string shown(const nlohmann::json& loss) {
+  return loss.is_number() ? fmt::format("{:.3f}", loss.get<double>()) : "not measured";
+}
+
 }  // namespace
 
 nlohmann::json Simulation::score_all(const model::Model& model, const model::Adapter& adapter,
@@ -62,9 +67,8 @@ void Simulation::run_local(size_t index) {
     }
     return result;
   });
-  sink_.note(fmt::format(
-      "alone    {:<14} {} steps, held-out loss {}", name, event.at("step").get<int64_t>(),
-      event.contains("test_loss") ? fmt::format("{:.3f}", event.at("test_loss").get<double>()) : "not measured"));
+  sink_.note(fmt::format("alone    {:<14} {} steps, held-out loss {}", name, event.at("step").get<int64_t>(),
+                         shown(event.value("test_loss", nlohmann::json()))));
 }
 
 void Simulation::run_centralised() {
@@ -91,7 +95,7 @@ void Simulation::run_centralised() {
     return result;
   });
   sink_.note(fmt::format("all data in one place: {} steps, held-out loss {}", event.at("step").get<int64_t>(),
-                         event.at("test").at("loss").dump()));
+                         shown(event.at("test").at("loss"))));
 }
 
 void Simulation::run_fedit_dense() {
@@ -120,7 +124,8 @@ void Simulation::run_fedit_dense() {
       update.records = static_cast<double>(clients_[i].records);
       updates.push_back(std::move(update));
     }
-    folder_.once({{"event", "arm"}, {"arm", "fedit-dense"}, {"round", round}, {"stage", "aggregate"}}, [&] {
+    const nlohmann::json key{{"event", "arm"}, {"arm", "fedit-dense"}, {"round", round}, {"stage", "aggregate"}};
+    const nlohmann::json& event = folder_.once(key, [&] {
       federate::AggregateConfig rule;
       rule.rule = "fedit";
       const model::Adapter next =
@@ -130,8 +135,10 @@ void Simulation::run_fedit_dense() {
       if (round == config_.rounds) out["test"] = score_all(bench_.model(), next, root / "evaluation.json");
       return out;
     });
+    if (round == config_.rounds)
+      sink_.note(fmt::format("FedIT with the whole model at every client: held-out loss {}",
+                             shown(event.at("test").at("loss"))));
   }
-  sink_.note("FedIT with the whole model at every client: done");
 }
 
 void Simulation::run_arms() {
