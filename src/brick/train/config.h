@@ -37,7 +37,7 @@ struct TuneConfig {
     visit("rslora", rslora, "rank-stabilised scale (Kalajdzievski 2023)");
     visit("targets", targets, "all, names such as q_proj,v_proj, or a regular expression");
     visit("dropout", dropout, "dropout of the branch's input, in [0, 1)");
-    visit("masked", masked, "keep the delta inside the block's mask, so that merging keeps it sparse");
+    visit("masked", masked, "keep the delta, and so the merged block, inside the block's mask");
     visit("lr", lr, "peak learning rate of AdamW");
     visit("schedule", schedule, "constant, linear or cosine");
     visit("warmup", warmup, "share of the steps that warm up");
