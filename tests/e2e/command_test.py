@@ -723,6 +723,8 @@ arms = ["untuned", "local", "centralised", "fedit-dense"]
         self.assertEqual(len(summary["final"]["clients"]), 4)
         self.assertEqual(set(summary["final"]["arms"]), {"untuned", "local", "centralised", "fedit-dense", "lego"})
         self.assertGreater(summary["bytes_up"], 0)
+        sizes = {sum(f.stat().st_size for f in block.iterdir()) for block in (self.path("whole") / "blocks").iterdir()}
+        self.assertLessEqual(sizes, {b["bytes"] for b in json.loads((self.path("whole") / "summary.json").read_text())["blocks"]})
         page = (self.path("whole") / "report.html").read_text()
         self.assertIn("north", page)
         rows = {r["name"]: r for r in brick_json("compare", self.path("whole"))["rows"]}

@@ -129,7 +129,7 @@ void Simulation::cut_blocks(const std::string& method, const std::vector<double>
 nlohmann::json Simulation::describe(const model::Model& block, const std::filesystem::path& folder) const {
   return {{"name", folder.filename().string()}, {"sparsity", block.block.sparsity},
           {"method", block.block.method},       {"parameters", bench_.model().parameters()},
-          {"nonzeros", block.nonzeros()},       {"bytes", bytes_on_disk(folder / "model.safetensors")}};
+          {"nonzeros", block.nonzeros()},       {"bytes", bytes_on_disk(folder)}};
 }
 
 void Simulation::check_name(const FederationConfig::Client& client, const std::filesystem::path& folder) const {
