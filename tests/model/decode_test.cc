@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "brick/base/cpu.h"
+#include "brick/model/transformer.h"
 #include "model/expect_error.h"
 #include "model/tiny_model.h"
 
@@ -71,6 +72,30 @@ TEST(Decoding, NeedsAContext) {
   kernels::Context context;
   for (const int64_t capacity : {0, -1})
     expect_error(ErrorCode::kInvalidInput, "a context of", [&] { Decoder(model, context, {}, capacity); });
+}
+
+TEST(Decoding, ALastLayerForTheRowsThatAreReadGivesTheSameRowsAndCache) {
+  const Model model = tiny_model();
+  kernels::Context context;
+  const auto count = std::ssize(kPrompt);
+  Transformer whole(model, context, count), cut(model, context, count);
+  KvCache whole_cache(model, 2 * count), cut_cache(model, 2 * count);
+  for (const int64_t first_read : {count - 1, int64_t{3}}) {  // the second time behind a cache
+    const tensor::MatView wanted = whole.extend(kPrompt, {}, whole_cache);
+    const tensor::MatView got = cut.extend(kPrompt, {}, cut_cache, first_read);
+    for (int64_t i = 0; i < got.cols; ++i) {
+      EXPECT_NE(got(first_read - 1, i), wanted(first_read - 1, i));  // it was left out
+      for (int64_t t = first_read; t < count; ++t)
+        ASSERT_NEAR(got(t, i), wanted(t, i), 1e-4) << t;  // float32; other kernels for few rows
+    }
+    ASSERT_EQ(cut_cache.length, whole_cache.length);
+    for (size_t l = 0; l < model.layers.size(); ++l)
+      for (int64_t t = 0; t < cut_cache.length; ++t)
+        for (int64_t i = 0; i < cut_cache.keys[l].shape()[1]; ++i) {
+          ASSERT_NEAR(cut_cache.keys[l].mat()(t, i), whole_cache.keys[l].mat()(t, i), 1e-5);
+          ASSERT_NEAR(cut_cache.values[l].mat()(t, i), whole_cache.values[l].mat()(t, i), 1e-5);
+        }
+  }
 }
 
 TEST(Decoding, RefusesLogitsThatAreNotFinite) {

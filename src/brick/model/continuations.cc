@@ -25,7 +25,7 @@ void ContinuationScorer::feed_prompt(std::span<const int32_t> ids) {
   cache_.length = static_cast<int64_t>(done);
   for (; done < ids.size(); done = cached_.size()) {
     const auto piece = ids.subspan(done, std::min(ids.size() - done, static_cast<size_t>(transformer_.max_tokens())));
-    transformer_.extend(piece, use_, cache_);
+    transformer_.extend(piece, use_, cache_, std::ssize(piece) - 1);
     cached_.insert(cached_.end(), piece.begin(), piece.end());
   }
 }

@@ -94,7 +94,7 @@ std::span<float> Decoder::feed(std::span<const int32_t> ids) {
   for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(transformer_.max_tokens())) {
     const size_t count = std::min(ids.size() - begin, static_cast<size_t>(transformer_.max_tokens()));
     const auto piece = ids.subspan(begin, count);
-    const tensor::MatView hidden = transformer_.extend(piece, use_, cache_);
+    const tensor::MatView hidden = transformer_.extend(piece, use_, cache_, std::ssize(piece) - 1);
     tokens_.insert(tokens_.end(), piece.begin(), piece.end());
     if (begin + count == ids.size())
       logits(transformer_.context(), transformer_.model(), hidden.row_range(hidden.rows - 1, hidden.rows),

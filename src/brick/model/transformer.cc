@@ -122,6 +122,7 @@ int64_t Transformer::buffer_bytes() const {
 }
 
 void Transformer::plan(std::span<const int64_t> offsets, int64_t first_position, std::span<const int64_t> first_read) {
+  BRICK_ASSERT(first_read.empty() || first_read.size() + 1 == offsets.size());
   for (Layout* layout : {&layout_, &read_}) {
     layout->spans.clear();
     layout->positions.clear();
@@ -135,7 +136,8 @@ void Transformer::plan(std::span<const int64_t> offsets, int64_t first_position,
     if (cut_) {
       const int64_t read = offsets[s + 1] - first_read[s];
       read_.spans.push_back({read_.rows(), read, offsets[s], length});
-      for (int64_t i = length - read; i < length; ++i) read_.positions.push_back(static_cast<int32_t>(i));
+      for (int64_t i = length - read; i < length; ++i)
+        read_.positions.push_back(static_cast<int32_t>(first_position + i));
     }
     last = std::max(last, first_position + length);
   }
@@ -212,11 +214,12 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
     const MatView keys = cache->keys[static_cast<size_t>(index)].mat(),
                   values = cache->values[static_cast<size_t>(index)].mat();
     // One sequence after the other behind the cached tokens, so that each finds its keys in one piece.
-    for (AttentionSpan span : layout_.spans) {
-      const int64_t first = span.query_begin, last = first + span.queries;
-      copy_rows(k.row_range(first, last), keys.row_range(cache->length, span.keys));
-      copy_rows(v.row_range(first, last), values.row_range(cache->length, span.keys));
-      span.key_begin = 0;
+    for (size_t s = 0; s < layout_.spans.size(); ++s) {
+      const AttentionSpan& added = layout_.spans[s];
+      const int64_t first = added.query_begin, last = first + added.queries;
+      copy_rows(k.row_range(first, last), keys.row_range(cache->length, added.keys));
+      copy_rows(v.row_range(first, last), values.row_range(cache->length, added.keys));
+      const AttentionSpan span{queries.spans[s].query_begin, queries.spans[s].queries, 0, added.keys};
       kernels::attention(context_, attention_shape(shape), {&span, 1}, q, keys, values, attended, nullptr);
     }
   } else {
@@ -303,7 +306,6 @@ MatView Transformer::forward(const TokenBatch& batch, const AdapterUse& use) {
   const auto count = static_cast<int64_t>(batch.ids.size());
   BRICK_ASSERT(batch.offsets.size() >= 2 && batch.offsets.front() == 0 && batch.offsets.back() == count);
   if (count > max_tokens_) fail(ErrorCode::kInvalidInput, "a batch of {} tokens, planned for {}", count, max_tokens_);
-  BRICK_ASSERT(batch.first_read.empty() || batch.first_read.size() + 1 == batch.offsets.size());
   plan(batch.offsets, 0, batch.first_read);
   const MatView x = rows(x_, count);
   embed(batch.ids, x);
@@ -318,7 +320,7 @@ MatView Transformer::extend_each(const TokenBatch& batch, const AdapterUse& use,
   const auto count = static_cast<int64_t>(batch.ids.size());
   BRICK_ASSERT(batch.offsets.size() >= 2 && batch.offsets.front() == 0 && batch.offsets.back() == count);
   BRICK_ASSERT(count <= max_tokens_);
-  plan(batch.offsets, cache.length);
+  plan(batch.offsets, cache.length, batch.first_read);
   for (const AttentionSpan& span : layout_.spans)
     if (span.keys > cache.capacity)
       fail(ErrorCode::kInvalidInput, "{} tokens do not fit a context of {}", span.keys, cache.capacity);
@@ -328,10 +330,12 @@ MatView Transformer::extend_each(const TokenBatch& batch, const AdapterUse& use,
   return x;
 }
 
-MatView Transformer::extend(std::span<const int32_t> ids, const AdapterUse& use, KvCache& cache) {
+MatView Transformer::extend(std::span<const int32_t> ids, const AdapterUse& use, KvCache& cache, int64_t first_read) {
   const auto count = static_cast<int64_t>(ids.size());
   const int64_t offsets[2] = {0, count};
-  const MatView x = extend_each({ids, offsets}, use, cache);
+  TokenBatch batch{ids, offsets};
+  if (first_read > 0) batch.first_read = {&first_read, 1};
+  const MatView x = extend_each(batch, use, cache);
   cache.length += count;
   return x;
 }

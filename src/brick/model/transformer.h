@@ -77,8 +77,9 @@ class Transformer {
   // Error(kInvalidInput) for an id outside the vocabulary or more than max_tokens.
   tensor::MatView forward(const TokenBatch& batch, const AdapterUse& use = {});
 
-  // Continues one sequence whose first cache.length tokens are cached.
-  tensor::MatView extend(std::span<const int32_t> ids, const AdapterUse& use, KvCache& cache);
+  // Continues one sequence whose first cache.length tokens are cached. Rows of the result before `first_read` are
+  // unspecified, as in a TokenBatch.
+  tensor::MatView extend(std::span<const int32_t> ids, const AdapterUse& use, KvCache& cache, int64_t first_read = 0);
 
   // Each sequence of the batch continues the cached tokens on its own. The cache stays as it was; what lies behind
   // cache.length is used as scratch.
