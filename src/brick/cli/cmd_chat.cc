@@ -23,8 +23,8 @@ void chat(const GenerationOptions& o, const Globals& globals) {
   std::vector<text::Message> messages;
   GenerationOptions turn = for_chat(bench, o, *sink);
   const text::TurnStyle style = bench.style(o.chat_template).assistant;
-  fmt::print(stderr, "> ");
-  for (std::string line; std::getline(std::cin, line); fmt::print(stderr, "> ")) {
+  say("> ");
+  for (std::string line; std::getline(std::cin, line); say("> ")) {
     if (line.empty()) continue;
     if (line == "/new") {
       messages.clear();
@@ -50,7 +50,7 @@ void chat(const GenerationOptions& o, const Globals& globals) {
     if (reply.ends_with(style.trail)) reply.remove_suffix(style.trail.size());
     messages.push_back({"assistant", std::string(reply)});
   }
-  fmt::print(stderr, "\n");
+  say("\n");
 }
 
 }  // namespace

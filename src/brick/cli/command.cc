@@ -47,9 +47,8 @@ class TerminalSink : public ProgressSink {
     std::string bar(static_cast<size_t>(filled), '#');
     bar.resize(kBarWidth, '.');
     const std::string left = rate > 0 ? duration(static_cast<double>(total - done) / rate) : "?";
-    fmt::print(stderr, "\r\x1b[K{} [{}] {}/{} {}  {:.1f}/s  {} left  {}", task, bar, done, total, unit, rate, left,
-               detail);
-    std::fflush(stderr);
+    say(fmt::format("\r\x1b[K{} [{}] {}/{} {}  {:.1f}/s  {} left  {}", task, bar, done, total, unit, rate, left,
+                    detail));
     drawn_ = true;
     if (done >= total) clear();
   }
@@ -61,10 +60,10 @@ class TerminalSink : public ProgressSink {
  private:
   void print(const char* prefix, const std::string& line) {
     clear();
-    fmt::print(stderr, "{}{}\n", prefix, line);
+    say(fmt::format("{}{}\n", prefix, one_line(line)));
   }
   void clear() {
-    if (drawn_) fmt::print(stderr, "\r\x1b[K");
+    if (drawn_) say("\r\x1b[K");
     drawn_ = false;
   }
 
@@ -160,6 +159,16 @@ void add_training_files(CLI::App* command, Globals& globals, pipeline::TrainingF
   command->add_option("--log", files.log, "JSONL file with a line a step");
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");
   add_force(command, globals);
+}
+
+void say(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stderr) == text.size()) std::fflush(stderr);
+}
+
+std::string one_line(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
+  return text;
 }
 
 std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet) { return std::make_unique<TerminalSink>(quiet); }

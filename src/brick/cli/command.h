@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "brick/base/log.h"
@@ -68,6 +69,12 @@ void add_fields(CLI::App* command, Config& config, std::string_view but = {}) {
     }
   });
 }
+
+// To standard error, where it can be written: what cannot be told stops no work.
+void say(std::string_view text);
+
+// In one line, without what would steer a terminal: messages quote names from files of strangers.
+std::string one_line(std::string text);
 
 // Draws a bar with rate and time left on a terminal, for work over two seconds; notes and warnings go to standard
 // error.

@@ -1,5 +1,6 @@
 // brick: one command, a verb for each job (docs/tour.md). Exit status 0 on success, 1 on an error of input or
 // environment, 2 on wrong usage.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -17,10 +18,19 @@
 
 namespace {
 
-std::string one_line(std::string text) {
-  for (char& c : text)
-    if (c == '\n' || c == '\r') c = ' ';
-  return text;
+// So that no file takes the place of a standard stream that was closed before. What is written there still fails.
+void fill_closed_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fcntl(stream, F_GETFD) == -1) open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
+void check_output_written() {
+  std::fflush(stdout);
+  if (std::ferror(stdout)) brick::fail(brick::ErrorCode::kIo, "standard output cannot be written");
+}
+
+void report_error(std::string_view what) {
+  brick::cli::say(brick::cli::one_line(fmt::format("brick: {}", what)) + "\n");
 }
 
 // Whether nothing but this process keeps wanting to run; false where the system doesn't say.
@@ -65,29 +75,29 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    if (app.exit(e) != 0) return 2;
+    check_output_written();
+    return 0;
   }
   kernels::apply_isa_limit();
   set_threads(globals.threads > 0 ? globals.threads : physical_cores());
   pipeline::use_kernel_table_of_environment();
   globals.run();
-  std::fflush(stdout);
-  if (std::ferror(stdout)) fail(ErrorCode::kIo, "standard output cannot be written");
+  check_output_written();
   return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  fill_closed_streams();
   limit_spinning(argv);
   try {
     return run(argc, argv);
-  } catch (const brick::Error& e) {
-    fmt::print(stderr, "brick: {}\n", one_line(e.what()));
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "brick: out of memory\n");
+    report_error("out of memory");
   } catch (const std::exception& e) {
-    fmt::print(stderr, "brick: {}\n", one_line(e.what()));
+    report_error(e.what());
   }
   return 1;
 }

@@ -174,9 +174,8 @@ KernelTable kernel_table_from_json(const nlohmann::json& json) {
 void use_kernel_table_of_environment() {
   const char* path = std::getenv("BRICK_KERNEL_TABLE");
   if (path == nullptr || *path == '\0') return;
-  const nlohmann::json json = io::read_json_file(path);
   try {
-    kernels::use_kernel_table(kernel_table_from_json(json));
+    kernels::use_kernel_table(kernel_table_from_json(io::read_json_file(path)));
   } catch (const Error& error) {
     fail(error.code(), "{} (BRICK_KERNEL_TABLE): {}; make one with brick bench --calibrate", path, error.what());
   }
