@@ -43,5 +43,30 @@ class Streams(Contract):
         self.assertEqual((refused.returncode, "\x1b" in refused.stderr), (1, False), refused.stderr)
 
 
+class Flags(Contract):
+    def test_numbers_out_of_reach_or_missing_are_wrong_usage(self):
+        out = ("--out", self.path("x"))
+        prune = ("prune", self.model, "--method", "magnitude")
+        for mention, *arguments in (
+                ("--seed", *prune, "--sparsity", .5, "--seed", 2**64, *out), ("--seed", *prune, "--sparsity", .5, "--seed", "1e3", *out),
+                ("--calibration-seed", *prune, "--sparsity", .5, "--calibration-seed", 2**64, *out),
+                ("--sparsity", *prune, "--sparsity", "", *out), ("--ids", "logits", self.model, "--ids", "", *out),
+                ("--limit", "eval", self.model, "--data", self.test, "--limit", -1),
+                ("--limit", "eval", self.model, "--data", self.test, "--limit", ""),
+                ("--log", "eval", self.model, "--data", self.test, "--log", self.path("log.jsonl")),
+                ("--temperature", "generate", self.model, "--prompt", "a", "--temperature", "nan"),
+                ("--top-p", "generate", self.model, "--prompt", "a", "--top-p", "nan")):
+            self.refused(mention, *arguments, status=2)
+        brick("tune", self.model, "--data", self.data, "--steps", 1, "--seed", 2**64 - 1, *out)
+        made = brick_json("generate", self.model, "--prompt", "a", "--context", 4, "--max-tokens", 2**63 - 1)
+        self.assertLessEqual(made["tokens"], 4)
+
+    def test_what_can_be_known_is_told_before_the_work(self):
+        there = self.path("there.npy")
+        there.write_text("precious")
+        self.refused("--force", "logits", self.folder / "absent", "--ids", "1", "--out", there)
+        self.refused("'nosuch'", "bench", self.folder / "absent", "--what", "train,nosuch")
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -15,12 +15,14 @@ void add_eval(CLI::App& app, Globals& globals) {
   command->add_option("--data", job->data, "records, for response loss");
   command->add_option("--length", job->length, "tokens a window, most tokens a record")->capture_default_str();
   command->add_option("--samples", job->samples, "first N windows (0: all)")->capture_default_str();
-  command->add_option("--limit", job->limit, "first N records, or items of each task (0: all)")->capture_default_str();
-  add_list(command, "--tasks", job->tasks.tasks, "multiple-choice tasks: " + eval::known_tasks());
+  command->add_option("--limit", job->limit, "first N records, or items of each task (0: all)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  CLI::Option* tasks = add_list(command, "--tasks", job->tasks.tasks, "multiple-choice tasks: " + eval::known_tasks());
   command->add_option("--tasks-dir", job->tasks.folder, "folder of the tasks' data sets (docs/evaluation.md)");
   command->add_option("--num-fewshot", job->tasks.shots, "examples before each question (default: mmlu 5, others 0)")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--log", job->tasks.log, "a line of JSON for each item of the tasks");
+  command->add_option("--log", job->tasks.log, "a line of JSON for each item of the tasks")->needs(tasks);
   command->add_flag("--resume", job->tasks.resume, "take from the log the items that it has");
   add_force(command, globals);
   command->add_option("--template", job->chat_template, "chat template (default: the model's own)");

@@ -55,7 +55,7 @@ void generate(const GenerateOptions& o, const Globals& globals) {
     fail(ErrorCode::kInvalidInput, "the prompt has {} tokens and the context {}: shorten it or raise --context",
          ids.size(), most);
   model::Decoder decoder(bench.model(), context, {adapter ? &*adapter : nullptr},
-                         std::min(most, std::ssize(ids) + o.max_tokens));
+                         std::ssize(ids) + std::min(o.max_tokens, most - std::ssize(ids)));
   const Stopwatch watch;
   if (!o.prompt_cache.empty()) feed_through_cache(o.prompt_cache, adapter ? &*adapter : nullptr, context, ids, decoder);
   const Generation made = continue_text(bench, decoder, ids, o.chat ? for_chat(bench, o, *sink) : GenerationOptions(o),

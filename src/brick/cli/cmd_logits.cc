@@ -1,5 +1,6 @@
 #include "brick/base/error.h"
 #include "brick/cli/command.h"
+#include "brick/io/atomic_output.h"
 #include "brick/io/npy.h"
 #include "brick/model/loss.h"
 #include "brick/model/transformer.h"
@@ -13,6 +14,7 @@ struct LogitsOptions {
 };
 
 nlohmann::json write_logits(const LogitsOptions& options, const Globals& globals) {
+  io::check_output(options.out, globals.settings.force);
   const pipeline::Workbench bench(options.model, globals.settings, false);
   const auto sink = make_terminal_sink(globals.json);
   const auto adapter = pipeline::load_fitting_adapter(options.adapter, bench.model(), *sink);

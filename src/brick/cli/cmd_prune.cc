@@ -18,7 +18,8 @@ CLI::App* add_pruning(CLI::App& app, Globals& globals, const std::string& verb, 
   command->add_option("--calibration", o.job.calibration, "plain text, or .npy of ids [N, L]");
   command->add_option("--samples", o.job.samples, "windows of calibration text")->capture_default_str();
   command->add_option("--length", o.job.length, "tokens a window")->capture_default_str();
-  command->add_option("--calibration-seed", o.calibration_seed, "take random windows instead of the first");
+  command->add_option("--calibration-seed", o.calibration_seed, "take random windows instead of the first")
+      ->check(seed_complaint);
   add_fields(command, o.job.config);
   command->add_option("--out", o.job.out, "folder to write")->required();
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <cstdio>
 
 #include "brick/base/process.h"
@@ -115,7 +116,7 @@ CLI::App* add_command(CLI::App& app, Globals& globals, const std::string& verb, 
   command->add_flag("--json", globals.json, "print one JSON object on standard output");
   command->add_option("--threads", globals.threads, "threads (default: physical cores)")->check(CLI::Range(0, 1024));
   command->add_option("--seed", globals.settings.seed, "seed of all random choices")
-      ->check(CLI::NonNegativeNumber)
+      ->check(seed_complaint)
       ->capture_default_str();
   command
       ->add_option("--compute", globals.settings.compute,
@@ -169,6 +170,23 @@ std::string one_line(std::string text) {
   for (char& c : text)
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
   return text;
+}
+
+void refuse_empty_numbers(const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string type = option->get_type_name();
+    const bool number = type.starts_with("INT") || type.starts_with("UINT") || type.starts_with("FLOAT");
+    for (const std::string& word : option->results())
+      if (number && word.empty()) throw CLI::ValidationError(option->get_name(), "expected a number");
+  }
+  const auto is_used = [](const CLI::App* part) { return part->get_name().empty() || part->parsed(); };
+  for (const CLI::App* part : app.get_subcommands(is_used)) refuse_empty_numbers(*part);
+}
+
+std::string seed_complaint(const std::string& text) {
+  uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  return error == std::errc() && end == text.data() + text.size() ? "" : "expected an integer from 0 to 2^64 - 1";
 }
 
 std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet) { return std::make_unique<TerminalSink>(quiet); }

@@ -76,6 +76,12 @@ void say(std::string_view text);
 // In one line, without what would steer a terminal: messages quote names from files of strangers.
 std::string one_line(std::string text);
 
+// Wrong usage where an option that takes numbers got an empty word, which the parser would take for 0.
+void refuse_empty_numbers(const CLI::App& app);
+
+// What is wrong with a seed's text; empty: nothing.
+std::string seed_complaint(const std::string& text);
+
 // Draws a bar with rate and time left on a terminal, for work over two seconds; notes and warnings go to standard
 // error.
 std::unique_ptr<ProgressSink> make_terminal_sink(bool quiet);

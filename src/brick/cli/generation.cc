@@ -1,5 +1,8 @@
 #include "brick/cli/generation.h"
 
+#include <cmath>
+#include <cstdlib>
+
 namespace brick::cli {
 namespace {
 
@@ -10,6 +13,11 @@ size_t held_back(const std::string& text, const std::vector<std::string>& stops)
     for (size_t n = std::min(stop.size(), text.size()); n > longest; --n)
       if (text.compare(text.size() - n, n, stop, 0, n) == 0) longest = n;
   return longest;
+}
+
+// CLI::Range lets NaN pass.
+std::string nan_complaint(const std::string& text) {
+  return std::isnan(std::strtod(text.c_str(), nullptr)) ? text + " is no number" : std::string();
 }
 
 }  // namespace
@@ -28,14 +36,20 @@ void add_generation_flags(CLI::App* command, Globals& globals, GenerationOptions
   command->add_option("--stop", o.stop, "end before this text; may be given again")->allow_extra_args(false);
   command->add_option("--temperature", o.sampling.temperature, "0 for greedy")
       ->check(CLI::Range(0.0, 100.0))
+      ->check(nan_complaint)
       ->capture_default_str();
   command->add_option("--top-k", o.sampling.top_k, "0 for all")->check(CLI::Range(0, 1 << 30))->capture_default_str();
-  command->add_option("--top-p", o.sampling.top_p, "nucleus")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  command->add_option("--top-p", o.sampling.top_p, "nucleus")
+      ->check(CLI::Range(0.0, 1.0))
+      ->check(nan_complaint)
+      ->capture_default_str();
   command->add_option("--min-p", o.sampling.min_p, "least probability, relative to the likeliest")
       ->check(CLI::Range(0.0, 1.0))
+      ->check(nan_complaint)
       ->capture_default_str();
   command->add_option("--repeat-penalty", o.sampling.repeat_penalty, "1 for none")
       ->check(CLI::Range(0.1, 10.0))
+      ->check(nan_complaint)
       ->capture_default_str();
   command->add_option("--template", o.chat_template, "chat template (default: the model's own)");
   command->add_option("--tokenizer", globals.settings.tokenizer_file, "tokenizer file instead of the model's own");

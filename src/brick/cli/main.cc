@@ -74,6 +74,7 @@ int run(int argc, char** argv) {
   });
   try {
     app.parse(argc, argv);
+    cli::refuse_empty_numbers(app);
   } catch (const CLI::ParseError& e) {
     if (app.exit(e) != 0) return 2;
     check_output_written();

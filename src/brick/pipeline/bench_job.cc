@@ -29,6 +29,19 @@ void report(nlohmann::json& out, const std::string& name, int64_t tokens, std::v
   out[name + "_spread"] = {rate(seconds.back()), rate(seconds.front())};
 }
 
+std::vector<std::string> timings_of(const std::string& list) {
+  std::vector<std::string> timings;
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t end = std::min(list.find(',', begin), list.size());
+    timings.push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+    if (const std::string& what = timings.back();
+        what != "train" && what != "prefill" && what != "decode" && what != "prune")
+      fail(ErrorCode::kInvalidInput, "bench: '{}' is none of train, prefill, decode, prune", what);
+  }
+  return timings;
+}
+
 void bench_training(const model::Model& model, const BenchJob& job, uint64_t seed, kernels::Context& context,
                     ProgressSink& sink, nlohmann::json& out) {
   Rng rng(seed, stream_id({1}));
@@ -112,6 +125,7 @@ nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressS
   if (job.repeats < 1 || job.length < 2 || job.tokens < job.length || job.decode_tokens < 1)
     fail(ErrorCode::kInvalidInput,
          "bench: needs repeats, decode-tokens of at least 1 and tokens of at least length, length at least 2");
+  const std::vector<std::string> timings = timings_of(job.what);
   if (!job.calibrate_file.empty()) io::check_output(job.calibrate_file, settings.force);
   const Workbench bench(job.model, settings, false);
   nlohmann::json out;
@@ -124,20 +138,16 @@ nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressS
   out.update(machine());
   out.update({{"compute", kernels::name(context.compute())},
               {"weights_mb", static_cast<double>(bench.model().weight_bytes()) / (1 << 20)}});
-  for (size_t begin = 0; begin <= job.what.size();) {
-    const size_t end = std::min(job.what.find(',', begin), job.what.size());
-    const std::string what = job.what.substr(begin, end - begin);
-    begin = end + 1;
+  for (const std::string& what : timings) {
     if (what == "train")
       bench_training(bench.model(), job, settings.seed, context, sink, out);
     else if (what == "prefill" || what == "decode") {
       context.set_rounds_activations(kernels::rounds_activations(settings.compute));
       bench_decoding(bench.model(), job, what == "prefill", settings.seed, context, out);
       context.set_rounds_activations(false);
-    } else if (what == "prune")
+    } else {
       bench_pruning(bench.model(), settings.seed, context, sink, out);
-    else
-      fail(ErrorCode::kInvalidInput, "bench: '{}' is none of train, prefill, decode, prune", what);
+    }
   }
   out["peak_rss_mb"] = static_cast<double>(peak_rss_bytes()) / (1 << 20);
   return out;
