@@ -65,6 +65,9 @@ TEST(AtomicFile, ReplacesALinkNotItsTarget) {
   write_file_atomic(folder / "link", "new", true);
   EXPECT_EQ(test::slurp(folder / "target"), "old");
   EXPECT_EQ(test::slurp(folder / "link"), "new");
+  fs::create_symlink("nowhere", folder / "broken");
+  write_file_atomic(folder / "broken", "new", true);
+  EXPECT_EQ(test::slurp(folder / "broken"), "new");
 }
 
 TEST(AtomicFile, RefusesDevicesAndOddNames) {

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "brick/io/json_file.h"
+#include "brick/io/text_file.h"
 #include "io/temp_files.h"
 
 namespace brick::io {
@@ -258,6 +259,16 @@ TEST_F(SafetensorsFolder, SaysWhatIsMissing) {
   expect_error(ErrorCode::kNotFound, "no such folder", [&] { SafetensorsSet::open(folder_ / "gone"); });
   test::spill(folder_ / "file", "x");
   expect_error(ErrorCode::kInvalidInput, "is no folder", [&] { SafetensorsSet::open(folder_ / "file"); });
+}
+
+TEST_F(SafetensorsFolder, SaysWhatElseIsThere) {
+  test::spill(folder_ / "pytorch_model.bin", "PK");
+  expect_error(ErrorCode::kNotFound, "save the model as safetensors", [&] { open(); });
+  constexpr const char* kPointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n";
+  test::spill(folder_ / "model.safetensors", kPointer);
+  expect_error(ErrorCode::kCorrupt, "git lfs pull", [&] { open(); });
+  test::spill(folder_ / "tokenizer.json", kPointer);
+  expect_error(ErrorCode::kCorrupt, "git lfs pull", [&] { read_text(folder_ / "tokenizer.json"); });
 }
 
 TEST(SafetensorsReader, OpensARealFolder) {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <limits>
 
@@ -211,7 +212,8 @@ TEST(AdapterFile, RefusesOtherKindsByName) {
       {"modules_to_save", {"norm"}},  {"rank_pattern", {{"q_proj", 4}}},
       {"alpha_pattern", {{"x", 1}}},  {"use_dora", true},
       {"fan_in_fan_out", true},       {"layers_to_transform", {1}},
-      {"init_lora_weights", "pissa"}, {"target_modules", {"q_proj", "lm_head"}}};
+      {"init_lora_weights", "pissa"}, {"target_modules", {"q_proj", "lm_head"}},
+      {"target_modules", {"q_proj"}}};
   for (const auto& [key, value] : settings) {
     Edited edited = Edited::of(adapter);
     edited.config[key] = value;
@@ -252,6 +254,11 @@ TEST(AdapterFile, RefusesFaultyTensorsByName) {
          [&](Edited& e) { e.tensors.emplace_back(replaced(a, ".weight", ".default.weight"), tensor::matrix(4, 32)); });
   const TempFolder folder;
   expect_error(ErrorCode::kNotFound, "nothing-here", [&] { load_adapter(folder.file("nothing-here")); });
+  save_adapter(adapter, "", folder.folder("old"));
+  expect_error(ErrorCode::kInvalidInput, "PEFT's folder",
+               [&] { load_adapter(folder.file("old/adapter_config.json")); });
+  std::filesystem::rename(folder.file("old/adapter_model.safetensors"), folder.file("old/adapter_model.bin"));
+  expect_error(ErrorCode::kUnsupported, "adapter_model.bin is not read", [&] { load_adapter(folder.file("old")); });
 }
 
 }  // namespace

@@ -228,8 +228,9 @@ TEST(Gguf, RefusesOthersByName) {
     return [=](Parts& p) { p.metadata.insert_or_assign(key, value); };
   };
   const auto without = [](const char* key) { return [=](Parts& p) { p.metadata.erase(key); }; };
-  expect_refused(ErrorCode::kUnsupported, "architecture 'qwen2' is not supported; llama and deci are",
+  expect_refused(ErrorCode::kUnsupported, "architecture \"qwen2\" is not supported; llama and deci are",
                  with("general.architecture", std::string("qwen2")));
+  expect_refused(ErrorCode::kUnsupported, "llama-gguf-split --merge", with("split.count", uint16_t{3}));
   for (const char* key :
        {"general.architecture", "llama.block_count", "llama.embedding_length", "llama.attention.head_count",
         "llama.feed_forward_length", "llama.attention.layer_norm_rms_epsilon"})
@@ -255,6 +256,8 @@ TEST(Gguf, RefusesFaultyTensorsByName) {
   expect_refused(ErrorCode::kNotFound, "token_embd", [](Parts& p) { p.erase("token_embd.weight"); });
   expect_refused(ErrorCode::kUnsupported, "blk.0.attn_q.bias",
                  [](Parts& p) { p.tensors.emplace_back("blk.0.attn_q.bias", tensor::Tensor(DType::kF32, {32})); });
+  expect_refused(ErrorCode::kUnsupported, "tensor \"\\x1B[2J\"",
+                 [](Parts& p) { p.tensors.emplace_back("\x1B[2J", tensor::matrix(1, 32)); });
   expect_refused(ErrorCode::kUnsupported, "blk.0.ffn_gate_inp.weight",
                  [](Parts& p) { p.tensors.emplace_back("blk.0.ffn_gate_inp.weight", tensor::matrix(8, 32)); });
   expect_refused(ErrorCode::kCorrupt, "gate_proj",

@@ -84,6 +84,8 @@ TEST(HfConfig, RotaryScalingOfBothGenerations) {
   json yarn = plain_config();
   yarn["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 2.0}};
   expect_error(ErrorCode::kUnsupported, "yarn", [&] { read(yarn); });
+  yarn["rope_scaling"] = {{"factor", 2.0}};
+  expect_error(ErrorCode::kInvalidInput, "no rope_type", [&] { read(yarn); });
   yarn["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 2.0}};
   expect_error(ErrorCode::kInvalidInput, "low_freq_factor", [&] { read(yarn); });
 }
@@ -262,6 +264,8 @@ TEST(HfFolder, RefusesFaultyTensorsByName) {
   EXPECT_TRUE(load_edited({}, [&](Files& f) { with_biases(f, 0.0f); }).layers[0].o_bias.empty());
   refused(ErrorCode::kUnsupported, "q_proj.bias", [&](Files& f) { with_biases(f, 0.5f); });
   refused(ErrorCode::kNotFound, "gate_proj.bias", [](Files& f) { f.config["mlp_bias"] = true; });
+  refused(ErrorCode::kUnsupported, "tensor \"\\x1B[2J\"",
+          [](Files& f) { f.tensors.emplace_back("\x1B[2J", tensor::matrix(1, 32)); });
   refused(ErrorCode::kUnsupported, "model.layers.2",
           [](Files& f) { f.tensors.emplace_back("model.layers.2.mlp.up_proj.weight", tensor::matrix(64, 32)); });
   refused(ErrorCode::kCorrupt, up, [&](Files& f) { f.at(up) = tensor::matrix(32, 64); });
@@ -272,6 +276,13 @@ TEST(HfFolder, RefusesFaultyTensorsByName) {
   refused(ErrorCode::kNumeric, norm, [&](Files& f) { f.at(norm).f32()[3] = std::numeric_limits<float>::quiet_NaN(); });
   const TempFolder empty;
   expect_error(ErrorCode::kNotFound, "config.json", [&] { load_model(empty.path().string()); });
+  io::write_json_file(empty.file("adapter_config.json"), json::object());
+  io::write_json_file(empty.file("model.safetensors"), json::object());
+  for (const bool scan : {false, true}) {
+    const auto look = [scan](const std::string& path) { scan ? (void)load_model(path) : (void)summarise(path, false); };
+    expect_error(ErrorCode::kInvalidInput, "--adapter", [&] { look(empty.path().string()); });
+    expect_error(ErrorCode::kInvalidInput, "the folder that holds it", [&] { look(empty.file("model.safetensors")); });
+  }
 }
 
 TEST(HfFolder, TokenizerIsAskedForOrNot) {

@@ -43,7 +43,9 @@ bool present(const fs::path& path) {
 // Whether `folder` is `inner` or holds it.
 bool holds(const fs::path& folder, const fs::path& inner) {
   std::error_code error;
-  const fs::path outer = fs::canonical(folder, error), candidate = fs::weakly_canonical(inner, error);
+  const fs::path outer = fs::canonical(folder, error);
+  if (error) return false;  // a link to nothing
+  const fs::path candidate = fs::weakly_canonical(inner, error);
   if (error) return false;
   auto part = candidate.begin();
   for (const fs::path& expected : outer)

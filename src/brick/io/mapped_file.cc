@@ -64,6 +64,7 @@ std::shared_ptr<const MappedFile> map_file(const std::filesystem::path& path) {
   file->device_ = status.st_dev;
   file->inode_ = status.st_ino;
   file->bytes_ = {static_cast<const std::byte*>(address), size};
+  refuse_git_pointer({static_cast<const char*>(address), size}, file->name_);
   return file;
 }
 

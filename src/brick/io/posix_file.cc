@@ -48,6 +48,11 @@ void write_all(int file, std::span<const std::byte> bytes, std::string_view name
   }
 }
 
+void refuse_git_pointer(std::string_view content, std::string_view name) {
+  if (content.starts_with("version https://git-lfs.github.com/spec/"))
+    fail(ErrorCode::kCorrupt, "{}: is a Git LFS pointer, not the file itself; fetch that with git lfs pull", name);
+}
+
 std::string shown(std::string_view name) {
   constexpr size_t kLongest = 80;
   std::string text = "\"";

@@ -34,6 +34,9 @@ size_t read_some(int file, std::span<std::byte> buffer, std::string_view name);
 // All of `bytes`, or Error(kIo) with the system's reason.
 void write_all(int file, std::span<const std::byte> bytes, std::string_view name);
 
+// Error(kCorrupt) where `content`, of the file `name`, is what Git leaves in place of a large file it did not fetch.
+void refuse_git_pointer(std::string_view content, std::string_view name);
+
 // A name from a file as it may stand in a message: quoted, at most 80 bytes, control characters and bytes
 // above ASCII as \xNN.
 std::string shown(std::string_view name);

@@ -47,7 +47,10 @@ SafetensorsSet SafetensorsSet::open(const fs::path& folder) {
   }
   const fs::path index = folder / kIndex;
   if (!fs::exists(index, error))
-    fail(ErrorCode::kNotFound, "{}: has neither {} nor {}", folder.string(), kSingle, kIndex);
+    fail(ErrorCode::kNotFound, "{}: has neither {} nor {}{}", folder.string(), kSingle, kIndex,
+         fs::exists(folder / "pytorch_model.bin", error) || fs::exists(folder / "pytorch_model.bin.index.json", error)
+             ? "; pytorch_model.bin is not read: save the model as safetensors"
+             : "");
 
   const std::map<std::string, std::string> shard_of = read_weight_map(index);
   std::map<std::string, size_t> number;

@@ -22,6 +22,7 @@ std::string read_text(const std::filesystem::path& path) {
     size += got;
     if (got == 0) {
       text.resize(size);
+      refuse_git_pointer(text, path.string());
       return text;
     }
   }

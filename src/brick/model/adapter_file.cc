@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "brick/base/error.h"
 #include "brick/io/json_file.h"
@@ -11,6 +12,7 @@
 #include "brick/model/adapter.h"
 #include "brick/model/json_fields.h"
 #include "brick/tensor/pack.h"
+#include "brick/text/utf8.h"
 
 namespace brick::model {
 namespace {
@@ -124,17 +126,22 @@ void check_finite(const tensor::Tensor& values, const std::string& file, const s
       fail(ErrorCode::kNumeric, "{}: {} has the value {} at {}", file, name, values.f32()[i], i);
 }
 
-// Names in target_modules must have tensors; expressions are PEFT's own (Python), so the tensors decide.
+// Names in target_modules are those that have tensors; expressions are PEFT's own (Python), so the tensors decide.
 void check_targets(const JsonFields& fields, const LoraConfig& config) {
   const json* targets = fields.find("target_modules");
   if (targets == nullptr || targets->is_string()) return;
   if (!targets->is_array()) fields.wrong("target_modules", *targets, "a list or a string");
+  std::set<Proj> named;
   for (const json& target : *targets) {
     const std::string path = target.is_string() ? target.get<std::string>() : std::string();
     const std::optional<Proj> proj = find_proj(path.substr(path.rfind('.') + 1));
     if (!proj || !is_target(config, *proj))
       fields.refuse("target_modules", fmt::format("{} has no tensor in {}", io::compact_json(target), kWeightsFile));
+    named.insert(*proj);
   }
+  for (const Proj proj : config.targets)  // PEFT would leave them out
+    if (!named.empty() && !named.contains(proj))
+      fields.refuse("target_modules", fmt::format("{} has tensors of {}, too", kWeightsFile, name(proj)));
 }
 
 json config_json(const Adapter& adapter, const std::string& base_name) {
@@ -177,7 +184,7 @@ void AdapterFile::find_factors(const io::SafetensorsFile& file) {
     const std::optional<Place> place = place_of(info.name);
     if (!place)
       fail(ErrorCode::kUnsupported, "{}: tensor {} is no LoRA factor of a llama's linear layer", file.name(),
-           info.name);
+           text::printable(info.name));
     Slot& slot = layers[place->layer][static_cast<size_t>(place->proj)][place->is_b ? 1 : 0];
     if (slot.present())
       fail(ErrorCode::kCorrupt, "{}: tensor {} is there twice under two names", file.name(), info.name);
@@ -209,9 +216,12 @@ void AdapterFile::find_factors(const io::SafetensorsFile& file) {
 AdapterFile::AdapterFile(const std::string& path) {
   const fs::path folder(path);
   if (!fs::exists(folder)) fail(ErrorCode::kNotFound, "adapter {}: no such folder", path);
+  if (!fs::is_directory(folder)) fail(ErrorCode::kInvalidInput, "adapter {}: is a file; give PEFT's folder", path);
   const std::string config_path = (folder / kConfigFile).string();
   const json object = io::read_json_file(config_path);
   config_ = read_config(object, config_path);
+  if (!fs::exists(folder / kWeightsFile) && fs::exists(folder / "adapter_model.bin"))
+    fail(ErrorCode::kUnsupported, "{}: adapter_model.bin is not read; save the adapter as {}", path, kWeightsFile);
   const io::SafetensorsFile file = io::SafetensorsFile::open(folder / kWeightsFile);
   file_ = file.file();
   find_factors(file);

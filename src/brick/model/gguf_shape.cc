@@ -6,6 +6,7 @@
 #include "brick/model/gguf_tokenizer.h"
 #include "brick/model/hf_config.h"
 #include "brick/tensor/pack.h"
+#include "brick/text/utf8.h"
 
 namespace brick::model {
 namespace {
@@ -31,8 +32,8 @@ std::string linear_scaling(const io::GgufFile& file, const std::string& prefix) 
   const float factor = file.f32_or(key, 1.0f);
   if (type == "none" || (type.empty() && factor == 1.0f)) return {};
   if (!type.empty() && type != "linear")
-    fail(ErrorCode::kUnsupported, "{}: {}rope.scaling.type '{}' is not supported; none and linear are", file.name(),
-         prefix, type);
+    fail(ErrorCode::kUnsupported, "{}: {}rope.scaling.type {} is not supported; none and linear are", file.name(),
+         prefix, text::printable(type));
   if (!(factor > 0) || !std::isfinite(factor)) fail(ErrorCode::kInvalidInput, "{}: {} is {}", file.name(), key, factor);
   return factor == 1.0f ? std::string()
                         : fmt::format(R"({{"factor":{},"rope_type":"linear"}})", json_number(factor).dump());
@@ -72,10 +73,13 @@ void apply_rope_divisors(const io::GgufFile& file, ModelConfig& config) {
 }  // namespace
 
 GgufShape read_gguf_shape(const io::GgufFile& file) {
+  if (const int64_t parts = file.i64_or("split.count", 1); parts > 1)
+    fail(ErrorCode::kUnsupported, "{}: is one of {} parts of a model; join them with llama-gguf-split --merge",
+         file.name(), parts);
   const std::string architecture = file.require_str("general.architecture");
   if (architecture != "llama" && architecture != "deci")
-    fail(ErrorCode::kUnsupported, "{}: architecture '{}' is not supported; llama and deci are", file.name(),
-         architecture);
+    fail(ErrorCode::kUnsupported, "{}: architecture {} is not supported; llama and deci are", file.name(),
+         text::printable(architecture));
   const std::string prefix = architecture + ".";
   GgufShape shape;
   ModelConfig& config = shape.config;

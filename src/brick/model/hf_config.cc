@@ -47,6 +47,8 @@ void read_rope(const JsonFields& fields, std::string_view what, ModelConfig& con
     config.rope_theta = inner.number_or("rope_theta", config.rope_theta);
     if (inner.number_or("partial_rotary_factor", 1) != 1) inner.refuse("partial_rotary_factor", "1 is");
     const std::string type = inner.text_or("rope_type", inner.text_or("type", "default").c_str());
+    if (inner.find("factor") != nullptr && inner.find("rope_type") == nullptr && inner.find("type") == nullptr)
+      fail(ErrorCode::kInvalidInput, "{}: {} has a factor, but no rope_type", what, key);
     if (type == "default") continue;
     scaling = *value;
     scaling.erase("rope_theta");

@@ -4,7 +4,6 @@
 
 #include "brick/base/error.h"
 #include "brick/io/gguf.h"
-#include "brick/io/json_file.h"
 #include "brick/io/text_file.h"
 #include "brick/model/block_format.h"
 #include "brick/model/gguf_tokenizer.h"
@@ -52,10 +51,10 @@ Model load_model(const std::string& path, const LoadOptions& options) {
   Model model;
   std::optional<io::GgufFile> file;
   if (folder) {
-    const nlohmann::json config = io::read_json_file(fs::path(path) / "config.json");
+    const nlohmann::json config = read_config_json(path);
     model = is_block_config(config) ? load_block_weights(path, config) : load_hf_weights(path, config);
   } else {
-    file = io::GgufFile::open(path);
+    file = open_gguf(path);
     model = load_gguf_weights(*file);
   }
   try {
@@ -73,7 +72,11 @@ Model load_model(const std::string& path, const LoadOptions& options) {
     else
       model.tokenizer = folder ? find_folder_tokenizer(path, model.config.vocab) : read_gguf_tokenizer(*file);
   } catch (const Error& e) {
-    if (required || e.code() != ErrorCode::kUnsupported) throw;
+    if (!required && e.code() == ErrorCode::kUnsupported) return model;
+    if (!options.tokenizer_file.empty()) throw;
+    std::string what = e.what();
+    if (!what.starts_with(path)) what = path + ": " + what;
+    throw Error(e.code(), what + (e.code() == ErrorCode::kUnsupported ? "; name another with --tokenizer" : ""));
   }
   if (required && !model.tokenizer)
     fail(ErrorCode::kNotFound, "{} has no tokenizer ({}); name one with --tokenizer", path,

@@ -4,6 +4,7 @@
 #include "brick/base/error.h"
 #include "brick/model/gguf_layout.h"
 #include "brick/model/load_parts.h"
+#include "brick/text/utf8.h"
 
 namespace brick::model {
 namespace {
@@ -31,7 +32,7 @@ void refuse_other_tensors(const io::GgufFile& file, int64_t layers) {
       fail(
           ErrorCode::kUnsupported,
           "{}: tensor {} is no part of a llama without experts and biases of its inputs; such models are not supported",
-          file.name(), tensor.name);
+          file.name(), text::printable(tensor.name));
 }
 
 }  // namespace

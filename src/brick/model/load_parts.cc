@@ -1,12 +1,28 @@
 #include "brick/model/load_parts.h"
 
 #include <cmath>
+#include <filesystem>
 #include <set>
 
 #include "brick/base/error.h"
+#include "brick/io/json_file.h"
 #include "brick/tensor/pack.h"
+#include "brick/text/utf8.h"
 
 namespace brick::model {
+
+io::GgufFile open_gguf(const std::string& path) {
+  if (std::filesystem::path(path).extension() == ".safetensors" && std::filesystem::exists(path))
+    fail(ErrorCode::kInvalidInput, "{}: is part of a model; give the folder that holds it", path);
+  return io::GgufFile::open(path);
+}
+
+nlohmann::json read_config_json(const std::string& folder) {
+  const std::filesystem::path path(folder);
+  if (!std::filesystem::exists(path / "config.json") && std::filesystem::exists(path / "adapter_config.json"))
+    fail(ErrorCode::kInvalidInput, "{}: is an adapter; give its model, and this with --adapter", folder);
+  return io::read_json_file(path / "config.json");
+}
 
 tensor::Matrix load_matrix(const std::string& file, const std::string& name, const tensor::TensorView& view,
                            std::shared_ptr<const void> keep) {
@@ -33,7 +49,7 @@ void refuse_others(const io::SafetensorsSet& set, const std::vector<std::string>
   for (const std::string& name : set.names())
     if (!names.contains(name) && !name.ends_with("rotary_emb.inv_freq"))
       fail(ErrorCode::kUnsupported, "{}: tensor {} is no part of a llama without biases; such models are not supported",
-           set.name(), name);
+           set.name(), text::printable(name));
 }
 
 std::string attention_norm_name(int64_t layer) { return fmt::format("model.layers.{}.input_layernorm.weight", layer); }

@@ -13,6 +13,11 @@
 
 namespace brick::model {
 
+// What a path names: a GGUF file, or a folder's config.json. Where it is part of a folder, or an adapter's, the Error
+// says what to name instead.
+io::GgufFile open_gguf(const std::string& path);
+nlohmann::json read_config_json(const std::string& folder);
+
 // One loader a format. None fills Model::tokenizer or Model::source; shapes are not checked against the
 // configuration yet (check_shapes).
 Model load_gguf_weights(const io::GgufFile& file);

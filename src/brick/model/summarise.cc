@@ -3,15 +3,15 @@
 #include <filesystem>
 #include <vector>
 
+#include "brick/base/checked.h"
 #include "brick/base/error.h"
 #include "brick/io/gguf.h"
-#include "brick/io/json_file.h"
 #include "brick/io/safetensors.h"
 #include "brick/kernels/linear.h"
 #include "brick/model/block_format.h"
 #include "brick/model/gguf_layout.h"
 #include "brick/model/hf_config.h"
-#include "brick/model/load.h"
+#include "brick/model/load_parts.h"
 
 namespace brick::model {
 namespace {
@@ -30,8 +30,8 @@ class Tally {
   explicit Tally(ModelSummary& summary) : summary_(summary) {}
 
   void add(const std::string& dtype, int64_t count, int64_t kept, int64_t bytes, bool linear) {
-    summary_.parameters += count;
-    summary_.nonzeros += kept;
+    summary_.parameters = checked_add(summary_.parameters, count, "parameters");
+    summary_.nonzeros = checked_add(summary_.nonzeros, kept, "nonzeros");
     summary_.bytes += bytes;
     ++summary_.tensors_by_dtype[dtype];
     if (linear) linear_[dtype] += count;
@@ -73,7 +73,7 @@ void describe_layers(const std::vector<LayerShape>& layers, bool cut, ModelSumma
 }
 
 void summarise_gguf(const std::string& path, ModelSummary& summary) {
-  const io::GgufFile file = io::GgufFile::open(path);
+  const io::GgufFile file = open_gguf(path);
   describe(read_gguf_shape(file).config, summary);
   Tally tally(summary);
   for (const io::GgufTensorInfo& tensor : file.tensors()) {
@@ -160,7 +160,7 @@ ModelSummary summarise(const std::string& path, bool scan) {
   if (!fs::is_directory(path)) {
     summarise_gguf(path, summary);
   } else {
-    const nlohmann::json json = io::read_json_file(fs::path(path) / "config.json");
+    const nlohmann::json json = read_config_json(path);
     if (is_block_config(json))
       summarise_block(path, json, summary);
     else
