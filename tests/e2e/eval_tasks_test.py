@@ -119,6 +119,10 @@ class EvalTasks(Case):
         refused("there is no task \"pica\"", "eval", self.model, "--tasks", "pica", "--tasks-dir", DATA)
         refused("--tasks-dir", "eval", self.model, "--tasks", "piqa")
         refused("has no piqa/valid.jsonl", "eval", self.model, "--tasks", "piqa", "--tasks-dir", self.folder)
+        lines = log.read_text().splitlines()[:2]
+        item = json.loads(lines[1])
+        log.write_text(lines[0] + "\n" + json.dumps({**item, "chosen": 7}) + "\n")
+        refused("another answer", *common, "--resume")
         notes = self.path("notes.txt")
         notes.write_text("no log at all")
         refused("is of another run", *common[:-1], notes, "--resume")

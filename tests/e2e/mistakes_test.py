@@ -68,5 +68,90 @@ class Flags(Contract):
         self.refused("'nosuch'", "bench", self.folder / "absent", "--what", "train,nosuch")
 
 
+class Files(Contract):
+    def test_messages_name_the_file(self):
+        short, long = self.path("short.txt"), self.path("long.jsonl")
+        short.write_text("abc")
+        long.write_text(json.dumps({"instruction": "a" * 600, "response": "b"}) + "\n")
+        self.refused("short.txt", "eval", self.model, "--text", short)
+        self.refused("short.txt", "prune", self.model, "--method", "wanda", "--sparsity", .5, "--calibration", short, "--out", self.path("x"))
+        self.refused("long.jsonl", "tune", self.model, "--data", self.data, "--validation", long, "--out", self.path("x"))
+        taller = write_model(self.path("taller"), layers=3)
+        brick("tune", taller, "--data", self.data, "--steps", 1, "--out", self.path("tall-adapter"))
+        self.refused("tall-adapter", "eval", self.model, "--adapter", self.path("tall-adapter"), "--text", self.text)
+        brick("export", self.model, "--format", "gguf", "--dtype", "f32", "--out", self.path("m.gguf"))
+        bos = b"tokenizer.ggml.bos_token_id" + (4).to_bytes(4, "little")
+        gguf = self.path("m.gguf").read_bytes()
+        self.path("bos.gguf").write_bytes(gguf.replace(bos + b"\1\0", bos + b"\1\x7f"))
+        self.refused("bos.gguf: tokenizer: the BOS", "eval", self.path("bos.gguf"), "--text", self.text)
+
+    def test_records_that_are_left_out_are_told(self):
+        data = self.path("data.jsonl")
+        data.write_text(Path(self.test).read_text() + json.dumps({"instruction": "a" * 600, "response": "b"}) + "\n")
+        told = brick("eval", self.model, "--data", data, "--json")
+        self.assertIn("1 records have no answer within 512 tokens", told.stderr)
+        self.assertEqual(json.loads(told.stdout)["records"], 6)
+
+    def test_windows_longer_than_the_models_context_are_told(self):
+        told = brick("eval", self.model, "--text", self.text, "--length", 1025, "--samples", 1, "--json").stderr
+        self.assertIn("1025 tokens are longer than the 1024", told)
+
+    def test_texts_are_utf8_but_for_characters_cut_at_their_ends(self):
+        text = self.path("text.txt")
+
+        def tokens(content):
+            text.write_bytes(content)
+            return brick_json("eval", self.model, "--text", text, "--length", 16, "--samples", 1)["tokens"]
+        euros = ("The river runs on. €" * 4).encode()
+        self.assertEqual(tokens(euros[:-1]), 15)
+        self.assertEqual(tokens(b"\x82\xac" + euros), 15)
+        for content in ("The river runs on. ".encode("utf-16"), b"caf\xe9 " * 9, euros + b"\xff", b"\x82" * 40):
+            text.write_bytes(content)
+            self.refused("text.txt: line 1: byte", "eval", self.model, "--text", text, "--length", 16)
+
+    def test_a_tokenizer_that_is_lost_is_told(self):
+        odd = write_model(self.path("odd"))
+        (odd / "tokenizer.json").write_text('{"model": {"type": "WordPiece"}}')
+        told = brick("prune", odd, "--method", "magnitude", "--sparsity", .5, "--out", self.path("block"), "--json")
+        self.assertIn("warning: the block has no tokenizer: ", told.stderr)
+        self.assertIn("--tokenizer", told.stderr)
+
+
+class Adapters(Contract):
+    def test_merging_that_fills_a_blocks_zeros_is_told(self):
+        block = self.path("block")
+        brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--out", block)
+        warnings = []
+        for name, flags in (("plain", ()), ("masked", ("--masked",))):
+            brick("tune", block, "--data", self.data, "--steps", 1, *flags, "--out", self.path(name))
+            warnings.append("is not masked" in brick("merge", block, self.path(name), "--out", self.path(f"{name}-merged"), "--json").stderr)
+        self.assertEqual(warnings, [True, False])
+
+    def test_a_blocks_damaged_provenance_is_one_line(self):
+        block, adapter = self.path("block"), self.path("adapter")
+        brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--out", block)
+        brick("tune", block, "--data", self.data, "--steps", 1, "--masked", "--out", adapter)
+        config = json.loads((block / "config.json").read_text())
+        for provenance in ("{", "[]", '{"config": 3}', '{"config": {"merged": 3}}'):
+            config["brick"]["provenance"] = provenance
+            (block / "config.json").write_text(json.dumps(config))
+            self.refused("block: provenance", "merge", block, adapter, "--out", self.path("merged"))
+
+    def test_a_client_that_is_given_twice_counts_twice_and_is_told(self):
+        for seed in (1, 2):
+            brick("tune", self.model, "--data", self.data, "--steps", 2, "--lr", 1e-2, "--seed", seed, "--out", self.path(f"a{seed}"))
+
+        def aggregate(out, *clients):
+            flags = [word for client in clients for word in ("--client", client)]
+            return brick("aggregate", "--base", self.model, *flags, "--rule", "fedit", "--out", self.path(out), "--json").stderr
+        one, two = self.path("a1"), self.path("a2")
+        told = aggregate("twice", f"{one},,12", f"{two},,24", f"{one}/,,12")
+        self.assertIn("more than once", told)
+        self.assertEqual(aggregate("once", f"{one},,24", f"{two},,24"), "")
+        ids = "5,6,7,40,41"
+        once, twice = (self.logits(self.model, ids, self.path(out)) for out in ("once", "twice"))
+        self.assert_close(once, twice, 1e-4)
+
+
 if __name__ == "__main__":
     unittest.main()

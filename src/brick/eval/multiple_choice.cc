@@ -34,8 +34,8 @@ std::string examples_of(const Subject& subject, const Item* item, int64_t shots)
   int64_t left = shots;
   for (auto shot = subject.pool.begin(); left > 0; ++shot) {
     if (shot == subject.pool.end())
-      fail(ErrorCode::kInvalidInput, "{} few-shot examples asked for, {} there{}{}", shots, shots - left,
-           subject.name.empty() ? "" : " for ", subject.name);
+      fail(ErrorCode::kInvalidInput, "{} few-shot examples asked for, {} there{}{}; --num-fewshot asks for fewer",
+           shots, shots - left, subject.name.empty() ? "" : " for ", subject.name);
     if (item != nullptr && subject.pool_is_asked && shot->same_question(*item)) continue;
     text += shot->context(shot->gold) + " " + shot->options[shot->gold] + "\n\n";
     --left;

@@ -1,9 +1,12 @@
 #include "brick/pipeline/aggregate_job.h"
 
 #include <charconv>
+#include <filesystem>
 #include <functional>
 #include <list>
 #include <map>
+#include <set>
+#include <system_error>
 
 #include "brick/base/error.h"
 #include "brick/base/process.h"
@@ -76,6 +79,15 @@ federate::ClientUpdate open_client(const AggregateJob::Client& client, const mod
   return update;
 }
 
+// The same adapter twice may be meant, its records in two parts; more likely a name is wrong.
+void warn_of_twins(const std::vector<AggregateJob::Client>& clients, ProgressSink& sink) {
+  std::set<std::filesystem::path> seen;
+  std::error_code error;
+  for (const AggregateJob::Client& client : clients)
+    if (!seen.insert(std::filesystem::weakly_canonical(std::filesystem::path(client.adapter) / "", error)).second)
+      sink.warn(fmt::format("client {} is given more than once and counts each time", client.adapter));
+}
+
 }  // namespace
 
 AggregateJob::Client parse_client(const std::string& text) {
@@ -115,6 +127,8 @@ nlohmann::json aggregate(const AggregateJob& job, const RunSettings& settings, P
   const Stopwatch watch;
   const Workbench base(job.base, settings, !job.validation.empty());
   const std::optional<model::Adapter> global = load_fitting_adapter(job.global, base.model(), sink);
+
+  warn_of_twins(job.clients, sink);
 
   // A file that cannot be read rejects its client, not the round.
   Clients clients;

@@ -54,6 +54,8 @@ nlohmann::json provenance_of(const model::Model& model, const RunSettings& setti
     nlohmann::json said = io::parse_json(model.block.provenance, model.source + ": provenance");
     if (!said.is_object() || !said.value("config", nlohmann::json::object()).is_object())
       fail(ErrorCode::kCorrupt, "{}: provenance is no object with an object 'config'", model.source);
+    if (const auto merged = said["config"].find("merged"); merged != said["config"].end() && !merged->is_array())
+      fail(ErrorCode::kCorrupt, "{}: provenance: config.merged is no list", model.source);
     return said;
   }
   const nlohmann::json config = {{"model", model::model_name(model)}};
@@ -62,9 +64,11 @@ nlohmann::json provenance_of(const model::Model& model, const RunSettings& setti
 
 // The adapter merged into the weights, and recorded.
 model::Model merge_adapter(const model::Model& model, const model::Adapter& adapter, const std::string& path,
-                           const std::string& values, const RunSettings& settings) {
-  model::Model merged = model::merge(model, adapter, values);
+                           const std::string& values, const RunSettings& settings, ProgressSink& sink) {
+  if (!adapter.config.masked && !model::mask_hash(model).empty())
+    sink.warn(fmt::format("adapter {} is not masked: merging it fills the block's zeros", path));
   nlohmann::json provenance = provenance_of(model, settings);
+  model::Model merged = model::merge(model, adapter, values);
   provenance["config"]["merged"].push_back({{"adapter_sha256", io::hash_path(path)},
                                             {"rank", adapter.config.rank},
                                             {"masked", adapter.config.masked},
@@ -82,7 +86,7 @@ nlohmann::json merge(const std::string& model_path, const std::string& adapter_p
   const model::Model model = load_with_tokenizer_if_any(model_path, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(adapter_path, model, sink);
   if (!adapter) fail(ErrorCode::kInvalidInput, "merge: no adapter given");
-  const model::Model merged = merge_adapter(model, *adapter, adapter_path, values, settings);
+  const model::Model merged = merge_adapter(model, *adapter, adapter_path, values, settings, sink);
   write_block(merged, out, settings.force);
   return {{"nonzeros", merged.nonzeros()}, {"parameters", merged.parameters()}, {"bytes", bytes_on_disk(out)}};
 }
@@ -114,7 +118,7 @@ nlohmann::json export_model(const ExportRequest& request, const RunSettings& set
   model::Model model = load_with_tokenizer_if_any(request.model, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(request.adapter, model, sink);
   nlohmann::json result = {{"format", request.format}, {"dtype", request.dtype}};
-  if (adapter && !request.adapter_only) model = merge_adapter(model, *adapter, request.adapter, "f32", settings);
+  if (adapter && !request.adapter_only) model = merge_adapter(model, *adapter, request.adapter, "f32", settings, sink);
   if (request.format == "gguf") {
     const std::string text = request.modelfile ? modelfile_text(model, request.out) : std::string();
     if (request.adapter_only)

@@ -7,6 +7,8 @@
 #include "brick/data/windows.h"
 #include "brick/eval/language_loss.h"
 #include "brick/io/provenance.h"
+#include "brick/pipeline/about_file.h"
+#include "brick/pipeline/training.h"
 
 namespace brick::pipeline {
 namespace {
@@ -41,8 +43,11 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
   nlohmann::json out{{"model", job.model}, {"compute", kernels::name(context.compute())}};
   if (!job.text.empty()) {
     const std::vector<int32_t> ids = bench.text_ids(job.text);
-    const eval::TextScore score =
-        eval::score_windows(bench.model(), use, data::consecutive_windows(ids, job.length, job.samples), context, sink);
+    const auto windows = about_file(job.text, [&] { return data::consecutive_windows(ids, job.length, job.samples); });
+    if (const int64_t most = bench.model().config.context; job.length > most)
+      sink.warn(
+          fmt::format("windows of {} tokens are longer than the {} that the model was made for", job.length, most));
+    const eval::TextScore score = eval::score_windows(bench.model(), use, windows, context, sink);
     check_loss(score.nll, job.text);
     out.update({{"perplexity", score.perplexity()}, {"nll", score.nll}, {"tokens", score.tokens}});
   }
@@ -52,6 +57,7 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
     config.chat_template = job.chat_template;
     bench.warn_of_style(job.chat_template, sink);
     data::EncodedRecords records = bench.records(job.data, config);
+    tell_of_length(records, config.length, sink);
     if (job.limit > 0 && job.limit < static_cast<int64_t>(records.sequences.size()))
       records.sequences.resize(static_cast<size_t>(job.limit));
     const eval::RecordScore score =

@@ -59,7 +59,9 @@ class ItemLog {
     const auto it = scores_.find(key(from, item));
     if (it == scores_.end()) return nullptr;
     const auto& [score, gold] = it->second;
-    if (score.log_likelihoods.size() != item.options.size() || gold != item.gold)
+    const size_t options = item.options.size();
+    if (score.log_likelihoods.size() != options || score.chosen >= options || score.chosen_norm >= options ||
+        gold != item.gold)
       fail(ErrorCode::kMismatch, "{}: item {} of {} has another answer there: the task's files have changed",
            path_.string(), item.row, from.task->name);
     return &score;

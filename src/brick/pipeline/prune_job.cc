@@ -8,6 +8,7 @@
 #include "brick/io/atomic_output.h"
 #include "brick/io/npy.h"
 #include "brick/model/save.h"
+#include "brick/pipeline/about_file.h"
 #include "brick/pipeline/artifacts.h"
 #include "brick/pipeline/budget.h"
 #include "brick/prune/registry.h"
@@ -46,12 +47,14 @@ nlohmann::json block_json(const model::Model& parent, const model::Model& block,
 bool needs_tokenizer(const PruneJob& job) { return !job.calibration.empty() && !job.calibration.ends_with(".npy"); }
 
 // The model with its tokenizer if it has one, since blocks carry it along.
-Workbench load_parent(const PruneJob& job, const RunSettings& settings) {
+Workbench load_parent(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {
   try {
     return Workbench(job.model, settings, true);
-  } catch (const Error&) {
+  } catch (const Error& e) {
     if (needs_tokenizer(job) || !settings.tokenizer_file.empty()) throw;
-    return Workbench(job.model, settings, false);
+    Workbench bench(job.model, settings, false);
+    if (e.code() != ErrorCode::kNotFound) sink.warn(fmt::format("the block has no tokenizer: {}", e.what()));
+    return bench;
   }
 }
 
@@ -140,7 +143,9 @@ Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
   if (job.calibration.empty()) return out;
   if (!job.calibration.ends_with(".npy")) {
     out.ids = bench.text_ids(job.calibration);
-    out.windows = data::calibration_windows(out.ids, job.length, job.samples, job.calibration_seed);
+    out.windows = about_file(job.calibration, [&] {
+      return data::calibration_windows(out.ids, job.length, job.samples, job.calibration_seed);
+    });
     return out;
   }
   const io::NpyInts array = io::read_npy_ints(job.calibration);
@@ -164,7 +169,7 @@ nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, Progr
   const std::optional<Target> target =
       job.target.empty() ? std::nullopt : std::optional<Target>(parse_target(job.target));
   const Stopwatch watch;
-  const Workbench bench = load_parent(job, settings);
+  const Workbench bench = load_parent(job, settings, sink);
   std::optional<Choice> choice;
   if (target) {
     choice = choose(*target, job, bench.model(), settings, sink);
@@ -179,7 +184,7 @@ nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, Progr
 
 void check_prune(const PruneJob& job, const RunSettings& settings) {
   check_options(job);
-  const Workbench bench = load_parent(job, settings);
+  const Workbench bench = load_parent(job, settings, silent_sink());
   load_calibration(job, bench);
   if (job.target.empty()) {
     prune::check_settings(job.config, job.sparsities);
@@ -195,7 +200,7 @@ nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, Pr
   io::check_output(job.out, settings.force);
   check_options(job);
   const Stopwatch watch;
-  const Workbench bench = load_parent(job, settings);
+  const Workbench bench = load_parent(job, settings, sink);
   const Pruned pruned = run(job, bench, settings, sink);
   io::AtomicFolder output(job.out, settings.force);
   for (size_t i = 0; i < pruned.blocks.size(); ++i) {

@@ -10,6 +10,7 @@
 #include "brick/io/provenance.h"
 #include "brick/model/load.h"
 #include "brick/model/merge.h"
+#include "brick/pipeline/about_file.h"
 #include "brick/pipeline/artifacts.h"
 #include "brick/train/checkpoint.h"
 
@@ -21,8 +22,8 @@ data::EncodedRecords training_data(const RecoverJob& job, const Workbench& bench
   if (!job.data.empty()) out = bench.records(job.data, job.config);
   if (job.text.empty()) return out;
   const std::vector<int32_t> ids = bench.text_ids(job.text);
-  for (const std::span<const int32_t> window : data::consecutive_windows(ids, job.config.length))
-    out.sequences.push_back(data::text_sequence(window));
+  const auto windows = about_file(job.text, [&] { return data::consecutive_windows(ids, job.config.length); });
+  for (const std::span<const int32_t> window : windows) out.sequences.push_back(data::text_sequence(window));
   return out;
 }
 

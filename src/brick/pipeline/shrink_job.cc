@@ -10,6 +10,7 @@
 #include "brick/data/windows.h"
 #include "brick/io/json_file.h"
 #include "brick/io/provenance.h"
+#include "brick/pipeline/about_file.h"
 #include "brick/pipeline/artifact_jobs.h"
 #include "brick/pipeline/compare_job.h"
 #include "brick/pipeline/prune_job.h"
@@ -94,8 +95,11 @@ void check(const ShrinkJob& job) {
 void check_stages(const ShrinkJob& job, const RunSettings& settings) {
   check_prune(prune_job(job, "", settings.seed), settings);
   const Workbench bench(job.model, settings, !job.text.empty() || !job.data.empty() || !job.eval.empty());
-  for (const auto& [text, samples] : {std::pair(job.text, int64_t{0}), std::pair(job.eval, job.eval_samples)})
-    if (!text.empty()) data::consecutive_windows(bench.text_ids(text), job.length, samples);
+  for (const auto& [text, samples] : {std::pair(job.text, int64_t{0}), std::pair(job.eval, job.eval_samples)}) {
+    if (text.empty()) continue;
+    const std::vector<int32_t> ids = bench.text_ids(text);
+    about_file(text, [&, most = samples] { return data::consecutive_windows(ids, job.length, most); });
+  }
   if (!job.data.empty()) bench.records(job.data, recover_job(job, "", "", "").config);
 }
 

@@ -15,6 +15,7 @@
 #include "brick/io/text_file.h"
 #include "brick/model/load.h"
 #include "brick/model/restrict_adapter.h"
+#include "brick/pipeline/about_file.h"
 #include "brick/pipeline/artifacts.h"
 #include "brick/pipeline/prune_job.h"
 #include "brick/pipeline/simulate.h"
@@ -53,7 +54,11 @@ Simulation::Simulation(FederationConfig config, const std::string& out, bool res
       text_ids_(config_.evaluate.text.empty() ? std::vector<int32_t>{} : bench_.text_ids(config_.evaluate.text)),
       text_windows_(config_.evaluate.text.empty()
                         ? std::vector<std::span<const int32_t>>{}
-                        : data::consecutive_windows(text_ids_, config_.evaluate.length, config_.evaluate.samples)),
+                        : about_file(config_.evaluate.text.string(),
+                                     [this] {
+                                       return data::consecutive_windows(text_ids_, config_.evaluate.length,
+                                                                        config_.evaluate.samples);
+                                     })),
       folder_(out, config_.text, identity(config_, settings), resume, settings.force) {}
 
 const std::string& Simulation::method_of(const FederationConfig::Client& client) const {

@@ -25,10 +25,7 @@ void announce(const model::Model& model, const data::EncodedRecords& records, tr
       "{} records, {} tokens, {} of them trained on; about {} MB beside the model: {} tokens at a time, activations {}",
       records.sequences.size(), data::count_tokens(records.sequences), data::count_supervised(records.sequences),
       plan.bytes >> 20, plan.part_tokens, plan.activations == model::Activations::kKeep ? "kept" : "recomputed"));
-  if (records.cut > 0) sink.note(fmt::format("{} records longer than {} tokens were cut", records.cut, config.length));
-  if (records.without_target > 0)
-    sink.warn(fmt::format("{} records have no answer within {} tokens and were left out", records.without_target,
-                          config.length));
+  tell_of_length(records, config.length, sink);
   if (config.masked && model::mask_hash(model).empty())
     sink.note("masked: this model has no mask, so the adapter is a plain one");
   if (config.rslora && options.init != nullptr && !options.init->config.rslora)
@@ -86,6 +83,13 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
     };
   }
   return train::tune(model, records.sequences, config, options, context, sink);
+}
+
+void tell_of_length(const data::EncodedRecords& records, int64_t length, ProgressSink& sink) {
+  if (records.cut > 0) sink.note(fmt::format("{} records longer than {} tokens were cut", records.cut, length));
+  if (records.without_target > 0)
+    sink.warn(
+        fmt::format("{} records have no answer within {} tokens and were left out", records.without_target, length));
 }
 
 nlohmann::json training_json(const train::TuneResult& result, const kernels::Context& context) {

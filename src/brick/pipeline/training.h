@@ -23,6 +23,9 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
                                const train::TuneConfig& config, const TrainingFiles& files, train::TuneOptions options,
                                const RunSettings& settings, kernels::Context& context, ProgressSink& sink);
 
+// Where `length` cut records short, or left no answer of them.
+void tell_of_length(const data::EncodedRecords& records, int64_t length, ProgressSink& sink);
+
 // {"loss_first", "loss_last", "steps", "tokens", "supervised_tokens", "tokens_per_second", "seconds", "compute",
 // "parameters", "masked"}
 nlohmann::json training_json(const train::TuneResult& result, const kernels::Context& context);

@@ -1,5 +1,8 @@
 #include "brick/pipeline/workbench.h"
 
+#include <algorithm>
+#include <string_view>
+
 #include "brick/base/cpu.h"
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
@@ -7,6 +10,8 @@
 #include "brick/io/text_file.h"
 #include "brick/model/load.h"
 #include "brick/model/restrict_adapter.h"
+#include "brick/pipeline/about_file.h"
+#include "brick/text/utf8.h"
 
 namespace brick::pipeline {
 
@@ -21,6 +26,18 @@ bool is_of_parent(const model::Adapter& adapter, const model::Model& model) {
   } catch (const Error&) {
     return true;
   }
+}
+
+// A character cut in two at either end is what is left of a longer text.
+void check_utf8(std::string_view text, const std::string& file) {
+  constexpr size_t kLongest = 3;  // bytes of a part of a character
+  size_t begin = 0;
+  while (begin < std::min(kLongest, text.size()) && (static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) ++begin;
+  const size_t end = text::valid_end(text, begin);
+  if (end < text.size() && !(text.size() - end <= kLongest && text::is_incomplete_character(text.substr(end))))
+    fail(ErrorCode::kCorrupt, "{}: line {}: byte 0x{:02X} is not valid UTF-8; save the file as UTF-8", file,
+         1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(end), '\n'),
+         static_cast<uint8_t>(text[end]));
 }
 
 }  // namespace
@@ -50,26 +67,33 @@ void Workbench::warn_of_style(const std::string& name, ProgressSink& sink) const
 }
 
 std::vector<int32_t> Workbench::text_ids(const std::filesystem::path& path) const {
-  return tokenizer().encode(io::read_text(path));
+  const std::string text = io::read_text(path);
+  check_utf8(text, path.string());
+  return tokenizer().encode(text);
 }
 
 data::EncodedRecords Workbench::records(const std::filesystem::path& path, const train::TuneConfig& config,
                                         int64_t limit) const {
   std::vector<data::Record> records = data::load_records(path);
   if (limit > 0 && limit < std::ssize(records)) records.resize(static_cast<size_t>(limit));
-  return data::encode_records(records, tokenizer(), style(config.chat_template), config.length,
-                              config.loss == "all" ? data::LossOn::kAll : data::LossOn::kResponse);
+  const text::ChatTemplate chat = style(config.chat_template);
+  return about_file(path.string(), [&] {
+    return data::encode_records(records, tokenizer(), chat, config.length,
+                                config.loss == "all" ? data::LossOn::kAll : data::LossOn::kResponse);
+  });
 }
 
 std::optional<model::Adapter> load_fitting_adapter(const std::string& path, const model::Model& model,
                                                    ProgressSink& sink) {
   if (path.empty()) return std::nullopt;
   model::Adapter adapter = model::load_adapter(path);
-  if (is_of_parent(adapter, model)) {
-    adapter = model::restricted(adapter, model);
-    sink.note(fmt::format("adapter {}: of it the part that this structured block has", path));
-  }
-  model::check_fits(adapter, model);
+  about_file("adapter " + path, [&] {
+    if (is_of_parent(adapter, model)) {
+      adapter = model::restricted(adapter, model);
+      sink.note(fmt::format("adapter {}: of it the part that this structured block has", path));
+    }
+    model::check_fits(adapter, model);
+  });
   if (!adapter.config.base_fingerprint.empty() && adapter.config.base_fingerprint != model::fingerprint(model))
     sink.warn(fmt::format("adapter {} was made on another model than {}", path, model.source));
   return adapter;
