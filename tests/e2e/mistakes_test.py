@@ -69,6 +69,20 @@ class Flags(Contract):
 
 
 class Files(Contract):
+    def test_a_log_in_the_outputs_place_is_refused_before_the_training(self):
+        tune, out = ("tune", self.model, "--data", self.data, "--steps", 1, "--force", "--out", self.path("out")), self.path("out")
+        for log in (out, out / "log.jsonl", f"{out}/../{out.name}"):
+            self.refused("give --log another place", *tune, "--log", log)
+            self.assertFalse(out.exists())
+        brick(*tune, "--log", f"{out}.jsonl")
+
+    def test_what_came_through_a_pipe_is_not_hashed(self):
+        recover = ("recover", self.model, "--objective", "cross-entropy", "--length", 64, "--steps", 1, "--out")
+        for name, text in (("file", self.text), ("pipe", "/dev/stdin")):
+            brick(*recover, self.path(name), "--text", text, input=Path(self.text).read_text())
+        provenance = [json.loads(json.loads((self.path(name) / "config.json").read_text())["brick"]["provenance"]) for name in ("file", "pipe")]
+        self.assertEqual(["text" in one["config"]["recover"] for one in provenance], [True, False])
+
     def test_messages_name_the_file(self):
         short, long = self.path("short.txt"), self.path("long.jsonl")
         short.write_text("abc")

@@ -54,7 +54,7 @@ std::string provenance(const RecoverJob& job, const nlohmann::json& parent, cons
   config["steps"] = result.steps;
   if (!teacher_hash.empty()) config["teacher"] = teacher_hash;
   for (const auto& [name, path] : {std::pair("text", job.text), std::pair("data", job.data)})
-    if (!path.empty()) config[name] = io::hash_file(path);
+    if (std::filesystem::is_regular_file(path)) config[name] = io::hash_file(path);  // a pipe was read already
   nlohmann::json all = {{"recover", std::move(config)}};
   if (!parent.is_null()) all["block"] = parent;
   return nlohmann::json(io::Provenance{tool_version(), io::hash_path(job.block), io::compact_json(all), seed}).dump();
