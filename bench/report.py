@@ -198,7 +198,7 @@ def draw(slug: str, results: dict) -> None:
         DRAWN[kind](results, any_of(results)["isa"], axes)
         if axes.has_data():
             figure.set_size_inches(10, 1.2 + 0.38 * len(axes.get_yticks()))
-            axes.set_title(f"{title}: {machine_name(results)}")
+            axes.set_title(f"{title}\n{machine_name(results)}")
             axes.grid(axis="x", alpha=0.3)
             figure.savefig(compare.HERE / f"{kind}-{slug}.png", dpi=100, metadata={"Software": None})
         pyplot.close(figure)
