@@ -160,6 +160,8 @@ class Basics(Case):
         for shell in ("bash", "zsh", "fish"):
             self.assertIn("simulate", brick("completion", shell).stdout)
         subprocess.run(["bash", "-n"], input=brick("completion", "bash").stdout, text=True, check=True)
+        for line in brick("completion", "fish").stdout.splitlines():
+            self.assertEqual(line.replace("\\'", "").count("'") % 2, 0, line)
 
 
 class Failures(Case):

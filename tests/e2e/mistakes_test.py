@@ -41,6 +41,13 @@ class Streams(Contract):
         (odd / "config.json").write_text(json.dumps({**config, "rope_scaling": {"type": "\x1b[2J", "factor": 2.0}}))
         refused = brick("info", odd, check=False)
         self.assertEqual((refused.returncode, "\x1b" in refused.stderr), (1, False), refused.stderr)
+        block = self.path("block")
+        brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--out", block)
+        told = (block / "config.json").read_text()
+        (block / "config.json").write_text(told.replace('"magnitude"', '"odd \\u001b[2J \\u009b2J\\n method"'))
+        shown = brick("info", block).stdout
+        self.assertIn("odd  [2J  2J  method", shown)
+        self.assertFalse({"\x1b", "\x9b"} & set(shown))
 
 
 class Flags(Contract):

@@ -45,10 +45,19 @@ std::string zsh_script(const std::vector<Verb>& verbs) {
   return "autoload -U +X bashcompinit && bashcompinit\n" + bash_script(verbs);
 }
 
+std::string in_quotes(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text) {
+    if (c == '\'' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + "'";
+}
+
 std::string fish_script(const std::vector<Verb>& verbs) {
   std::string out;
   for (const Verb& verb : verbs) {
-    out += fmt::format("complete -c brick -n __fish_use_subcommand -a {} -d '{}'\n", verb.name, verb.purpose);
+    out += fmt::format("complete -c brick -n __fish_use_subcommand -a {} -d {}\n", verb.name, in_quotes(verb.purpose));
     for (const std::string& flag : verb.flags)
       out += fmt::format("complete -c brick -n '__fish_seen_subcommand_from {}' -l {}\n", verb.name, flag.substr(2));
   }

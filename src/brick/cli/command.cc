@@ -61,7 +61,7 @@ class TerminalSink : public ProgressSink {
  private:
   void print(const char* prefix, const std::string& line) {
     clear();
-    say(fmt::format("{}{}\n", prefix, one_line(line)));
+    say(fmt::format("{}{}\n", prefix, report::without_controls(line)));
   }
   void clear() {
     if (drawn_) say("\r\x1b[K");
@@ -87,7 +87,7 @@ std::string grouped(int64_t number) {
 }
 
 std::string cell(const nlohmann::json& value) {
-  if (value.is_string()) return value.get<std::string>();
+  if (value.is_string()) return report::without_controls(value.get<std::string>());
   if (value.is_number_float()) return fmt::format("{:.6g}", value.get<double>());
   if (value.is_number_integer()) return grouped(value.get<int64_t>());
   return value.dump();
@@ -166,12 +166,6 @@ void say(std::string_view text) {
   if (std::fwrite(text.data(), 1, text.size(), stderr) == text.size()) std::fflush(stderr);
 }
 
-std::string one_line(std::string text) {
-  for (char& c : text)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
-  return text;
-}
-
 void refuse_empty_numbers(const CLI::App& app) {
   for (const CLI::Option* option : app.get_options()) {
     const std::string type = option->get_type_name();
@@ -203,7 +197,7 @@ void print_result(const Globals& globals, const nlohmann::json& result) {
       else if (value.is_array() && !value.empty() && value.front().is_object())
         tables += fmt::format("\n{}{}\n{}", prefix, key, table_of(value));
       else
-        lines.emplace_back(prefix + key, cell(value));
+        lines.emplace_back(report::without_controls(prefix + key), cell(value));
     }
   };
   list(list, "", result);

@@ -73,9 +73,6 @@ void add_fields(CLI::App* command, Config& config, std::string_view but = {}) {
 // To standard error, where it can be written: what cannot be told stops no work.
 void say(std::string_view text);
 
-// In one line, without what would steer a terminal: messages quote names from files of strangers.
-std::string one_line(std::string text);
-
 // Wrong usage where an option that takes numbers got an empty word, which the parser would take for 0.
 void refuse_empty_numbers(const CLI::App& app);
 

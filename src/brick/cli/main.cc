@@ -15,6 +15,7 @@
 #include "brick/cli/command.h"
 #include "brick/kernels/context.h"
 #include "brick/pipeline/kernel_table_file.h"
+#include "brick/report/table.h"
 
 namespace {
 
@@ -30,7 +31,7 @@ void check_output_written() {
 }
 
 void report_error(std::string_view what) {
-  brick::cli::say(brick::cli::one_line(fmt::format("brick: {}", what)) + "\n");
+  brick::cli::say(fmt::format("brick: {}\n", brick::report::without_controls(what)));
 }
 
 // Whether nothing but this process keeps wanting to run; false where the system doesn't say.
@@ -96,7 +97,7 @@ int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const std::bad_alloc&) {
-    report_error("out of memory");
+    brick::cli::say("brick: out of memory\n");
   } catch (const std::exception& e) {
     report_error(e.what());
   }

@@ -52,9 +52,11 @@ model::Model block_of_zeros(const model::Model& model, tensor::DType dtype, cons
 nlohmann::json provenance_of(const model::Model& model, const RunSettings& settings) {
   if (!model.block.provenance.empty()) {
     nlohmann::json said = io::parse_json(model.block.provenance, model.source + ": provenance");
-    if (!said.is_object() || !said.value("config", nlohmann::json::object()).is_object())
+    const nlohmann::json config =
+        said.is_object() ? said.value("config", nlohmann::json::object()) : nlohmann::json(nullptr);
+    if (!config.is_object())
       fail(ErrorCode::kCorrupt, "{}: provenance is no object with an object 'config'", model.source);
-    if (const auto merged = said["config"].find("merged"); merged != said["config"].end() && !merged->is_array())
+    if (const auto merged = config.find("merged"); merged != config.end() && !merged->is_array())
       fail(ErrorCode::kCorrupt, "{}: provenance: config.merged is no list", model.source);
     return said;
   }

@@ -56,10 +56,8 @@ nlohmann::json evaluate(const EvaluateJob& job, const RunSettings& settings, Pro
     config.length = job.length;
     config.chat_template = job.chat_template;
     bench.warn_of_style(job.chat_template, sink);
-    data::EncodedRecords records = bench.records(job.data, config);
+    const data::EncodedRecords records = bench.records(job.data, config, job.limit);
     tell_of_length(records, config.length, sink);
-    if (job.limit > 0 && job.limit < static_cast<int64_t>(records.sequences.size()))
-      records.sequences.resize(static_cast<size_t>(job.limit));
     const eval::RecordScore score =
         eval::total(eval::score_records(bench.model(), use, records.sequences, context, sink));
     check_loss(score.mean(), job.data);

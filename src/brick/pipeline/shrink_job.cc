@@ -13,6 +13,7 @@
 #include "brick/pipeline/about_file.h"
 #include "brick/pipeline/artifact_jobs.h"
 #include "brick/pipeline/compare_job.h"
+#include "brick/pipeline/kernel_table_file.h"
 #include "brick/pipeline/prune_job.h"
 #include "brick/pipeline/recover_job.h"
 #include "brick/pipeline/run_folder.h"
@@ -130,7 +131,10 @@ std::string config_text(const ShrinkJob& job, const RunSettings& settings) {
 // What a resumed run must share with its beginning for the same bits.
 std::string identity(const ShrinkJob& job, const RunSettings& settings) {
   json all = configuration(job, settings, io::hash_path);
-  all.update({{"tool_version", tool_version()}, {"isa", name(active_isa())}, {"threads", threads()}});
+  all.update({{"tool_version", tool_version()},
+              {"isa", name(active_isa())},
+              {"threads", threads()},
+              {"kernels", to_json(kernels::kernel_table())}});
   return io::compact_json(all);
 }
 

@@ -17,6 +17,7 @@
 #include "brick/model/restrict_adapter.h"
 #include "brick/pipeline/about_file.h"
 #include "brick/pipeline/artifacts.h"
+#include "brick/pipeline/kernel_table_file.h"
 #include "brick/pipeline/prune_job.h"
 #include "brick/pipeline/simulate.h"
 #include "brick/report/page.h"
@@ -32,6 +33,7 @@ std::string identity(const FederationConfig& config, const RunSettings& settings
   std::set<std::filesystem::path> files{config.model, config.blocks.calibration, config.validation,
                                         config.evaluate.text};
   for (const FederationConfig::Client& client : config.clients) files.insert({client.data, client.test, client.block});
+  hash.update(io::compact_json(to_json(kernels::kernel_table())));
   for (const std::filesystem::path& file : files)
     if (!file.empty()) hash.update(io::hash_path(file));
   if (!settings.tokenizer_file.empty()) hash.update(io::hash_path(settings.tokenizer_file));

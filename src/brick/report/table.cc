@@ -80,17 +80,6 @@ uint32_t next_character(std::string_view text, size_t& bytes) {
 
 bool is_control(uint32_t code) { return code < 0x20 || (code >= 0x7F && code < 0xA0); }
 
-std::string without_controls(std::string_view text) {
-  std::string clean;
-  for (size_t bytes; !text.empty(); text.remove_prefix(bytes)) {
-    if (is_control(next_character(text, bytes)))
-      clean += ' ';
-    else
-      clean += text.substr(0, bytes);
-  }
-  return clean;
-}
-
 std::string shortened(std::string cell, int width) {
   if (display_width(cell) <= width) return cell;
   // Whole characters from the end: the bytes after a UTF-8 character's first are 10xxxxxx.
@@ -113,6 +102,17 @@ void append_line(std::string& text, const std::vector<Column>& columns, const st
 }
 
 }  // namespace
+
+std::string without_controls(std::string_view text) {
+  std::string clean;
+  for (size_t bytes; !text.empty(); text.remove_prefix(bytes)) {
+    if (is_control(next_character(text, bytes)))
+      clean += ' ';
+    else
+      clean += text.substr(0, bytes);
+  }
+  return clean;
+}
 
 int display_width(std::string_view text) {
   int width = 0;

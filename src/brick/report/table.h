@@ -38,6 +38,9 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+// The text with a space for each control character, those of UTF-8's C1 too: one line that steers no terminal.
+std::string without_controls(std::string_view text);
+
 // Columns of a terminal that UTF-8 text takes: 0 for combining marks and other characters without width, 2
 // for East Asian wide characters and emoji, 1 for the rest and for each byte that is not UTF-8. After
 // Unicode's EastAsianWidth by blocks, as terminals' wcwidth() has it; sequences joined to one picture count
