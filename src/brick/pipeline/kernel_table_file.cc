@@ -140,9 +140,8 @@ KernelTable calibrate_kernels(const model::Model& model, ProgressSink& sink) {
   return table;
 }
 
-nlohmann::json to_json(const KernelTable& table) {
-  nlohmann::json out = machine();
-  out["format"] = kFormat;
+nlohmann::json table_rows(const KernelTable& table) {
+  nlohmann::json out;
   for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
     nlohmann::json& rows = out[std::string(kernels::name(compute))] = nlohmann::json::array();
     for (size_t i = 0; i < KernelTable::kTokens.size(); ++i)
@@ -150,6 +149,13 @@ nlohmann::json to_json(const KernelTable& table) {
                       {"product", table.rows(compute)[i].product},
                       {"gradient", table.rows(compute)[i].gradient}});
   }
+  return out;
+}
+
+nlohmann::json to_json(const KernelTable& table) {
+  nlohmann::json out = table_rows(table);
+  out.update(machine());
+  out["format"] = kFormat;
   return out;
 }
 

@@ -16,7 +16,9 @@ namespace brick::pipeline {
 // machine should be doing nothing else. For an arithmetic that it lacks, the built-in rows remain.
 kernels::KernelTable calibrate_kernels(const model::Model& model, ProgressSink& sink);
 
-// {"format", "cpu", "isa", "threads", "f32": [{"tokens", "product", "gradient"}, ...], "bf16"}.
+// {"f32": [{"tokens", "product", "gradient"}, ...], "bf16"}: what the table says, not where it was measured.
+nlohmann::json table_rows(const kernels::KernelTable& table);
+// With "format", "cpu", "isa" and "threads".
 nlohmann::json to_json(const kernels::KernelTable& table);
 // Error(kCorrupt) naming the key that is wrong; kMismatch where it was measured for another instruction set.
 kernels::KernelTable kernel_table_from_json(const nlohmann::json& json);

@@ -2,11 +2,15 @@
 
 #include <fmt/format.h>
 
+#include "brick/base/cpu.h"
 #include "brick/base/error.h"
+#include "brick/base/parallel.h"
 #include "brick/base/process.h"
 #include "brick/io/atomic_output.h"
 #include "brick/io/json_file.h"
 #include "brick/io/text_file.h"
+#include "brick/pipeline/kernel_table_file.h"
+#include "brick/pipeline/workbench.h"
 
 namespace brick::pipeline {
 namespace {
@@ -15,6 +19,13 @@ constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kIdentity = "identity.json";
 
 }  // namespace
+
+nlohmann::json run_conditions() {
+  return {{"tool_version", tool_version()},
+          {"isa", name(active_isa())},
+          {"threads", threads()},
+          {"kernels", table_rows(kernels::kernel_table())}};
+}
 
 bool RunFolder::is_begun(const std::filesystem::path& path) { return std::filesystem::exists(path / kIdentity); }
 

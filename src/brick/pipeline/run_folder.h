@@ -12,6 +12,9 @@
 
 namespace brick::pipeline {
 
+// {"tool_version", "isa", "threads", "kernels"}: what any resumed run must share with its beginning for the same bits.
+nlohmann::json run_conditions();
+
 class RunFolder {
  public:
   // Whether `resume` goes on with what is there.

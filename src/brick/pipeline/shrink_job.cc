@@ -2,9 +2,7 @@
 
 #include <functional>
 
-#include "brick/base/cpu.h"
 #include "brick/base/error.h"
-#include "brick/base/parallel.h"
 #include "brick/base/process.h"
 #include "brick/data/records.h"
 #include "brick/data/windows.h"
@@ -13,7 +11,6 @@
 #include "brick/pipeline/about_file.h"
 #include "brick/pipeline/artifact_jobs.h"
 #include "brick/pipeline/compare_job.h"
-#include "brick/pipeline/kernel_table_file.h"
 #include "brick/pipeline/prune_job.h"
 #include "brick/pipeline/recover_job.h"
 #include "brick/pipeline/run_folder.h"
@@ -131,10 +128,7 @@ std::string config_text(const ShrinkJob& job, const RunSettings& settings) {
 // What a resumed run must share with its beginning for the same bits.
 std::string identity(const ShrinkJob& job, const RunSettings& settings) {
   json all = configuration(job, settings, io::hash_path);
-  all.update({{"tool_version", tool_version()},
-              {"isa", name(active_isa())},
-              {"threads", threads()},
-              {"kernels", to_json(kernels::kernel_table())}});
+  all.update(run_conditions());
   return io::compact_json(all);
 }
 

@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "brick/base/cpu.h"
 #include "brick/base/error.h"
-#include "brick/base/parallel.h"
 #include "brick/base/sha256.h"
 #include "brick/data/windows.h"
 #include "brick/federate/redistribute.h"
@@ -17,7 +15,6 @@
 #include "brick/model/restrict_adapter.h"
 #include "brick/pipeline/about_file.h"
 #include "brick/pipeline/artifacts.h"
-#include "brick/pipeline/kernel_table_file.h"
 #include "brick/pipeline/prune_job.h"
 #include "brick/pipeline/simulate.h"
 #include "brick/report/page.h"
@@ -28,12 +25,10 @@ namespace {
 // What a resumed run must share with its beginning for the same bits.
 std::string identity(const FederationConfig& config, const RunSettings& settings) {
   Sha256 hash;
-  hash.update(
-      fmt::format("{};{};{};{};{};", tool_version(), settings.compute, name(active_isa()), threads(), config.text));
+  hash.update(fmt::format("{};{};{};", io::compact_json(run_conditions()), settings.compute, config.text));
   std::set<std::filesystem::path> files{config.model, config.blocks.calibration, config.validation,
                                         config.evaluate.text};
   for (const FederationConfig::Client& client : config.clients) files.insert({client.data, client.test, client.block});
-  hash.update(io::compact_json(to_json(kernels::kernel_table())));
   for (const std::filesystem::path& file : files)
     if (!file.empty()) hash.update(io::hash_path(file));
   if (!settings.tokenizer_file.empty()) hash.update(io::hash_path(settings.tokenizer_file));
