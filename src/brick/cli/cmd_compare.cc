@@ -12,13 +12,10 @@ void add_compare(CLI::App& app, Globals& globals) {
   command->add_option("--text", job->text, "plain text, for the perplexity of models and blocks");
   command->add_option("--length", job->length, "tokens a window")->capture_default_str();
   command->add_option("--samples", job->samples, "first N windows (0: all)")->capture_default_str();
-  add_list(command, "--tasks", job->tasks.tasks, "multiple-choice tasks, for accuracy, as of brick eval");
-  command->add_option("--tasks-dir", job->tasks.folder, "folder of the tasks' data sets (docs/evaluation.md)");
+  add_tasks(command, job->tasks, "multiple-choice tasks, for accuracy, as of brick eval");
   command->add_option("--limit", job->tasks.limit, "first N items of each task (0: all)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--num-fewshot", job->tasks.shots, "examples before each question (default: mmlu 5, others 0)")
-      ->check(CLI::NonNegativeNumber);
   command->add_flag("--speed", job->speed,
                     "time decoding and training of models and blocks; takes a minute or more each");
   command->add_option("--out", job->out, "page to write, HTML");

@@ -18,10 +18,7 @@ void add_eval(CLI::App& app, Globals& globals) {
   command->add_option("--limit", job->limit, "first N records, or items of each task (0: all)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  CLI::Option* tasks = add_list(command, "--tasks", job->tasks.tasks, "multiple-choice tasks: " + eval::known_tasks());
-  command->add_option("--tasks-dir", job->tasks.folder, "folder of the tasks' data sets (docs/evaluation.md)");
-  command->add_option("--num-fewshot", job->tasks.shots, "examples before each question (default: mmlu 5, others 0)")
-      ->check(CLI::NonNegativeNumber);
+  CLI::Option* tasks = add_tasks(command, job->tasks, "multiple-choice tasks: " + eval::known_tasks());
   command->add_option("--log", job->tasks.log, "a line of JSON for each item of the tasks")->needs(tasks);
   command->add_flag("--resume", job->tasks.resume, "take from the log the items that it has");
   add_force(command, globals);

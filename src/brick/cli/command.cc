@@ -8,6 +8,7 @@
 
 #include "brick/base/process.h"
 #include "brick/io/json_file.h"
+#include "brick/pipeline/evaluate_tasks.h"
 #include "brick/pipeline/training.h"
 #include "brick/prune/registry.h"
 #include "brick/report/table.h"
@@ -150,6 +151,14 @@ void add_amount(CLI::App* command, double& sparsity, std::string& target, std::s
       ->add_option("--profile", profile,
                    "file of brick bench --calibrate, for a decoding speed (default: measured now)")
       ->needs(budget);
+}
+
+CLI::Option* add_tasks(CLI::App* command, pipeline::TasksJob& tasks, const std::string& purpose) {
+  CLI::Option* names = add_list(command, "--tasks", tasks.tasks, purpose);
+  command->add_option("--tasks-dir", tasks.folder, "folder of the tasks' data sets (docs/evaluation.md)");
+  command->add_option("--num-fewshot", tasks.shots, "examples before each question (default: mmlu 5, others 0)")
+      ->check(CLI::NonNegativeNumber);
+  return names;
 }
 
 void add_training_files(CLI::App* command, Globals& globals, pipeline::TrainingFiles& files) {

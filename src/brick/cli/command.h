@@ -15,8 +15,9 @@
 #include "brick/pipeline/workbench.h"
 
 namespace brick::pipeline {
+struct TasksJob;
 struct TrainingFiles;
-}
+}  // namespace brick::pipeline
 
 namespace brick::cli {
 
@@ -45,6 +46,9 @@ CLI::Option* add_method(CLI::App* command, std::string& method);
 
 // How much to prune: --sparsity or --target, one of them, and the latter's --profile.
 void add_amount(CLI::App* command, double& sparsity, std::string& target, std::string& profile);
+
+// Which multiple-choice tasks: --tasks, which is returned, --tasks-dir and --num-fewshot.
+CLI::Option* add_tasks(CLI::App* command, pipeline::TasksJob& tasks, const std::string& purpose);
 
 // What commands that train have beside their configuration: checkpoints, log, tokenizer, --force.
 void add_training_files(CLI::App* command, Globals& globals, pipeline::TrainingFiles& files);
