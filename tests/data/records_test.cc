@@ -36,7 +36,7 @@ class LoadRecords : public ::testing::Test {
     }
   }
 
-  io::test::TempFolder folder_;
+  TempFolder folder_;
 };
 
 // role=content|role=content

@@ -24,7 +24,7 @@ class DataFolder {
   TaskItems read(std::string_view task) const { return find_task(task).read(folder_.path()); }
 
  private:
-  io::test::TempFolder folder_;
+  TempFolder folder_;
 };
 
 using Texts = std::vector<std::string>;

@@ -18,7 +18,7 @@ using test::expect_error;
 using Names = std::vector<std::string>;
 
 TEST(AtomicFile, AppearsWhole) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   {
     AtomicFile file(folder / "new/out", false);
     file.write("half");
@@ -33,13 +33,13 @@ TEST(AtomicFile, AppearsWhole) {
 }
 
 TEST(AtomicFile, WithoutCommitNothingIsLeft) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   { AtomicFile(folder / "out").write("half"); }
   EXPECT_TRUE(folder.names().empty());
 }
 
 TEST(AtomicFile, ExistingNeedsForce) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   write_file_atomic(folder / "out", "old", false);
   expect_error(ErrorCode::kExists, "out: exists; pass --force", [&] { AtomicFile(folder / "out"); });
   { AtomicFile(folder / "out", true).write("never committed"); }
@@ -50,7 +50,7 @@ TEST(AtomicFile, ExistingNeedsForce) {
 }
 
 TEST(AtomicFile, OutputThatAppearsMeanwhileIsKept) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   AtomicFile file(folder / "out");
   file.write("mine");
   test::spill(folder / "out", "theirs");
@@ -59,7 +59,7 @@ TEST(AtomicFile, OutputThatAppearsMeanwhileIsKept) {
 }
 
 TEST(AtomicFile, ReplacesALinkNotItsTarget) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   test::spill(folder / "target", "old");
   fs::create_symlink("target", folder / "link");
   write_file_atomic(folder / "link", "new", true);
@@ -95,7 +95,7 @@ class SmallDisk {
 };
 
 TEST(AtomicFile, FullDiskLeavesTheOldFile) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   write_file_atomic(folder / "out", "old", false);
   for (const size_t piece : {size_t{1000}, size_t{1} << 20}) {
     const SmallDisk disk(100000);
@@ -111,7 +111,7 @@ TEST(AtomicFile, FullDiskLeavesTheOldFile) {
 }
 
 TEST(AtomicFolder, AppearsWhole) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   {
     AtomicFolder out(folder / "out/");
     EXPECT_EQ(out.destination(), folder / "out");
@@ -126,7 +126,7 @@ TEST(AtomicFolder, AppearsWhole) {
 }
 
 TEST(AtomicFolder, WithoutCommitNothingIsLeft) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   {
     const AtomicFolder out(folder / "out");
     test::spill(out.path() / "a", "1");
@@ -135,7 +135,7 @@ TEST(AtomicFolder, WithoutCommitNothingIsLeft) {
 }
 
 TEST(AtomicFolder, ForceReplacesTheWholeFolder) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   fs::create_directory(folder / "out");
   test::spill(folder / "out/old", "old");
   expect_error(ErrorCode::kExists, "out: exists; pass --force", [&] { AtomicFolder(folder / "out"); });
@@ -151,7 +151,7 @@ TEST(AtomicFolder, ForceReplacesTheWholeFolder) {
 }
 
 TEST(AtomicFolder, ForceReplacesAFileButNoFileAFolder) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   test::spill(folder / "out", "file");
   AtomicFolder(folder / "out", true).commit();
   EXPECT_TRUE(fs::is_directory(folder / "out"));
@@ -160,7 +160,7 @@ TEST(AtomicFolder, ForceReplacesAFileButNoFileAFolder) {
 }
 
 TEST(CheckOutput, TellsBeforeTheWorkWhereNothingCanBeMade) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   check_output(folder / "new/folders/out", false);
   test::spill(folder / "file", "x");
   for (const char* below : {"file/out", "file/new/out"})
@@ -190,7 +190,7 @@ pid_t dead_process() {
 }
 
 TEST(AtomicFolder, RemovesWhatADeadProcessLeft) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   const std::string dead = ".out.tmp-" + std::to_string(dead_process()) + ".0";
   const std::string ours = ".out.tmp-" + std::to_string(::getpid()) + ".999999";  // of an earlier life of this id
   const std::string alive = ".out.tmp-" + std::to_string(::getppid()) + ".0";
@@ -212,7 +212,7 @@ TEST(AtomicFolder, RemovesWhatADeadProcessLeft) {
 }
 
 TEST(AtomicFolder, BringsBackAnOldOutputThatWasDisplaced) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   const std::string displaced = ".out.old-" + std::to_string(dead_process()) + ".0";
   fs::create_directory(folder / displaced);
   expect_error(ErrorCode::kExists, "--force", [&] { AtomicFolder(folder / "out"); });
@@ -223,7 +223,7 @@ TEST(AtomicFolder, BringsBackAnOldOutputThatWasDisplaced) {
 }
 
 TEST(AtomicFolder, KilledProcessLeavesTheOldOutput) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   fs::create_directory(folder / "out");
   test::spill(folder / "out/old", "old");
   const pid_t child = ::fork();
@@ -240,14 +240,14 @@ TEST(AtomicFolder, KilledProcessLeavesTheOldOutput) {
 }
 
 TEST(AppendLine, Appends) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   append_line_durable(folder / "m.jsonl", "{\"a\":1}");
   append_line_durable(folder / "m.jsonl", "{\"a\":2}");
   EXPECT_EQ(test::slurp(folder / "m.jsonl"), "{\"a\":1}\n{\"a\":2}\n");
 }
 
 TEST(AppendLine, StartsANewLineAfterHalfOfOne) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   test::spill(folder / "m.jsonl", "{\"a\":1}\n{\"a\"");
   append_line_durable(folder / "m.jsonl", "{\"a\":2}");
   EXPECT_EQ(test::slurp(folder / "m.jsonl"), "{\"a\":1}\n{\"a\"\n{\"a\":2}\n");
@@ -255,7 +255,7 @@ TEST(AppendLine, StartsANewLineAfterHalfOfOne) {
 
 TEST(AppendLine, FullDiskLeavesNoHalfLine) {
   expect_error(ErrorCode::kIo, "/dev/full: cannot write: No space left", [] { append_line_durable("/dev/full", "x"); });
-  const test::TempFolder folder;
+  const TempFolder folder;
   test::spill(folder / "m.jsonl", "1\n");
   {
     const SmallDisk disk(10);
@@ -266,7 +266,7 @@ TEST(AppendLine, FullDiskLeavesNoHalfLine) {
 }
 
 TEST(AppendLine, LinesOfSeveralThreadsStayWhole) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   std::vector<std::thread> writers;
   for (const char c : {'a', 'b', 'c'})
     writers.emplace_back([&folder, c] {

@@ -54,7 +54,7 @@ TEST(GgufWriter, RoundTripsEveryMetadataType) {
   };
   GgufWriter writer;
   for (const auto& [key, value] : all) writer.add(key, value);
-  const test::TempFolder folder;
+  const TempFolder folder;
   writer.write(folder / "m.gguf");
   const GgufFile file = GgufFile::open(folder / "m.gguf");
   EXPECT_EQ(file.version(), 3u);
@@ -64,7 +64,7 @@ TEST(GgufWriter, RoundTripsEveryMetadataType) {
 }
 
 TEST(GgufWriter, RoundTripsEveryDtype) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   GgufWriter writer;
   std::vector<tensor::Tensor> kept;
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
@@ -96,7 +96,7 @@ TEST(GgufWriter, RoundTripsEveryDtype) {
 }
 
 TEST(GgufWriter, SameCallsSameBytes) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   for (const char* name : {"a", "b"}) {
     GgufWriter writer;
     writer.add("general.architecture", std::string("llama"));
@@ -108,7 +108,7 @@ TEST(GgufWriter, SameCallsSameBytes) {
 }
 
 TEST(GgufWriter, StreamsInPiecesAndChecksTheirSum) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   const std::byte piece[64]{};
   for (const int pieces : {1, 2, 3}) {
     GgufWriter writer;
@@ -137,7 +137,7 @@ TEST(GgufWriter, RefusesWhatGgufCannotHold) {
 }
 
 TEST(GgufReader, NamesTheTypeThatItCannotRead) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   GgufWriter writer;
   const test::Bytes blocks(2 * 84);
   writer.add_ggml_tensor("t", 10, {2, 256}, source_of(blocks));
@@ -166,7 +166,7 @@ class GgufMetadata : public ::testing::Test {
     writer.write(folder_ / "m.gguf");
     file_.emplace(GgufFile::open(folder_ / "m.gguf"));
   }
-  test::TempFolder folder_;
+  TempFolder folder_;
   std::optional<GgufFile> file_;
 };
 

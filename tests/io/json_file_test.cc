@@ -54,7 +54,7 @@ TEST(JsonFile, RepeatedKeys) {
 }
 
 TEST(JsonFile, ReadsAndWrites) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   const json value{{"b", {1, 2.5}}, {"a", "\xC3\xA9"}};
   write_json_file(folder / "v.json", value);
   EXPECT_EQ(test::slurp(folder / "v.json"), "{\n  \"a\": \"\xC3\xA9\",\n  \"b\": [\n    1,\n    2.5\n  ]\n}\n");

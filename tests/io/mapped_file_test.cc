@@ -10,7 +10,7 @@ namespace {
 using test::expect_error;
 
 TEST(MappedFile, ShowsTheBytes) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   const std::string text(10000, 'b');
   test::spill(folder / "f", text);
   const auto file = map_file(folder / "f");
@@ -23,7 +23,7 @@ TEST(MappedFile, ShowsTheBytes) {
 }
 
 TEST(MappedFile, OutlivesTheNameOfTheFile) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   test::spill(folder / "f", "abc");
   const auto file = map_file(folder / "f");
   std::filesystem::remove(folder / "f");
@@ -31,7 +31,7 @@ TEST(MappedFile, OutlivesTheNameOfTheFile) {
 }
 
 TEST(MappedFile, CopiesOfTheFileThatWasMapped) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   test::spill(folder / "f", "abcdef");
   const auto file = map_file(folder / "f");
   const auto copied = [&](const MappedFile& from) {
@@ -57,7 +57,7 @@ TEST(MappedFile, FromMemory) {
 }
 
 TEST(MappedFile, RefusesWhatCannotBeMapped) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   expect_error(ErrorCode::kNotFound, "gone: cannot open: No such file", [&] { map_file(folder / "gone"); });
   expect_error(ErrorCode::kInvalidInput, "is a folder", [&] { map_file(folder.path()); });
   test::spill(folder / "empty", "");

@@ -92,7 +92,7 @@ TEST(NpyReader, SurvivesDamage) {
 }
 
 TEST(NpyWriter, RoundTripsRows) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   const std::vector<float> values{1, -2.5f, std::numeric_limits<float>::infinity(), 4, 5, 6};
   NpyWriter writer(folder / "l.npy", 3, 2);
   writer.append(std::span(values).first(2));
@@ -108,7 +108,7 @@ TEST(NpyWriter, RoundTripsRows) {
 }
 
 TEST(NpyWriter, ChecksTheNumberOfRows) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   const float row[2]{};
   {
     NpyWriter writer(folder / "l.npy", 1, 2);

@@ -11,7 +11,6 @@ namespace {
 
 using test::expect_error;
 using test::spill;
-using test::TempFolder;
 
 // "question\tlabel\n" through `gzip -n`, `bzip2` and `xz`, and a tar of a/one.csv ("1\n") and a/two.csv ("2\n") through
 // xz.

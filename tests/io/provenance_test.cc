@@ -46,7 +46,7 @@ std::string output_of(const std::string& command) {
 }
 
 TEST(Provenance, HashesAsTheShellDoes) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   std::filesystem::create_directories(folder / "sub dir/deeper");
   test::spill(folder / "b", std::string(3000000, 'x'));
   test::spill(folder / "sub dir/a", "1");
@@ -62,7 +62,7 @@ TEST(Provenance, HashesAsTheShellDoes) {
 }
 
 TEST(Provenance, FolderHashSeesNamesAndContents) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   test::spill(folder / "a", "1");
   const std::string before = hash_folder(folder.path());
   test::spill(folder / "a", "2");

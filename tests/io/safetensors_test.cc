@@ -39,7 +39,7 @@ bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) {
 }
 
 TEST(SafetensorsWriter, RoundTripsEveryDtype) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   std::vector<std::pair<std::string, tensor::Tensor>> kept;
   kept.emplace_back("mask", bytes_of(DType::kU8, {3}, 1));
   kept.emplace_back("half", bytes_of(DType::kF16, {3, 5}, 2));
@@ -72,7 +72,7 @@ TEST(SafetensorsWriter, RoundTripsEveryDtype) {
 }
 
 TEST(SafetensorsWriter, SameCallsSameBytes) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   const tensor::Tensor t = bytes_of(DType::kF32, {4}, 1);
   for (const char* name : {"a", "b"}) {
     SafetensorsWriter writer;
@@ -86,7 +86,7 @@ TEST(SafetensorsWriter, SameCallsSameBytes) {
 }
 
 TEST(SafetensorsWriter, RefusesWhatItCannotHold) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   SafetensorsWriter writer;
   expect_error(ErrorCode::kInvalidInput, "q4_0 cannot", [&] { writer.add_tensor("t", DType::kQ4_0, {32}, {}); });
   expect_error(ErrorCode::kInvalidInput, "reserved", [&] { writer.add_tensor("__metadata__", DType::kF32, {}, {}); });
@@ -204,7 +204,7 @@ class SafetensorsFolder : public ::testing::Test {
     test::spill(folder_ / "model.safetensors.index.json", fmt::format(R"({{"metadata":{{}},"weight_map":{}}})", map));
   }
   SafetensorsSet open() { return SafetensorsSet::open(folder_.path()); }
-  test::TempFolder folder_;
+  TempFolder folder_;
 };
 
 TEST_F(SafetensorsFolder, ReadsOneFile) {

@@ -14,7 +14,7 @@ using Lines = std::vector<std::pair<int64_t, std::string>>;
 Lines lines_of(std::string_view text) {
   Lines all;
   for_each_line_in(text, [&](int64_t number, std::string_view line) { all.emplace_back(number, line); });
-  const test::TempFolder folder;
+  const TempFolder folder;
   test::spill(folder / "f", text);
   EXPECT_EQ(read_text(folder / "f"), text);
   return all;
@@ -36,7 +36,7 @@ TEST(TextFile, LinesLongerThanTheBuffer) {
 }
 
 TEST(TextFile, ReadsAPipe) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
   std::thread writer([&] { test::spill(folder / "pipe", "through a pipe"); });
   EXPECT_EQ(read_text(folder / "pipe"), "through a pipe");
@@ -44,7 +44,7 @@ TEST(TextFile, ReadsAPipe) {
 }
 
 TEST(TextFile, NamesTheFileThatItCannotRead) {
-  const test::TempFolder folder;
+  const TempFolder folder;
   test::expect_error(ErrorCode::kNotFound, "gone", [&] { read_text(folder / "gone"); });
   test::expect_error(ErrorCode::kInvalidInput, "is a folder", [&] { read_text(folder.path()); });
 }

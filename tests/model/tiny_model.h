@@ -1,17 +1,13 @@
-// A small random model in memory, its blocks, its tokenizer and a folder to save them in, for the tests of
-// model/ and of everything above it.
+// A small random model in memory, its blocks and its tokenizer, for the tests of model/ and of everything above it.
 #pragma once
 
-#include <unistd.h>
-
-#include <atomic>
 #include <cmath>
-#include <filesystem>
 #include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/temp_folder.h"
 #include "brick/base/rng.h"
 #include "brick/model/adapter.h"
 #include "brick/model/model.h"
@@ -157,33 +153,5 @@ inline void randomise(Adapter& adapter, uint64_t seed, double deviation = 0.1) {
       for (int64_t i = 0; i < factor->size(); ++i) factor->f32()[i] = static_cast<float>(deviation * rng.normal());
   });
 }
-
-// A fresh folder that disappears with the object.
-class TempFolder {
- public:
-  TempFolder() {
-    static std::atomic<int> count{0};
-    path_ = std::filesystem::temp_directory_path() /
-            ("brick-test-" + std::to_string(::getpid()) + "-" + std::to_string(count++));
-    std::filesystem::create_directories(path_);
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
-  std::string file(const std::string& name) const { return (path_ / name).string(); }
-  // An existing empty folder inside.
-  std::string folder(const std::string& name) const {
-    std::filesystem::create_directories(path_ / name);
-    return file(name);
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace brick::model

@@ -23,7 +23,7 @@ DecodeProfile some_profile(const model::Model& model) {
 // The file with one value changed, read.
 void expect_refused(ErrorCode code, const std::string& part, const char* pointer, const nlohmann::json& value) {
   const model::Model model = model::tiny_model();
-  const model::TempFolder folder;
+  const TempFolder folder;
   nlohmann::json file = {{"decode", to_json(some_profile(model))}};
   file[nlohmann::json::json_pointer(pointer)] = value;
   io::write_json_file(folder.file("p.json"), file);
@@ -32,7 +32,7 @@ void expect_refused(ErrorCode code, const std::string& part, const char* pointer
 
 TEST(DecodeProfile, ReadsWhatItWrites) {
   const model::Model model = model::tiny_model();
-  const model::TempFolder folder;
+  const TempFolder folder;
   io::write_json_file(folder.file("p.json"), {{"decode", to_json(some_profile(model))}});
   EXPECT_EQ(to_json(read_decode_profile(folder.file("p.json"), model, {})), to_json(some_profile(model)));
 }
@@ -40,7 +40,7 @@ TEST(DecodeProfile, ReadsWhatItWrites) {
 // Those written before there were others.
 TEST(DecodeProfile, PointsWithoutAPatternAreUnstructured) {
   const model::Model model = model::tiny_model();
-  const model::TempFolder folder;
+  const TempFolder folder;
   nlohmann::json file = {{"decode", to_json(some_profile(model))}};
   for (nlohmann::json& point : file["decode"]["points"]) point.erase("pattern");
   io::write_json_file(folder.file("p.json"), file);

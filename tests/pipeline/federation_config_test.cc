@@ -28,7 +28,7 @@ class FederationFile : public testing::Test {
     }
     return "";
   }
-  brick::io::test::TempFolder folder_;
+  brick::TempFolder folder_;
 };
 
 TEST_F(FederationFile, TakesEachPart) {

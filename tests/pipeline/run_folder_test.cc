@@ -15,7 +15,7 @@ namespace {
 using nlohmann::json;
 
 TEST(RunFolder, DoesAUnitOnce) {
-  const brick::io::test::TempFolder temp;
+  const brick::TempFolder temp;
   int worked = 0;
   const auto work = [&] { return json{{"loss", ++worked}}; };
   EXPECT_FALSE(RunFolder::is_begun(temp.path() / "run"));
@@ -33,14 +33,14 @@ TEST(RunFolder, DoesAUnitOnce) {
 }
 
 TEST(RunFolder, EachEventHasItsSeconds) {
-  const brick::io::test::TempFolder temp;
+  const brick::TempFolder temp;
   RunFolder run(temp.path() / "run", "", "id", false, false);
   EXPECT_GE(run.once({{"event", "upload"}}, [] { return json{{"bytes", 3}}; }).at("seconds"), 0);
   EXPECT_EQ(run.once({{"event", "tune"}}, [] { return json{{"seconds", 7}}; }).at("seconds"), 7);
 }
 
 TEST(RunFolder, AUnitWhoseLineWasCutIsDoneAgain) {
-  const brick::io::test::TempFolder temp;
+  const brick::TempFolder temp;
   {
     RunFolder(temp.path() / "run", "", "id", false, false).once({{"event", "a"}}, [] { return json{{"v", 1}}; });
   }
@@ -56,7 +56,7 @@ TEST(RunFolder, AUnitWhoseLineWasCutIsDoneAgain) {
 }
 
 TEST(RunFolder, RefusesLinesThatAreNoEvents) {
-  const brick::io::test::TempFolder temp;
+  const brick::TempFolder temp;
   const auto path = temp.path() / "run";
   for (const char* line : {"{}", "[]", "3", R"({"event":"a"})", R"({"unit":"a"})", R"({"event":1,"unit":"a"})"}) {
     RunFolder(path, "", "id", false, true);
@@ -70,14 +70,14 @@ TEST(RunFolder, RefusesLinesThatAreNoEvents) {
 }
 
 TEST(RunFolder, WorkThatFailsLeavesNoLine) {
-  const brick::io::test::TempFolder temp;
+  const brick::TempFolder temp;
   RunFolder run(temp.path() / "run", "", "id", false, false);
   EXPECT_THROW(run.once({{"event", "a"}}, []() -> json { fail(ErrorCode::kIo, "no"); }), Error);
   EXPECT_TRUE(run.events().empty());
 }
 
 TEST(RunFolder, RefusesAnotherRunAndAnExistingFolder) {
-  const brick::io::test::TempFolder temp;
+  const brick::TempFolder temp;
   { RunFolder run(temp.path() / "run", "", "id", false, false); }
   EXPECT_THROW(RunFolder(temp.path() / "run", "", "other", true, false), Error);
   try {

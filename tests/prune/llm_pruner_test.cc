@@ -28,7 +28,7 @@ class Golden {
   explicit Golden(const std::string& name)
       : name_(name), file_(io::SafetensorsFile::open(BRICK_TEST_SOURCE_DIR "/golden/llm_pruner_golden.safetensors")) {
     about_ = nlohmann::json::parse(file_.metadata().at("golden"));
-    const model::TempFolder temp;
+    const TempFolder temp;
     const std::filesystem::path folder = temp.folder("model");
     io::SafetensorsWriter writer;
     const std::string prefix = name + ".";

@@ -36,7 +36,7 @@ struct Golden {
 inline Golden load_golden() {
   const auto file = io::SafetensorsFile::open(BRICK_TEST_SOURCE_DIR "/golden/peft_golden.safetensors");
   const nlohmann::json about = nlohmann::json::parse(file.metadata().at("golden"));
-  const model::TempFolder temp;
+  const TempFolder temp;
   const auto read_adapter = [&](const std::string& prefix) {
     const std::filesystem::path folder = temp.folder("adapter" + prefix);
     io::SafetensorsWriter writer;
