@@ -159,6 +159,36 @@ TEST(SparseRow, UnpacksQ4AsBf16) {
     EXPECT_NEAR(tensor::bf16_to_f32(got[i]), want[i], std::fabs(want[i]) * 0x1p-7) << i;
 }
 
+TEST(SparseRow, UnpacksAParentsNumbersToTheBit) {
+  if (!has_avx2()) GTEST_SKIP() << "this CPU has no AVX2";
+  for (const tensor::DType dtype : {tensor::DType::kQ8_0, tensor::DType::kQ4_0, tensor::DType::kQ4_1})
+    for (const int64_t cols : {32, 96, 576})
+      for (const double density : {0.0, 0.1, 0.5, 1.0}) {
+        constexpr int64_t kRows = 5;
+        Rng rng(82, static_cast<uint64_t>(cols));
+        tensor::Tensor dense = tensor::matrix(kRows, cols);
+        tensor::Mask mask(kRows, cols);
+        for (int64_t r = 0; r < kRows; ++r)
+          for (int64_t c = 0; c < cols; ++c) {
+            dense.mat()(r, c) = static_cast<float>(rng.normal());
+            mask.set(r, c, rng.uniform() < density);
+          }
+        const tensor::Tensor parent = tensor::convert(dense.view(), dtype);
+        const tensor::TensorView encoded = parent.view();
+        const auto matrix =
+            tensor::SparseMatrix::encode(dense.mat(), mask.view(), tensor::SparseCoding::kParent, dtype, &encoded);
+        for (int64_t r = 0; r < kRows; ++r) {
+          const auto kept = static_cast<size_t>(mask.view().count_row(r));
+          std::vector<float> want(kept + kPackedSlack), got(want);
+          kSparseRowScalar.unpack_parent(matrix.view(), r, want.data());
+          kSparseRowAvx2.unpack_parent(matrix.view(), r, got.data());
+          want.resize(kept);
+          got.resize(kept);
+          EXPECT_EQ(got, want) << tensor::info(dtype).name << ", " << cols << " columns, density " << density;
+        }
+      }
+}
+
 TEST(SparseRow, NegativeControlAFlippedBitIsSeen) {
   Row row(64, 0.5);
   const float want = sparse_dot(row.mask.data(), row.packed.data(), row.x.data(), 64);

@@ -76,11 +76,11 @@ Path path_of(const Context& context, const Matrix& weight) {
     return has_encoded_dot(weight.dtype()) ? Path::kEncoded : Path::kRows;
   }
   const tensor::SparseView view = weight.sparse_view();
-  if (!is_packed(view)) return Path::kRows;
   if (context.compute() == Compute::kBf16 && has_sparse_dot_bf16()) return Path::kSparseBothBf16;
   if (view.dtype == DType::kF32) return Path::kSparseF32;
   if (view.dtype == DType::kBF16) return Path::kSparseBf16;
-  if (view.dtype == DType::kQ4_1 && context.rounds_activations() && has_sparse_dot_q4_1()) return Path::kSparseIntegers;
+  if (view.coding == tensor::SparseCoding::kQ4 && context.rounds_activations() && has_sparse_dot_q4_1())
+    return Path::kSparseIntegers;
   return Path::kRows;
 }
 
@@ -191,7 +191,8 @@ class RowRange {
         return each([&](const Input& x) { return dot_encoded(view.dtype, row, x.values, x.block_sums, n_); });
       if (view.dtype == DType::kF32)
         return each([&](const Input& x) { return dot(reinterpret_cast<const float*>(row), x.values, n_); });
-    } else if (const tensor::SparseView view = weight_.sparse_view(); is_packed(view)) {
+    } else {
+      const tensor::SparseView view = weight_.sparse_view();
       const uint64_t* mask = view.mask.row(r);
       if (path_ == Path::kSparseBothBf16) {
         const uint16_t* packed = rounded_packed(view, r);
@@ -216,7 +217,7 @@ class RowRange {
       return reinterpret_cast<const uint16_t*>(values);
     auto* out = reinterpret_cast<uint16_t*>(memory_ + n_ + kPackedSlack);
     const int64_t count = packed_count(view, r);
-    if (view.dtype == DType::kQ4_1) {
+    if (view.coding == tensor::SparseCoding::kQ4) {
       unpack_q4_1_bf16(values, count / kQuantBlock, out);
     } else {
       unpack_packed(view, r, memory_);

@@ -167,13 +167,12 @@ int64_t rows_a_piece(int64_t rows, int64_t cols) {
 }
 
 void expand_row(const Matrix& weight, int64_t r, float* out) {
-  if (weight.is_sparse() && is_packed(weight.sparse_view())) {
+  if (weight.is_sparse()) {
     thread_local std::vector<float> packed;
     packed.resize(static_cast<size_t>(weight.cols() + kPackedSlack));
     unpack_packed(weight.sparse_view(), r, packed.data());
     return sparse_expand(weight.sparse_view().mask.row(r), packed.data(), weight.cols(), out);
   }
-  if (weight.is_sparse()) return tensor::unpack_sparse_row(weight.sparse_view(), r, out);
   const tensor::DenseView view = weight.dense_view();
   unpack_values(view.dtype, view.row(r), view.cols, out);
 }

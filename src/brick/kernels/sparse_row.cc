@@ -46,6 +46,10 @@ float dot_q4_1_scalar(const uint64_t* mask, const std::byte* packed, Int16Row x,
   return x.scale * sum;
 }
 
+void unpack_parent_scalar(const tensor::SparseView& view, int64_t r, float* out) noexcept {
+  tensor::unpack_parent_kept(view, r, out);
+}
+
 // AVX2 on AVX-512 machines too, see sparse_row_avx512.cc.
 const SparseRowKernels& chosen() {
   static const SparseRowKernels& kernels = active_isa() >= Isa::kAvx2 ? kSparseRowAvx2 : kSparseRowScalar;
@@ -54,7 +58,8 @@ const SparseRowKernels& chosen() {
 
 }  // namespace
 
-const SparseRowKernels kSparseRowScalar{dot_scalar, dot_bf16_scalar, expand_scalar, dot_q4_1_scalar};
+const SparseRowKernels kSparseRowScalar{dot_scalar, dot_bf16_scalar, expand_scalar, unpack_parent_scalar,
+                                        dot_q4_1_scalar};
 
 float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept {
   return chosen().dot(mask, packed, x, cols);
@@ -110,14 +115,14 @@ void sparse_expand(const uint64_t* mask, const float* packed, int64_t cols, floa
   chosen().expand(mask, packed, cols, out);
 }
 
-bool is_packed(const tensor::SparseView& view) noexcept { return view.coding != tensor::SparseCoding::kParent; }
-
 int64_t packed_count(const tensor::SparseView& view, int64_t r) noexcept {
+  if (view.coding == tensor::SparseCoding::kParent) return view.mask.count_row(r);
   const tensor::DTypeInfo& type = tensor::info(view.dtype);
   return static_cast<int64_t>(view.row_offset[r + 1] - view.row_offset[r]) / type.block_bytes * type.block_values;
 }
 
 void unpack_packed(const tensor::SparseView& view, int64_t r, float* out) noexcept {
+  if (view.coding == tensor::SparseCoding::kParent) return chosen().unpack_parent(view, r, out);
   unpack_values(view.dtype, view.values + view.row_offset[r], packed_count(view, r), out);
 }
 

@@ -41,13 +41,10 @@ void unpack_q4_1_bf16(const std::byte* source, int64_t blocks, uint16_t* out) no
 // The row with its zeros, out [cols].
 void sparse_expand(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept;
 
-// Whether the kept values lie one behind the other (not beside their columns' scales, as in SparseCoding::kParent).
-bool is_packed(const tensor::SparseView& view) noexcept;
-
 // Values that row r's kept ones are stored as: they, and what pads their last block.
 int64_t packed_count(const tensor::SparseView& view, int64_t r) noexcept;
 
-// The kept values of row r of a packed matrix as float32; `out` has room for a row and kPackedSlack.
+// The kept values of row r as float32, one behind the other; `out` has room for a row and kPackedSlack.
 void unpack_packed(const tensor::SparseView& view, int64_t r, float* out) noexcept;
 
 }  // namespace brick::kernels

@@ -176,8 +176,47 @@ BRICK_AVX2 void expand(const uint64_t* mask, const float* packed, int64_t cols, 
   for (; c < cols; ++c) out[c] = (mask[c / 64] >> (c % 64) & 1) != 0 ? *packed++ : 0.0f;
 }
 
+// Eight integers of a row of a kParent matrix, from the `first` one on; `end` is that of the row's bytes.
+BRICK_AVX2 inline __m256i eight_integers(const std::byte* q, int64_t first, bool nibbles, const std::byte* end) {
+  const std::byte* at = q + (nibbles ? first / 2 : first);
+  uint64_t bytes = 0;
+  if (end - at >= 8) {
+    std::memcpy(&bytes, at, 8);
+  } else {
+    std::memcpy(&bytes, at, static_cast<size_t>(end - at));
+  }
+  if (!nibbles) return _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(bytes)));
+  const __m256i all = _mm256_set1_epi32(static_cast<int>(bytes >> (first % 2 * 4)));
+  return _mm256_and_si256(_mm256_srlv_epi32(all, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)),
+                          _mm256_set1_epi32(15));
+}
+
+BRICK_AVX2 void unpack_parent(const tensor::SparseView& view, int64_t r, float* out) noexcept {
+  const std::byte *scales = view.values + view.row_offset[r], *end = view.values + view.row_offset[r + 1];
+  const int64_t blocks = view.cols() / tensor::kQuantBlock, each = tensor::parent_scale_bytes(view.dtype);
+  const bool nibbles = tensor::parent_has_nibbles(view.dtype), has_minimum = view.dtype == tensor::DType::kQ4_1;
+  const std::byte* q = scales + blocks * each;
+  const uint64_t* mask = view.mask.row(r);
+  int64_t n = 0;
+  for (int64_t b = 0; b < blocks; ++b, scales += each) {
+    uint32_t halves = 0;
+    std::memcpy(&halves, scales, static_cast<size_t>(each));
+    const __m128 d_m = _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(halves)));
+    const __m256 d = _mm256_broadcastss_ps(d_m);
+    const __m256 m = has_minimum ? _mm256_broadcastss_ps(_mm_movehdup_ps(d_m))
+                     : nibbles   ? _mm256_mul_ps(d, _mm256_set1_ps(-8.0f))
+                                 : _mm256_setzero_ps();
+    const int64_t next = n + std::popcount(static_cast<uint32_t>(mask[b / 2] >> (b % 2 * 32)));
+    for (int64_t i = n; i < next; i += kLanes) {
+      const __m256 value = _mm256_cvtepi32_ps(eight_integers(q, i, nibbles, end));
+      _mm256_storeu_ps(out + i, _mm256_add_ps(_mm256_mul_ps(d, value), m));  // the product is exact
+    }
+    n = next;
+  }
+}
+
 }  // namespace
 
-const SparseRowKernels kSparseRowAvx2{dot, dot_bf16, expand, dot_q4_1};
+const SparseRowKernels kSparseRowAvx2{dot, dot_bf16, expand, unpack_parent, dot_q4_1};
 
 }  // namespace brick::kernels

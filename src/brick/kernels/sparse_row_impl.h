@@ -12,6 +12,7 @@ struct SparseRowKernels {
   float (*dot)(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept;
   float (*dot_bf16)(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept;
   void (*expand)(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept;
+  void (*unpack_parent)(const tensor::SparseView& view, int64_t r, float* out) noexcept;  // of a kParent matrix
   float (*dot_q4_1)(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols, int16_t* memory) noexcept;
 };
 

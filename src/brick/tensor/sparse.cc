@@ -11,12 +11,9 @@ namespace {
 
 constexpr std::array<std::string_view, 3> kNames{"values", "q4", "parent"};
 
-int64_t scale_bytes(DType dtype) { return dtype == DType::kQ4_1 ? 4 : 2; }
-bool is_nibble(DType dtype) { return dtype != DType::kQ8_0; }
-
 int parent_integer(DType dtype, const std::byte* block, int64_t index) {
-  const auto* q = reinterpret_cast<const uint8_t*>(block + scale_bytes(dtype));
-  if (!is_nibble(dtype)) return static_cast<int8_t>(q[index]);
+  const auto* q = reinterpret_cast<const uint8_t*>(block + parent_scale_bytes(dtype));
+  if (!parent_has_nibbles(dtype)) return static_cast<int8_t>(q[index]);
   return index < 16 ? q[index] & 15 : q[index - 16] >> 4;
 }
 
@@ -29,14 +26,14 @@ void reject_padding_bits(MaskView mask) {
 }
 
 void encode_parent_row(const std::byte* parent_row, DType dtype, MaskView mask, int64_t r, std::byte* out) {
-  const int64_t blocks = mask.cols / kQuantBlock, scales = scale_bytes(dtype);
+  const int64_t blocks = mask.cols / kQuantBlock, scales = parent_scale_bytes(dtype);
   for (int64_t b = 0; b < blocks; ++b)
     std::memcpy(out + b * scales, parent_row + b * info(dtype).block_bytes, static_cast<size_t>(scales));
   out += blocks * scales;
   int64_t n = 0;
   mask.for_each_kept(r, [&](int64_t c) {
     const int q = parent_integer(dtype, parent_row + c / kQuantBlock * info(dtype).block_bytes, c % kQuantBlock);
-    if (is_nibble(dtype))
+    if (parent_has_nibbles(dtype))
       out[n / 2] |= static_cast<std::byte>(q << (n % 2 * 4));
     else
       out[n] = static_cast<std::byte>(q);
@@ -44,9 +41,11 @@ void encode_parent_row(const std::byte* parent_row, DType dtype, MaskView mask, 
   });
 }
 
-void unpack_parent_row(const SparseView& source, int64_t r, float* out) {
+// Calls visit(column, value) for the kept values of row r of a kParent matrix.
+template <class Visit>
+void for_each_parent_value(const SparseView& source, int64_t r, Visit&& visit) {
   const std::byte* base = source.values + source.row_offset[r];
-  const int64_t scales = scale_bytes(source.dtype);
+  const int64_t scales = parent_scale_bytes(source.dtype);
   const auto* q = reinterpret_cast<const uint8_t*>(base + source.cols() / kQuantBlock * scales);
   int64_t n = 0;
   source.mask.for_each_kept(r, [&](int64_t c) {
@@ -56,10 +55,10 @@ void unpack_parent_row(const SparseView& source, int64_t r, float* out) {
     if (source.dtype == DType::kQ4_1) std::memcpy(&m_bits, scale + 2, 2);
     const float d = f16_to_f32(d_bits);
     if (source.dtype == DType::kQ8_0) {
-      out[c] = d * static_cast<float>(static_cast<int8_t>(q[n]));
+      visit(c, d * static_cast<float>(static_cast<int8_t>(q[n])));
     } else {
       const float m = source.dtype == DType::kQ4_1 ? f16_to_f32(m_bits) : -8.0f * d;
-      out[c] = d * static_cast<float>(q[n / 2] >> (n % 2 * 4) & 15) + m;
+      visit(c, d * static_cast<float>(q[n / 2] >> (n % 2 * 4) & 15) + m);
     }
     ++n;
   });
@@ -87,7 +86,7 @@ int64_t sparse_row_bytes(SparseCoding coding, DType dtype, int64_t cols, int64_t
       break;
     case SparseCoding::kParent:
       if (can_keep_parent(dtype) && cols % kQuantBlock == 0)
-        return cols / kQuantBlock * scale_bytes(dtype) + (is_nibble(dtype) ? (kept + 1) / 2 : kept);
+        return cols / kQuantBlock * parent_scale_bytes(dtype) + (parent_has_nibbles(dtype) ? (kept + 1) / 2 : kept);
       break;
   }
   fail(ErrorCode::kCorrupt, "sparse matrix of {} columns: coding '{}' cannot hold {} values", cols, name(coding),
@@ -96,7 +95,8 @@ int64_t sparse_row_bytes(SparseCoding coding, DType dtype, int64_t cols, int64_t
 
 void unpack_sparse_row(const SparseView& source, int64_t r, float* out) {
   std::memset(out, 0, static_cast<size_t>(source.cols()) * sizeof(float));
-  if (source.coding == SparseCoding::kParent) return unpack_parent_row(source, r, out);
+  if (source.coding == SparseCoding::kParent)
+    return for_each_parent_value(source, r, [&](int64_t c, float value) { out[c] = value; });
   const std::byte* values = source.values + source.row_offset[r];
   const DTypeInfo& type = info(source.dtype);
   std::array<float, kQuantBlock> buffer{};
@@ -109,6 +109,10 @@ void unpack_sparse_row(const SparseView& source, int64_t r, float* out) {
     }
     out[c] = buffer[static_cast<size_t>(n++ % kQuantBlock)];
   });
+}
+
+void unpack_parent_kept(const SparseView& source, int64_t r, float* out) {
+  for_each_parent_value(source, r, [&](int64_t, float value) { *out++ = value; });
 }
 
 SparseMatrix SparseMatrix::encode(ConstMatView dense, MaskView mask, SparseCoding coding, DType dtype,

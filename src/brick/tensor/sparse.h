@@ -40,6 +40,12 @@ int64_t sparse_row_bytes(SparseCoding coding, DType dtype, int64_t cols, int64_t
 
 // Row r with its zeros.
 void unpack_sparse_row(const SparseView& source, int64_t r, float* out);
+// The kept values of row r of a kParent matrix, one behind the other.
+void unpack_parent_kept(const SparseView& source, int64_t r, float* out);
+
+// Bytes of the scales of a block of a format that kParent can keep, and whether its integers are nibbles.
+inline int64_t parent_scale_bytes(DType dtype) { return dtype == DType::kQ4_1 ? 4 : 2; }
+inline bool parent_has_nibbles(DType dtype) { return dtype != DType::kQ8_0; }
 
 // Owns mask, row offsets and values.
 class SparseMatrix {
