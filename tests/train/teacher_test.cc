@@ -25,7 +25,7 @@ constexpr double kHalf = 2e-3;  // of probabilities whose logarithms, down to -8
 struct Fixture {
   model::Model model = model::tiny_model();
   std::vector<data::TokenSequence> sequences = random_sequences(7, model.config.vocab, 1);
-  model::TempFolder folder;
+  TempFolder folder;
   kernels::Context context;
   bool hidden;
 
@@ -169,8 +169,11 @@ TEST(Teacher, PlansForWhatItDoesNotKnow) {
 
     const model::Model block = model::tiny_block(f.model, 0.5);
     const auto objective = make_objective("forward-kl", {&again});
-    const MemoryPlan with = plan_memory(block, {}, all, objective.get());
-    EXPECT_EQ(with.bytes, plan_memory(block, {}, all).bytes + again.planned_bytes(all, with.part_tokens));
+    TuneOptions options;
+    const MemoryPlan without = plan_memory(block, all, {}, options);
+    options.objective = objective.get();
+    const MemoryPlan with = plan_memory(block, all, {}, options);
+    EXPECT_EQ(with.bytes(), without.bytes() + again.planned_bytes(all, with.part_tokens));
   }
 }
 

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "brick/base/process.h"
 #include "brick/io/json_file.h"
 #include "brick/train/checkpoint.h"
 #include "model/expect_error.h"
@@ -42,6 +43,7 @@ struct TestRun {
     kernels::Context context;
     return tune(model, sequences, config, options, context, silent_sink());
   }
+  MemoryPlan plan() const { return plan_memory(model, sequences, config, options); }
 };
 
 void spoil(model::Model& model) {
@@ -222,7 +224,7 @@ void interrupt(TestRun& run, int64_t steps) {
 }
 
 struct Resumable : TestRun {
-  model::TempFolder folder;
+  TempFolder folder;
 
   Resumable() {
     config.steps = 9;  // more than two epochs
@@ -357,12 +359,12 @@ TEST(Tune, MemoryIsPlannedForWhatIsHeld) {
   std::vector<int64_t> held;
   const auto expect_plan = [&](const char* memory, int64_t part_tokens, Activations activations) {
     run.config.memory = memory;
-    const MemoryPlan plan = plan_memory(run.model, run.config, run.sequences);
+    const MemoryPlan plan = run.plan();
     EXPECT_EQ(plan.part_tokens, part_tokens) << memory;
     EXPECT_EQ(plan.activations, activations) << memory;
     const model::Transformer transformer(run.model, context, plan.part_tokens, true, plan.activations);
     held.push_back(transformer.buffer_bytes());
-    EXPECT_GE(plan.bytes, held.back()) << memory;
+    EXPECT_GE(plan.buffer_bytes, held.back()) << memory;
   };
   expect_plan("fast", 1024, Activations::kKeep);
   expect_plan("auto", 512, Activations::kKeep);
@@ -377,7 +379,7 @@ TEST(Tune, MemoryIsNotPlannedForMoreThanTheRecords) {
   TestRun run;
   run.config.batch_tokens = int64_t{1} << 40;
   run.config.memory = "fast";
-  EXPECT_EQ(plan_memory(run.model, run.config, run.sequences).part_tokens, data::count_tokens(run.sequences));
+  EXPECT_EQ(run.plan().part_tokens, data::count_tokens(run.sequences));
 }
 
 TEST(Tune, FastIsRefusedWhereItDoesNotFit) {
@@ -386,10 +388,9 @@ TEST(Tune, FastIsRefusedWhereItDoesNotFit) {
   run.sequences.assign(4000, {std::vector<int32_t>(512), std::vector<uint8_t>(512, 1)});
   run.config.batch_tokens = 1 << 30;
   run.config.memory = "fast";
-  expect_error(ErrorCode::kInvalidInput, "use --memory auto",
-               [&] { plan_memory(run.model, run.config, run.sequences); });
+  expect_error(ErrorCode::kInvalidInput, "use --memory auto", [&] { run.plan(); });
   run.config.memory = "auto";
-  EXPECT_EQ(plan_memory(run.model, run.config, run.sequences).part_tokens, 512);
+  EXPECT_EQ(run.plan().part_tokens, 512);
 }
 
 // Takes more than any machine has.
@@ -402,14 +403,72 @@ struct Vast : Objective {
 
 TEST(Tune, NamesTheTeacherWhereItDoesNotFit) {
   TestRun run;
-  const Vast vast;
-  const auto plan = [&] { plan_memory(run.model, run.config, run.sequences, &vast); };
-  const std::string length = "MB are free: lower --length (the longest record has 15 tokens)";
-  expect_error(ErrorCode::kInvalidInput, "34359738368 of them for the teacher", plan);
-  expect_error(ErrorCode::kInvalidInput, length + ", give a --teacher", plan);
-  run.model.config.ffn = int64_t{1} << 34;  // nor does the rest
-  expect_error(ErrorCode::kInvalidInput, " MB and ", plan);
-  expect_error(ErrorCode::kInvalidInput, length, plan);
+  Vast vast;
+  run.options.objective = &vast;
+  expect_error(ErrorCode::kInvalidInput, "34359738368 for the teacher", [&] { run.plan(); });
+  expect_error(ErrorCode::kInvalidInput, "free: give a --teacher of fewer bits", [&] { run.plan(); });
+}
+
+// The number behind `flag` in the refusal of a plan.
+int64_t advised(const TestRun& run, const std::string& flag) {
+  try {
+    run.plan();
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    const size_t at = what.find(flag);
+    EXPECT_NE(at, std::string::npos) << what;
+    return at == std::string::npos ? 0 : std::stoll(what.substr(at + flag.size()));
+  }
+  ADD_FAILURE() << "the plan fits";
+  return 0;
+}
+
+TEST(Tune, AdvisesARankThatFits) {
+  TestRun run;
+  run.config.rank = int64_t{1} << 40;
+  const int64_t rank = advised(run, "MB are free: --rank ");
+  run.config.rank = rank / 2;  // what is free changes from call to call
+  EXPECT_NO_THROW(run.plan());
+  run.config.rank = 2 * rank;
+  EXPECT_THROW(run.plan(), Error);
+  run.config.targets = "q_proj";  // needs a small part of that
+  EXPECT_NO_THROW(run.plan());
+}
+
+TEST(Tune, AdvisesALengthThatFits) {
+  TestRun run;
+  run.sequences.assign(4000, {std::vector<int32_t>(512), std::vector<uint8_t>(512, 1)});
+  run.model.config.ffn = available_memory_bytes() / 4000;  // some 400 tokens of it fit
+  const int64_t length = advised(run, "MB are free: --length ");
+  EXPECT_GT(length, 100);
+  EXPECT_LT(length, 512);
+  run.sequences.assign(4000, {std::vector<int32_t>(static_cast<size_t>(length / 2)),
+                              std::vector<uint8_t>(static_cast<size_t>(length / 2), 1)});
+  run.config.batch_tokens = length / 2;
+  EXPECT_NO_THROW(run.plan());
+}
+
+TEST(Tune, NamesASmallerModelWhereNoSettingHelps) {
+  TestRun run;
+  run.model.config.ffn = int64_t{1} << 34;
+  expect_error(ErrorCode::kInvalidInput, "MB are free: take a smaller block", [&] { run.plan(); });
+}
+
+TEST(Tune, TheAdapterIsPlannedAsItIsHeld) {
+  TestRun run;
+  const auto planned = [&] { return run.plan().adapter_bytes; };
+  const auto held = [&] {
+    return 5 * int64_t{sizeof(float)} *
+           model::make_adapter(run.model, lora_config(run.model, run.config), 0).parameters();
+  };
+  EXPECT_EQ(planned(), held());
+  run.config.targets = "q_proj,down_proj";
+  EXPECT_EQ(planned(), held());
+  const Adapter init = model::make_adapter(run.model, lora_config(run.model, run.config), 0);
+  run.config.rank = 64;  // of no account beside an adapter to continue from
+  run.config.targets = "all";
+  run.options.init = &init;
+  EXPECT_EQ(planned(), 5 * int64_t{sizeof(float)} * init.parameters());
 }
 
 TEST(Tune, PartsOfABatchAddUpToIt) {

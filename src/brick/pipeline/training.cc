@@ -20,14 +20,15 @@ nlohmann::json step_json(const train::StepRecord& step) {
           {"lr", step.lr},     {"grad_norm", step.grad_norm}, {"seconds", step.seconds}};
 }
 
-void announce(const model::Model& model, const data::EncodedRecords& records, train::TuneConfig config,
+void announce(const model::Model& model, const data::EncodedRecords& records, const train::TuneConfig& config,
               const train::TuneOptions& options, ProgressSink& sink) {
-  if (options.init != nullptr) config.rank = options.init->config.rank;
-  const train::MemoryPlan plan = train::plan_memory(model, config, records.sequences, options.objective);
-  sink.note(fmt::format(
-      "{} records, {} tokens, {} of them trained on; about {} MB beside the model: {} tokens at a time, activations {}",
-      records.sequences.size(), data::count_tokens(records.sequences), data::count_supervised(records.sequences),
-      plan.bytes >> 20, plan.part_tokens, plan.activations == model::Activations::kKeep ? "kept" : "recomputed"));
+  const train::MemoryPlan plan = train::plan_memory(model, records.sequences, config, options);
+  sink.note(
+      fmt::format("{} records, {} tokens, {} of them trained on; about {} MB, {} of them the model: {} tokens at a "
+                  "time, activations {}",
+                  records.sequences.size(), data::count_tokens(records.sequences),
+                  data::count_supervised(records.sequences), plan.bytes() >> 20, plan.model_bytes >> 20,
+                  plan.part_tokens, plan.activations == model::Activations::kKeep ? "kept" : "recomputed"));
   tell_of_length(records, config.length, sink);
   if (config.masked && model::mask_hash(model).empty())
     sink.note("masked: this model has no mask, so the adapter is a plain one");
@@ -115,6 +116,7 @@ nlohmann::json training_json(const train::TuneResult& result, const kernels::Con
           {"supervised_tokens", result.supervised_tokens},
           {"tokens_per_second", static_cast<double>(result.tokens) / result.seconds},
           {"seconds", result.seconds},
+          {"planned_mb", static_cast<double>(result.planned_bytes) / (1 << 20)},
           {"compute", kernels::name(context.compute())},
           {"parameters", result.adapter.parameters()},
           {"masked", result.adapter.config.masked}};

@@ -89,20 +89,28 @@ int64_t largest_part(std::span<const data::TokenSequence> sequences, const TuneC
 }
 
 constexpr int64_t kWholeBatch = std::numeric_limits<int64_t>::max();
-constexpr int64_t kPartTokens = 512;  // products of as many rows run at full rate
+constexpr int64_t kPartTokens = 512;   // products of as many rows run at full rate
+constexpr int64_t kFewestTokens = 16;  // of a record that is worth training on
 
-int64_t planned_bytes(const model::Model& model, const TuneConfig& config, int64_t tokens,
-                      model::Activations activations) {
+constexpr int64_t kScratchFloats = 24 << 20;  // pieces of weights and logits
+
+// Activations and work of one token.
+int64_t token_bytes(const model::Model& model, model::Activations activations) {
   const model::ModelConfig& c = model.config;
   const int64_t heads = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  const int64_t kept = 2 * c.hidden + 2 * heads + 2 * kv + 2 * c.ffn;  // floats a token and layer
+  const int64_t kept = 2 * c.hidden + 2 * heads + 2 * kv + 2 * c.ffn;  // floats a layer
   const int64_t layers_kept = activations == model::Activations::kKeep ? c.layers : 1;
   const int64_t inputs = activations == model::Activations::kKeep ? 0 : c.layers * c.hidden;
   const int64_t work = 5 * c.hidden + 3 * heads + 2 * kv + 2 * c.ffn;
-  const int64_t adapter =
-      c.layers * config.rank * (4 * c.hidden + 2 * heads + 2 * kv + 3 * (c.hidden + c.ffn) - c.hidden);
-  constexpr int64_t kScratchFloats = 24 << 20;  // pieces of weights and logits
-  return 4 * (tokens * (kept * layers_kept + inputs + work) + 5 * adapter + kScratchFloats);
+  return 4 * (kept * layers_kept + inputs + work);
+}
+
+// What is held of an adapter: itself, the last good one, gradients, two moments.
+int64_t adapter_bytes(const model::Model& model, const model::LoraConfig& lora) {
+  int64_t sides = 0;
+  for (const model::Layer& layer : model.layers)
+    for (const model::Proj proj : lora.targets) sides += layer[proj].rows() + layer[proj].cols();
+  return 5 * int64_t{sizeof(float)} * lora.rank * sides;
 }
 
 std::string run_hash(std::span<const data::TokenSequence> sequences, TuneConfig config, const TuneOptions& options,
@@ -123,6 +131,19 @@ std::string run_hash(std::span<const data::TokenSequence> sequences, TuneConfig 
       hash.update(pair.b.bytes());
     });
   return hash.hex();
+}
+
+// A setting with which a plan that needs more than is available would fit.
+std::string remedy(const MemoryPlan& plan, int64_t available, int64_t rank, bool may_change_rank, int64_t token_bytes) {
+  if (plan.bytes() - plan.objective_bytes <= available)
+    return "give a --teacher of fewer bits or layers, or a --cache that was filled where there is more memory";
+  const int64_t for_adapter = available - (plan.bytes() - plan.adapter_bytes);
+  if (const int64_t most = for_adapter / (plan.adapter_bytes / rank); may_change_rank && most >= 1)
+    return fmt::format("--rank {} would fit, or fewer --targets", most);
+  const int64_t for_tokens = available - (plan.bytes() - plan.part_tokens * token_bytes);
+  if (const int64_t most = for_tokens / token_bytes; most >= kFewestTokens)
+    return fmt::format("--length {} --batch-tokens {} would fit", most, most);
+  return "take a smaller block, or a machine with more memory";
 }
 
 struct StepResult {
@@ -186,41 +207,38 @@ model::LoraConfig lora_config(const model::Model& model, const TuneConfig& confi
   return lora;
 }
 
-MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
-                       std::span<const data::TokenSequence> sequences, const Objective* objective) {
+MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSequence> sequences,
+                       const TuneConfig& config, const TuneOptions& options) {
   using model::Activations;
-  const auto beside = [&](int64_t part_tokens) {
-    return objective != nullptr ? objective->planned_bytes(sequences, part_tokens) : 0;
-  };
+  const model::LoraConfig lora = options.init != nullptr ? options.init->config : lora_config(model, config);
   const auto planned = [&](int64_t part, Activations activations) {
-    const int64_t tokens = largest_part(sequences, config, part);
-    return MemoryPlan{tokens, activations, planned_bytes(model, config, tokens, activations) + beside(tokens)};
+    MemoryPlan plan{largest_part(sequences, config, part), activations};
+    plan.model_bytes = model.weight_bytes();
+    plan.adapter_bytes = adapter_bytes(model, lora);
+    plan.buffer_bytes = plan.part_tokens * token_bytes(model, activations) + 4 * kScratchFloats;
+    if (options.objective != nullptr)
+      plan.objective_bytes = options.objective->planned_bytes(sequences, plan.part_tokens);
+    return plan;
   };
   const MemoryPlan low = planned(kPartTokens, Activations::kRecompute);
   const int64_t available = available_memory_bytes();
-  const auto fits = [&](const MemoryPlan& plan) { return available == 0 || plan.bytes <= available; };
-  if (!fits(low)) {
-    const int64_t longest = std::ranges::max(data::lengths_of(sequences));
-    if (const int64_t teacher = beside(low.part_tokens); low.bytes - teacher <= available)
-      fail(ErrorCode::kInvalidInput,
-           "training needs {} MB, {} of them for the teacher, and {} MB are free: lower --length (the longest record "
-           "has {} tokens), give a --teacher of fewer bits or layers, or a --cache that was filled where there is more "
-           "memory",
-           low.bytes >> 20, teacher >> 20, available >> 20, longest);
+  const auto fits = [&](const MemoryPlan& plan) { return available == 0 || plan.bytes() <= available; };
+  if (!fits(low))
     fail(ErrorCode::kInvalidInput,
-         "training needs {} MB and {} MB are free: lower --length (the longest record has {} tokens)", low.bytes >> 20,
-         available >> 20, longest);
-  }
+         "training needs {} MB ({} for the model, {} for the adapter, {} for {} tokens{}) and {} MB are free: {}",
+         low.bytes() >> 20, low.model_bytes >> 20, low.adapter_bytes >> 20, low.buffer_bytes >> 20, low.part_tokens,
+         low.objective_bytes > 0 ? fmt::format(", {} for the teacher", low.objective_bytes >> 20) : "", available >> 20,
+         remedy(low, available, lora.rank, options.init == nullptr, token_bytes(model, Activations::kRecompute)));
   if (config.memory == "low") return low;
   if (config.memory == "fast") {
     const MemoryPlan fast = planned(kWholeBatch, Activations::kKeep);
     if (!fits(fast))
       fail(ErrorCode::kInvalidInput, "training with --memory fast needs {} MB and {} MB are free: use --memory auto",
-           fast.bytes >> 20, available >> 20);
+           fast.bytes() >> 20, available >> 20);
     return fast;
   }
   const MemoryPlan keep = planned(kPartTokens, Activations::kKeep);
-  return available == 0 || 2 * keep.bytes <= available ? keep : low;
+  return available == 0 || 2 * keep.bytes() <= available ? keep : low;
 }
 
 TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> sequences, const TuneConfig& config,
@@ -229,6 +247,8 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   if (sequences.empty()) fail(ErrorCode::kInvalidInput, "no records to train on");
   const Stopwatch watch;
   TuneResult result;
+  const MemoryPlan plan = plan_memory(model, sequences, config, options);
+  result.planned_bytes = plan.bytes();
   if (options.init != nullptr) {
     model::check_fits(*options.init, model);
     result.adapter = options.init->clone();
@@ -248,9 +268,6 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   Objective& objective = options.objective != nullptr ? *options.objective : *cross_entropy;
   Progress progress;
   progress.run_hash = run_hash(sequences, config, options, objective);
-  TuneConfig with_rank = config;
-  with_rank.rank = adapter.config.rank;
-  const MemoryPlan plan = plan_memory(model, with_rank, sequences, &objective);
   Steps steps(sequences, config, options.seed, plan.part_tokens);
   int64_t total = options.minutes > 0 ? std::numeric_limits<int64_t>::max() : total_steps(steps, config);
   if (options.resume && !options.checkpoint.empty())

@@ -39,7 +39,8 @@ struct TuneResult {
   model::Adapter adapter;
   int64_t steps = 0, tokens = 0, supervised_tokens = 0;
   double loss_first = 0, loss_last = 0;
-  double seconds = 0;   // of all sessions
+  double seconds = 0;  // of all sessions
+  int64_t planned_bytes = 0;
   std::string stopped;  // why training ended early (a loss that is no number); the adapter is the last good one
 };
 
@@ -47,15 +48,20 @@ struct TuneResult {
 struct MemoryPlan {
   int64_t part_tokens = 0;  // most tokens of a part
   model::Activations activations = model::Activations::kKeep;
-  int64_t bytes = 0;  // held beside the model: activations, adapter, gradients, moments, scratch, the objective's
+  int64_t model_bytes = 0;      // its weights, which a mapped file has in memory once they are used
+  int64_t adapter_bytes = 0;    // with gradients, moments and the last good one
+  int64_t buffer_bytes = 0;     // activations and scratch
+  int64_t objective_bytes = 0;  // a teacher's
+
+  int64_t bytes() const { return model_bytes + adapter_bytes + buffer_bytes + objective_bytes; }
 };
 
 // As --memory says: fast takes a batch as one part and keeps its activations; auto takes parts of 512 tokens and keeps
 // activations where twice their plan is available; low takes as many and recomputes. The parts, and so the
-// results, do not depend on what is available. No objective: cross-entropy. Error(kInvalidInput) where the plan does
-// not fit, naming what would.
-MemoryPlan plan_memory(const model::Model& model, const TuneConfig& config,
-                       std::span<const data::TokenSequence> sequences, const Objective* objective = nullptr);
+// results, do not depend on what is available. Error(kInvalidInput) where the plan does not fit, naming a setting that
+// would.
+MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSequence> sequences,
+                       const TuneConfig& config, const TuneOptions& options);
 
 // Error(kInvalidInput) for a bad configuration or no data; kMismatch for an init that does not fit. The checkpoint
 // stays: resumed from the last step's, a run gives its result at once. The caller removes it when that is on disk.
