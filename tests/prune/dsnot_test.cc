@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "problems.h"
 
 namespace brick::prune {
@@ -17,6 +19,37 @@ TEST(Dsnot, TradesPlacesTowardsAMeanOfZero) {
   const Pruned pruned = run("dsnot", weight, inputs, 0.5);
   EXPECT_EQ(row_of(pruned.outcome.mask, 0), "1001");
   EXPECT_EQ(pruned.weight.mat()(0, 3), 1.0f);
+}
+
+// Wanda drops columns 1 and 3, the error is 0.5. Column 1 may come back for column 0, the other of its group: then it
+// is 0.5 - 0.5 + 2, worse but of the same sign, and so the authors do it. In row 1 it would be 0.5 - 0.5 - 0.6.
+TEST(Dsnot, GroupsTradeUntilTheErrorWouldChangeItsSign) {
+  const tensor::Tensor x = matrix_of(2, 4, {1.5f, 1.5f, 1.5f, 1.5f, 0.5f, 0.5f, 0.5f, 0.5f});  // mean 1, variance 1/4
+  const tensor::Tensor weight = matrix_of(2, 4, {2, 0.5f, 1, 0.0001f, -0.6f, 0.5f, 1, 0.0001f});
+  const InputStatistics inputs = statistics_of(x.mat(), Needs::kColumnNorms);
+  const Pruned pruned = run("dsnot", weight, inputs, 0.5, "1:2");
+  EXPECT_EQ(row_of(run("wanda", weight, inputs, 0.5, "1:2").outcome.mask, 0), "1010");
+  EXPECT_EQ(row_of(pruned.outcome.mask, 0).substr(0, 2), "01");
+  EXPECT_EQ(row_of(pruned.outcome.mask, 1), "1010");
+}
+
+TEST(Dsnot, LeavesTheMatricesThatAreSkipped) {
+  tensor::Tensor x = correlated_inputs(50, 70, 1);
+  for (int64_t i = 0; i < x.size(); ++i) x.f32()[i] += 0.3f;
+  const tensor::Tensor weight = random_matrix(9, 70, 2);
+  const InputStatistics inputs = statistics_of(x.mat(), Needs::kColumnNorms);
+  const tensor::Mask wanda = run("wanda", weight, inputs, 0.5).outcome.mask;
+  for (const auto& [skip, attention_moves, mlp_moves] :
+       {std::tuple("mlp", true, false), std::tuple("attention", false, true), std::tuple("none", true, true)}) {
+    const MethodOptions options{.dsnot_skip = skip};
+    EXPECT_EQ(differing(run("dsnot", weight, inputs, 0.5, "unstructured", options).outcome.mask, wanda) > 0,
+              attention_moves)
+        << skip;
+    EXPECT_EQ(
+        differing(run("dsnot", weight, inputs, 0.5, "unstructured", options, model::Proj::kUp).outcome.mask, wanda) > 0,
+        mlp_moves)
+        << skip;
+  }
 }
 
 TEST(Dsnot, EachRowLosesTheSameCountAndEqualsItself) {

@@ -74,13 +74,15 @@ struct Pruned {
 };
 
 inline Pruned run(const std::string& method_name, const tensor::Tensor& weight, const InputStatistics& known,
-                  double sparsity, const std::string& pattern = "unstructured", const MethodOptions& options = {}) {
+                  double sparsity, const std::string& pattern = "unstructured", const MethodOptions& options = {},
+                  model::Proj proj = model::Proj::kQ) {
   const Method& method = *parse_recipe(method_name).method;
   InputStatistics inputs = copy_of(known);
   if (method.prepare != nullptr) method.prepare(inputs, options);
   Pruned out{weight.clone(), {}};
   MatrixProblem problem;
   problem.name = "w";
+  problem.proj = proj;
   problem.weight = out.weight.mat();
   problem.inputs = &inputs;
   problem.sparsity = sparsity;

@@ -69,7 +69,7 @@ TEST(Structured, EveryMethodGivesASmallerBlockThatCanBeSaved) {
     for (const float x : outputs(block)) ASSERT_TRUE(std::isfinite(x));
     EXPECT_NE(outputs(block), outputs(parent));
 
-    const model::TempFolder folder;
+    const TempFolder folder;
     model::save_block(block, folder.path().string());
     const Model loaded = model::load_model(folder.path().string(), {.tokenizer = false});
     EXPECT_EQ(model::cut_hash(loaded), model::cut_hash(block));
@@ -285,11 +285,31 @@ TEST(MixedPruning, MasksWhatStructuredMethodsLeave) {
       const auto settings = nlohmann::json::parse(block.block.provenance)["config"];
       EXPECT_NE(settings["pruned_before"].get<std::string>().find(first.name), std::string::npos);
 
-      const model::TempFolder folder;
+      const TempFolder folder;
       model::save_block(block, folder.path().string());
       EXPECT_EQ(outputs(model::load_model(folder.path().string(), {.tokenizer = false})), outputs(block));
     }
   }
+}
+
+// What a block records is what bore on it.
+TEST(Structured, RecordsTheSettingsThatItsMethodReads) {
+  const Model parent = model::tiny_model({.layers = 3, .ffn = 128});
+  const auto settings_of = [&](const PruneConfig& config) {
+    return nlohmann::json::parse(run(parent, Text(), config).block.provenance)["config"];
+  };
+  const auto flap = settings_of(structured("flap", 0.25)), shortgpt = settings_of(structured("shortgpt", 0.34));
+  for (const auto& settings : {flap, shortgpt})
+    for (const char* other : {"protect_first", "importance", "mode", "refit_steps", "damping"})
+      EXPECT_FALSE(settings.contains(other)) << settings["method"] << " " << other;
+  EXPECT_TRUE(flap.contains("width_multiple"));
+  EXPECT_FALSE(shortgpt.contains("width_multiple"));
+  EXPECT_EQ(flap["calibration"]["windows"], 12);
+  PruneConfig config = structured("llm-pruner", 0.25);
+  EXPECT_EQ(settings_of(config)["protect_first"], config.protect_first);
+  config.mode = "layer";
+  config.sparsity = 0.34;
+  EXPECT_FALSE(settings_of(config).contains("protect_first"));
 }
 
 PruneConfig mixed(const std::string& cutting, const std::string& masking, const std::string& values) {

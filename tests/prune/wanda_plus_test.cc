@@ -18,8 +18,10 @@ TEST(WandaPlus, AddsGradientsToTheNorms) {
   InputStatistics inputs;
   inputs.sum_squares = {16, 9, 4, 1};
   const auto mask = [&](double scale, const char* pattern) {
-    return row_of(
-        prune_by_region({"w", weight.mat(), &inputs, 0.5, parse_pattern(pattern), {}}, gradients.mat(), scale).mask, 0);
+    return row_of(prune_by_region({"w", model::Proj::kQ, weight.mat(), &inputs, 0.5, parse_pattern(pattern), {}},
+                                  gradients.mat(), scale)
+                      .mask,
+                  0);
   };
   for (const char* pattern : {"unstructured", "2:4"}) {
     EXPECT_EQ(mask(0, pattern), "0110");    // 4, 6, 6, 4, as Wanda

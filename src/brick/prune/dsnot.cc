@@ -1,10 +1,10 @@
 // DSnoT (Zhang et al. 2024, "Dynamic Sparse No Training"), from Wanda's mask, as the authors' code (at 297993f, flags
-// at their defaults but for skip_layer): row by row, the dropped weights' mean output e = sum_dropped M_j, M_j = W_j
-// mean(x_j), is brought towards 0 by trading places, at most 50 times and while |e| > 0.1 with means taken times 2048,
-// the tokens of the authors' windows. Back comes the dropped weight with the largest M_j / Var(x_j) in e's direction,
-// out goes the kept one of the lowest Wanda score whose M_j is against it; n:m: the one of the lowest score in the same
-// group. Ours: a row is done when no dropped weight in e's direction is left. No weight changes, and every row (every
-// group) loses as many as by Wanda.
+// at their defaults: the feed-forward matrices keep that mask): row by row, the dropped weights' mean output e =
+// sum_dropped M_j, M_j = W_j mean(x_j), is brought towards 0 by trading places, at most 50 times and while |e| > 0.1
+// with means taken times 2048, the tokens of the authors' windows. Back comes the dropped weight with the largest M_j /
+// Var(x_j) in e's direction, out goes the kept one of the lowest Wanda score whose M_j is against it; n:m: the one of
+// the lowest score in the same group, until e would change its sign. Ours: a row is done when no dropped weight in e's
+// direction is left. No weight changes, and every row (every group) loses as many as by Wanda.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -75,9 +75,11 @@ class Row {
         ++least;
       if (out == kept.end()) continue;
       moved[static_cast<size_t>(*out)] = true;
+      const double after = error + output(*out) - output(back);
+      if (!pattern_.unstructured() && after * error <= 0) return;
       mask_.set(row_, back, true);
       mask_.set(row_, *out, false);
-      error += output(*out) - output(back);
+      error = after;
     }
   }
 
@@ -94,10 +96,17 @@ class Row {
   tensor::Mask& mask_;
 };
 
+bool is_skipped(const MatrixProblem& problem) {
+  const bool is_mlp = problem.proj >= model::Proj::kGate;
+  const std::string_view skip = problem.options.dsnot_skip;
+  return skip == "mlp" ? is_mlp : skip == "attention" ? !is_mlp : false;
+}
+
 }  // namespace
 
 MatrixOutcome prune_dsnot(const MatrixProblem& problem) {
   MatrixOutcome out = prune_wanda(problem);
+  if (is_skipped(problem)) return out;
   const Columns columns = describe(*problem.inputs);
   parallel_ranges(problem.weight.rows, kRowGrain, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) Row(problem.weight.row(r), columns, problem.pattern, r, out.mask).trade();

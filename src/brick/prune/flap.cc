@@ -125,6 +125,8 @@ std::vector<float> lost_mean(const tensor::Matrix& weight, const std::vector<dou
 
 StructureNeeds flap_needs(const PruneConfig&) { return {}; }
 
+std::vector<std::string_view> flap_settings(const PruneConfig&) { return {"piece_tokens", "width_multiple"}; }
+
 ExpectedStructures expect_flap(const model::Model& parent, const PruneConfig& config) {
   const double remove = config.sparsity * static_cast<double>(parent.linear_parameters());
   const auto layers = static_cast<int64_t>(parent.layers.size());

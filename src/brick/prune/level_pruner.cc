@@ -276,7 +276,7 @@ tensor::Matrix LevelPruner::prune_one(int64_t layer, Proj proj, const InputStati
 }
 
 MatrixOutcome LevelPruner::prune_matrix(int64_t layer, Proj proj, const InputStatistics* inputs, MatView weight) {
-  return family_.recipe.method->prune({model::weight_name(layer, proj), weight, inputs,
+  return family_.recipe.method->prune({model::weight_name(layer, proj), proj, weight, inputs,
                                        layer_sparsities_[static_cast<size_t>(layer)], family_.pattern, options()});
 }
 

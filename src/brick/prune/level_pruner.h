@@ -48,7 +48,9 @@ class LevelPruner {
   void rerun(int64_t layer);
   // A pruned weight as the calibration's products are fastest with it: as stored, or in float32.
   tensor::Matrix for_products(const tensor::Matrix& stored) const;
-  MethodOptions options() const { return {family_.config.damping, family_.config.block_columns}; }
+  MethodOptions options() const {
+    return {family_.config.damping, family_.config.block_columns, family_.config.dsnot_skip};
+  }
   bool is_last(int64_t layer) const { return layer + 1 == static_cast<int64_t>(block_.layers.size()); }
   model::Layer& layer_of(int64_t layer) { return block_.layers[static_cast<size_t>(layer)]; }
 

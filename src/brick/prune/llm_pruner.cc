@@ -402,6 +402,14 @@ StructureNeeds llm_pruner_needs(const PruneConfig& config) {
   return {.text = needs_gradients(settings.importance)};
 }
 
+std::vector<std::string_view> llm_pruner_settings(const PruneConfig& config) {
+  const Settings settings = parse(config);
+  if (settings.layers) return {"mode"};
+  if (settings.stream) return {"mode", "importance", "width_multiple", "iterative_steps", "piece_tokens"};
+  return {"mode",    "importance",     "width_multiple", "iterative_steps", "piece_tokens",
+          "folding", "global_ranking", "protect_first",  "protect_last"};
+}
+
 ExpectedStructures expect_llm_pruner(const model::Model& parent, const PruneConfig& config) {
   const int64_t hidden = parent.config.hidden, layers = static_cast<int64_t>(parent.layers.size());
   if (parse(config).layers) {

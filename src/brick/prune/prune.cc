@@ -25,6 +25,8 @@ void check_ranges(const PruneConfig& config, const Pattern& pattern) {
   if (config.block_columns < 1 || config.piece_tokens < 1)
     fail(ErrorCode::kInvalidInput, "block_columns {} and piece_tokens {} must be 1 or more", config.block_columns,
          config.piece_tokens);
+  if (config.dsnot_skip != "mlp" && config.dsnot_skip != "attention" && config.dsnot_skip != "none")
+    fail(ErrorCode::kInvalidInput, "dsnot_skip '{}': expected mlp, attention or none", config.dsnot_skip);
   if (!(config.owl_outlier > 0) || !std::isfinite(config.owl_outlier) || !(config.owl_spread >= 0) ||
       !(config.owl_spread < 1))
     fail(ErrorCode::kInvalidInput, "owl_outlier {} must be above 0 and owl_spread {} a share", config.owl_outlier,
@@ -137,10 +139,10 @@ std::string check_calibration(const Family& family) {
 }
 
 nlohmann::json masking_settings(const Recipe& recipe, const PruneConfig& config, const PruneReport& report) {
-  nlohmann::json settings = {{"pattern", config.pattern},
-                             {"damping", config.damping},
-                             {"block_columns", config.block_columns},
-                             {"piece_tokens", config.piece_tokens}};
+  nlohmann::json settings = {{"pattern", config.pattern}, {"piece_tokens", config.piece_tokens}};
+  if (recipe.needs() == Needs::kHessian || recipe.reconstruct) settings["damping"] = config.damping;
+  if (recipe.method->name == "sparsegpt") settings["block_columns"] = config.block_columns;
+  if (recipe.method->name == "dsnot") settings["dsnot_skip"] = config.dsnot_skip;
   if (config.true_sequential) settings["true_sequential"] = true;
   if (recipe.owl)
     settings["owl"] = {
@@ -158,18 +160,13 @@ nlohmann::json masking_settings(const Recipe& recipe, const PruneConfig& config,
   return settings;
 }
 
-nlohmann::json structured_settings(const PruneConfig& config) {
-  return {{"piece_tokens", config.piece_tokens},
-          {"damping", config.damping},
-          {"refit_steps", config.refit_steps},
-          {"width_multiple", config.width_multiple},
-          {"importance", config.importance},
-          {"mode", config.mode},
-          {"folding", config.folding},
-          {"global_ranking", config.global_ranking},
-          {"protect_first", config.protect_first},
-          {"protect_last", config.protect_last},
-          {"iterative_steps", config.iterative_steps}};
+nlohmann::json structured_settings(const StructuredMethod& method, PruneConfig config) {
+  const std::vector<std::string_view> used = method.settings(config);
+  nlohmann::json settings;
+  config.fields([&](std::string_view name, const auto& value, std::string_view) {
+    if (std::ranges::find(used, name) != used.end()) settings[std::string(name)] = value;
+  });
+  return settings;
 }
 
 // "flap+wanda" of a block that a structured method made before or makes now.
@@ -185,14 +182,15 @@ std::string whole_method(const model::Model& parent, const PruneConfig& config, 
 model::BlockSpec describe(const model::Model& parent, const PruneConfig& config, const Recipe& recipe,
                           const Calibration& calibration, double sparsity, const model::Model& block,
                           const PruneReport& report) {
-  nlohmann::json settings =
-      recipe.structured != nullptr ? structured_settings(config) : masking_settings(recipe, config, report);
+  nlohmann::json settings = recipe.structured != nullptr ? structured_settings(*recipe.structured, config)
+                                                         : masking_settings(recipe, config, report);
   settings["model"] = model::model_name(parent);
   settings["method"] = config.method;
   settings["sparsity"] = sparsity;
   settings["values"] = config.values;
   if (calibration.tokens() > 0)
-    settings["calibration"] = {{"sha256", calibration.hash()}, {"tokens", calibration.tokens()}};
+    settings["calibration"] = {
+        {"sha256", calibration.hash()}, {"tokens", calibration.tokens()}, {"windows", calibration.sequences().size()}};
   if (!parent.block.provenance.empty()) settings["pruned_before"] = parent.block.provenance;
   model::BlockSpec spec;
   spec.method = whole_method(parent, config, recipe);

@@ -32,6 +32,7 @@ struct PruneConfig {
   int64_t block_columns = 128;           // SparseGPT: columns whose mask is chosen at once
   int64_t piece_tokens = 4096;           // calibration tokens that go through a layer at a time
   bool true_sequential = false;          // a weight's inputs come through the pruned ones of its own layer, too
+  std::string dsnot_skip = "mlp";        // DSnoT: matrices that keep Wanda's mask: mlp, attention, none
   double owl_outlier = 5;                // OWL (owl.h): an outlier is so many times the layer's mean score
   double owl_spread = 0.08;              //   layers' sparsities differ by up to twice this
   int64_t refit_steps = 15;              // reconstruction (reconstruct.h): conjugate gradient steps a matrix;
@@ -69,6 +70,7 @@ struct PruneConfig {
           "wanda, ria, dsnot, sparsegpt, alps: prune q, k and v, then o, then gate and up, then down, each for inputs "
           "that "
           "come through those before it: one pass through a layer instead of two");
+    visit("dsnot_skip", dsnot_skip, "dsnot: where Wanda's mask stays: mlp, attention or none");
     visit("owl_outlier", owl_outlier, "owl+: an outlier has so many times the mean score of the layer's weights");
     visit("owl_spread", owl_spread, "owl+: layers' sparsities differ by up to twice this");
     visit("refit_steps", refit_steps, "+reconstruct: least-squares steps a matrix; slicegpt: 0 leaves its refit out");

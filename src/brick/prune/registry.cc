@@ -28,13 +28,13 @@ constexpr std::array kMethods{
 
 constexpr std::array kStructuredMethods{
     StructuredMethod{"llm-pruner", "heads and neurons, or channels of the stream, of least importance to the loss",
-                     llm_pruner_needs, expect_llm_pruner, prune_llm_pruner, check_llm_pruner},
+                     llm_pruner_needs, llm_pruner_settings, expect_llm_pruner, prune_llm_pruner, check_llm_pruner},
     StructuredMethod{"flap", "heads and neurons whose inputs fluctuate least; biases make up for their mean",
-                     flap_needs, expect_flap, prune_flap},
-    StructuredMethod{"shortgpt", "layers that turn the residual stream least", shortgpt_needs, expect_shortgpt,
-                     prune_shortgpt},
-    StructuredMethod{"slicegpt", "directions of the residual stream with the least energy", slicegpt_needs, nullptr,
-                     prune_slicegpt, check_slicegpt},
+                     flap_needs, flap_settings, expect_flap, prune_flap},
+    StructuredMethod{"shortgpt", "layers that turn the residual stream least", shortgpt_needs, shortgpt_settings,
+                     expect_shortgpt, prune_shortgpt},
+    StructuredMethod{"slicegpt", "directions of the residual stream with the least energy", slicegpt_needs,
+                     slicegpt_settings, nullptr, prune_slicegpt, check_slicegpt},
 };
 
 template <class Methods>

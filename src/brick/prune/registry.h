@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "brick/model/config.h"
 #include "brick/prune/pattern.h"
 #include "brick/prune/statistics.h"
 #include "brick/tensor/mask.h"
@@ -15,11 +16,13 @@ namespace brick::prune {
 struct MethodOptions {
   double damping = 0.01;        // share of the mean diagonal that is added to H
   int64_t block_columns = 128;  // columns whose mask is chosen at once
+  std::string_view dsnot_skip = "mlp";
 };
 
 // One weight to prune.
 struct MatrixProblem {
-  std::string name;                         // for messages
+  std::string name;  // for messages
+  model::Proj proj = model::Proj::kQ;
   tensor::MatView weight;                   // [out, in], finite; a method may change what it keeps
   const InputStatistics* inputs = nullptr;  // of these inputs; null where the method needs none
   double sparsity = 0;                      // in (0, 1); of n:m patterns n / m
@@ -91,7 +94,8 @@ void prune_wanda_plus(const LayerProblem& problem, PrunedLayer& pruned);
 // RIA (Zhang et al. 2024): shares of the row's and the column's |W|, times ||X_j||^(1/2); threshold as magnitude's.
 MatrixOutcome prune_ria(const MatrixProblem& problem);
 
-// DSnoT (Zhang et al. 2024): Wanda's mask, then weights trade places until the dropped ones' mean output is small.
+// DSnoT (Zhang et al. 2024): Wanda's mask, then weights trade places until the dropped ones' mean output is small, in
+// all matrices but those of options.dsnot_skip ("mlp", "attention", "none").
 MatrixOutcome prune_dsnot(const MatrixProblem& problem);
 
 // ALPS (Meng et al. 2024): ADMM over the whole matrix for the mask, conjugate gradients for what is kept.

@@ -43,6 +43,8 @@ std::vector<double> block_influences(const StructureProblem& problem) {
 
 StructureNeeds shortgpt_needs(const PruneConfig&) { return {.whole_layers = true, .unit = "layers"}; }
 
+std::vector<std::string_view> shortgpt_settings(const PruneConfig&) { return {"piece_tokens"}; }
+
 // Of layers that are alike.
 ExpectedStructures expect_shortgpt(const model::Model& parent, const PruneConfig& config) {
   const auto layers = static_cast<double>(parent.layers.size());

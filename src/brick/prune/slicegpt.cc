@@ -111,6 +111,10 @@ StructureNeeds slicegpt_needs(const PruneConfig&) {
   return {.narrows = true, .rotates = true, .unit = "directions of the stream, by width_multiple"};
 }
 
+std::vector<std::string_view> slicegpt_settings(const PruneConfig&) {
+  return {"piece_tokens", "width_multiple", "refit_steps", "damping"};
+}
+
 void check_slicegpt(const model::Model& parent, const PruneConfig& config) {
   check_width(parent, stream_width(config.sparsity, parent.config.hidden, config.width_multiple), config.values);
 }

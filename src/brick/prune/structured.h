@@ -53,6 +53,8 @@ struct StructuredMethod {
   std::string_view name, description;
   // Error(kInvalidInput) for settings that make no sense.
   StructureNeeds (*needs)(const PruneConfig& config) = nullptr;
+  // Names of PruneConfig's fields that bear on the block, for its provenance.
+  std::vector<std::string_view> (*settings)(const PruneConfig& config) = nullptr;
   // Null where all settings narrow; not called with those that do.
   ExpectedStructures (*expect)(const model::Model& parent, const PruneConfig& config) = nullptr;
   // One block a sparsity; its BlockSpec has the cut, if there is one, and nothing else.
@@ -63,22 +65,26 @@ struct StructuredMethod {
 
 // LLM-Pruner (Ma et al. 2023).
 StructureNeeds llm_pruner_needs(const PruneConfig& config);
+std::vector<std::string_view> llm_pruner_settings(const PruneConfig& config);
 ExpectedStructures expect_llm_pruner(const model::Model& parent, const PruneConfig& config);
 std::vector<model::Model> prune_llm_pruner(const StructureProblem& problem);
 void check_llm_pruner(const model::Model& parent, const PruneConfig& config);
 
 // FLAP (An et al. 2024, "Fluctuation-based adaptive structured pruning").
 StructureNeeds flap_needs(const PruneConfig& config);
+std::vector<std::string_view> flap_settings(const PruneConfig& config);
 ExpectedStructures expect_flap(const model::Model& parent, const PruneConfig& config);
 std::vector<model::Model> prune_flap(const StructureProblem& problem);
 
 // ShortGPT (Men et al. 2024): whole layers of the least block influence.
 StructureNeeds shortgpt_needs(const PruneConfig& config);
+std::vector<std::string_view> shortgpt_settings(const PruneConfig& config);
 ExpectedStructures expect_shortgpt(const model::Model& parent, const PruneConfig& config);
 std::vector<model::Model> prune_shortgpt(const StructureProblem& problem);
 
 // SliceGPT (Ashkboos et al. 2024), with one rotation for the whole residual stream.
 StructureNeeds slicegpt_needs(const PruneConfig& config);
+std::vector<std::string_view> slicegpt_settings(const PruneConfig& config);
 std::vector<model::Model> prune_slicegpt(const StructureProblem& problem);
 void check_slicegpt(const model::Model& parent, const PruneConfig& config);
 

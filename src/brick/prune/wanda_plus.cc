@@ -55,6 +55,7 @@ void prune_all(const LayerProblem& problem, const LayerTensors& gradients, Prune
     const auto p = static_cast<size_t>(proj);
     const MatView weight = pruned.weights[p].mat();
     pruned.outcomes[p] = prune_by_region({model::weight_name(problem.layer, proj),
+                                          proj,
                                           weight,
                                           &problem.statistics[input_index(proj)],
                                           problem.sparsity,
