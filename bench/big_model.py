@@ -146,6 +146,8 @@ def main() -> None:
     args = compare.parse(parser, "big-model", smoke={"layers": 2, "hidden": 1024, "ffn": 2816, "prune_layers": [1, 2], "samples": 4,
                                                      "window": 128, "length": 128})
 
+    args.runs = 1  # of each: what is compared is memory
+
     def model(layers: int) -> pathlib.Path:
         path = compare.WORK / f"random-{args.hidden}x{args.ffn}-{args.vocab}-{layers}.gguf"
         if not path.exists():

@@ -3,14 +3,18 @@ bench/results/training-<machine>.json.
 
     python bench/compare_training.py model.gguf --python .venv/bin/python
 
---python is one with bench/peers/requirements.txt. Both train on random ids of one length, so nothing is padded, with
-rank 8 on all linear layers and every token supervised. PEFT is tried first, three steps each, in every arithmetic,
+--python is one with bench/peers/requirements.txt. Both train on the same random ids of one length, so nothing is padded,
+with rank 8 on all linear layers and every token supervised, AdamW at a constant rate without clipping. A and B begin as
+PEFT's default (B = 0, A of each program's own numbers), so that the first losses must agree and later ones nearly. PEFT is tried first, three steps each, in every arithmetic,
 batch shape, and with and without torch.compile (compiled in our shape and the fastest one). Then in turn:
 brick in each arithmetic that the machine has, brick with --memory low, and PEFT at its best of all settings, at its best
 in float32, and at its best at brick's shape and arithmetic, whose memory is compared.
 """
 
 import argparse
+import pathlib
+
+import numpy
 
 import compare
 
@@ -18,10 +22,16 @@ SHAPES = ((1, 256), (4, 256), (4, 512))  # PEFT's sequences a step and their len
 WARM_STEPS, TRIED_STEPS = 1, 2
 
 
+def ids_file(args: argparse.Namespace, rows: int, length: int) -> pathlib.Path:
+    path = compare.WORK / f"ids-{rows}x{length}.npy"
+    numpy.save(path, numpy.random.default_rng(0).integers(0, args.vocab, (rows, length)))
+    return path
+
+
 def run_brick(args: argparse.Namespace, dtype: str, memory: str) -> dict:
     out = compare.run_json(args, [
-        args.brick, "bench", args.model, "--what", "train", "--compute", compare.COMPUTE[dtype], "--tokens",
-        args.tokens, "--length", args.length, "--rank", args.rank, "--repeats", args.steps - 1, "--threads",
+        args.brick, "bench", args.model, "--what", "train", "--compute", compare.COMPUTE[dtype], "--ids",
+        ids_file(args, args.tokens // args.length, args.length), "--rank", args.rank, "--repeats", args.steps - 1, "--threads",
         args.threads, "--memory", memory, "--json"])
     return {"tokens_per_second": out["train_tokens_per_second"], "spread": out["train_tokens_per_second_spread"],
             "peak_rss_mb": out["peak_rss_mb"], "loss_first": out["train_loss_first"], "loss_last": out["train_loss"],
@@ -29,10 +39,12 @@ def run_brick(args: argparse.Namespace, dtype: str, memory: str) -> dict:
 
 
 def run_peft(args: argparse.Namespace, folder: str, setting: dict, steps: int) -> dict:
-    command = [args.python, compare.PEERS / "peft_train.py", "--model", folder, "--tokens",
-               setting["rows"] * setting["length"], "--length", setting["length"], "--rank", args.rank, "--dtype",
-               setting["dtype"], "--steps", steps + setting["compile"], "--threads", args.threads]
-    return compare.run_json(args, command + (["--compile"] if setting["compile"] else [])) | {"setting": words(setting)}
+    command = [args.python, compare.PEERS / "peft_train.py", "--model", folder, "--ids",
+               ids_file(args, setting["rows"], setting["length"]), "--rank", args.rank, "--dtype", setting["dtype"], "--steps",
+               steps + setting["compile"], "--threads", args.threads]
+    made = compare.run_json(args, command + (["--compile"] if setting["compile"] else []))
+    losses = made.pop("losses")  # compiled, it took a step more
+    return made | {"setting": words(setting), "loss_first": losses[0], "loss_last": losses[steps - 1]}
 
 
 def words(setting: dict) -> str:
@@ -59,6 +71,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6, help="of each run; the first is not counted")
     args = compare.parse(parser, "training", smoke={"tokens": 512, "steps": 3})
+    args.vocab = compare.run_json(args, [args.brick, "info", args.model, "--json"])["vocab"]
     ours = {f"brick {dtype}": (dtype, "auto") for dtype in compare.brick_dtypes(args)}
     main_dtype = compare.brick_dtypes(args)[-1]
     ours["brick low"] = (main_dtype, "low")

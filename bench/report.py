@@ -26,6 +26,7 @@ LARGER, SMALLER = "≥", "≤"
 BARS = [
     ("LoRA training 4×256, over PEFT at its best", "training", "speed", LARGER, 1.5, 5),
     ("the same, both in float32", "training", "speed_float32", LARGER, 1.5, 2.5),
+    ("products at their full rate alone, of a training step's time", "profile", "products_at_full_rate", LARGER, 0.8, 0.4),
     ("Dolly, useful tokens a second, over PEFT in padded batches", "dolly", "padded", LARGER, 4.5, 10),
     ("the same, over PEFT one record a step", "dolly", "single", LARGER, 1.7, 4),
     ("peak memory of training 4×256, MB", "training", "memory_mb", SMALLER, 600, 700),
@@ -130,12 +131,10 @@ def shares(results: dict) -> dict[str, float]:
 
 
 def machine_text(slug: str, results: dict) -> str:
-    one = any_of(results)
     commits = sorted({r["commit"] or "?" for r in results.values()})
     dates = sorted({r["date"] for r in results.values()})
     parts = [f"## {machine_name(results)}",
-             f"Measured {dates[0]}{'' if len(dates) == 1 else f' to {dates[-1]}'} at {', '.join(commits)}, {one['settings']['threads']} "
-             f"threads. Median (range) of interleaved runs; ratios are of each turn's runs."]
+             f"Measured {dates[0]}{'' if len(dates) == 1 else f' to {dates[-1]}'} at {', '.join(commits)}. Median (range) of interleaved runs; ratios are of each turn's runs."]
     pictures = [f"![{title}]({kind}-{slug}.png)" for kind, title in PICTURES.items() if (compare.HERE / f"{kind}-{slug}.png").exists()]
     parts += pictures
     for what, title in COMPARISONS.items():

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Perplexity of pruned blocks after `brick recover`, beside the dense model trained likewise: SparseGPT at 50 and 75 %, calibrated
 on the first 32 windows of 512 of WikiText-2's validation text, trained on that text, merged, the mask kept; perplexity on the first
-32 windows of 512 of the test text, which nothing was trained on. Writes experiments/results/recovery.json, a block at a time: blocks that
-are in it and were not asked for stay.
+32 windows of 512 of the test text, which nothing was trained on. Writes experiments/results/recovery.json, a block at a time; a block
+with the same --flags is replaced, all others stay.
 
     experiments/recovery.py model.gguf --brick build/brick --steps 250
 
@@ -45,7 +45,7 @@ def main() -> None:
                          args.steps, "--cache", pathlib.Path(f"{work}.teacher"), "--compute", args.compute, "--out", out,
                          *args.flags.split())
             after = perplexity(args, out)
-        recovered = [entry for entry in recovered if entry["block"] != name]
+        recovered = [entry for entry in recovered if (entry["block"], entry["flags"]) != (name, args.flags)]
         recovered.append({"block": name, "steps": args.steps, "flags": args.flags, "threads": args.threads, "before": before,
                           "after": after, **done})
         print(f"{name:6} {before:8.3f} -> {after:7.3f}  {done['tokens']} tokens, {done['seconds']:.0f} s, of them "

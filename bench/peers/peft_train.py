@@ -1,11 +1,11 @@
 """PEFT's LoRA training on this machine, at its best: what `brick bench --what train` is compared with.
 
     brick export model.gguf --format hf --dtype f32 --out model-hf
-    python bench/peers/peft_train.py --model model-hf --tokens 1024 --length 256 --rank 8 --dtype float32 --steps 6
+    python bench/peers/peft_train.py --model model-hf --ids ids.npy --rank 8 --dtype float32 --steps 6
 
-Random ids, all tokens supervised, an adapter on all linear layers, scaled-dot-product attention, fused AdamW, no
+Given ids [sequences, length], all tokens supervised, an adapter on all linear layers, scaled-dot-product attention, fused AdamW, no
 gradient checkpointing, no padding, no data loading. In bfloat16 the adapter is bfloat16 too (PEFT's float32 default is
-slower). Prints one JSON line; rates count the tokens of a step, the first step is warm-up.
+slower). Prints one JSON line; rates count the tokens of a step, the first step (compiled: the first two) is warm-up.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import statistics
 import time
 import warnings
 
+import numpy
 import peft
 import torch
 import transformers
@@ -32,8 +33,7 @@ def make_model(args: argparse.Namespace) -> torch.nn.Module:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="Hugging Face folder")
-    parser.add_argument("--tokens", type=int, default=1024, help="of a step, in sequences of --length")
-    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--ids", required=True, help=".npy of the ids [sequences, length] of each step")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--steps", type=int, default=6, help="the first is not counted")
@@ -42,16 +42,15 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile; the first two steps are not counted")
     args = parser.parse_args()
     warm_up = 2 if args.compile else 1
-    if args.steps <= warm_up or args.length < 2 or args.tokens < args.length:
-        parser.error(f"needs more than {warm_up} steps, and tokens of at least length, which is at least 2")
+    if args.steps <= warm_up:
+        parser.error(f"needs more than {warm_up} steps")
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 
     model = make_model(args)
-    rows = args.tokens // args.length
-    ids = torch.randint(0, model.config.vocab_size, (rows, args.length))
+    ids = torch.from_numpy(numpy.load(args.ids).astype(numpy.int64))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-4, weight_decay=0.0,
                                   fused=True)
     forward = torch.compile(model) if args.compile else model
@@ -70,7 +69,7 @@ def main() -> None:
         "spread": [min(rates), max(rates)],
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "loss_first": losses[0],
-        "loss_last": losses[-1],
+        "losses": losses,
         "dtype": args.dtype,
         "compile": args.compile,
         "threads": args.threads,

@@ -11,6 +11,8 @@ void add_bench(CLI::App& app, Globals& globals) {
   command->add_option("--what", job->what, "train, prefill, decode, prune, separated by commas")->capture_default_str();
   command->add_option("--tokens", job->tokens, "tokens of a training batch")->capture_default_str();
   command->add_option("--length", job->length, "tokens of each of its sequences")->capture_default_str();
+  command->add_option("--ids", job->ids,
+                      ".npy of a training batch's ids [sequences, length], instead of --tokens random ones");
   command->add_option("--rank", job->rank, "rank of the adapter, on all linear layers")->capture_default_str();
   command->add_option("--decode-tokens", job->decode_tokens, "tokens to decode")->capture_default_str();
   command->add_option("--repeats", job->repeats, "timed repetitions after a warm-up; the median counts")

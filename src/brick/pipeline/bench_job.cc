@@ -46,14 +46,20 @@ void bench_training(const model::Model& model, const BenchJob& job, uint64_t see
                     ProgressSink& sink, nlohmann::json& out) {
   Rng rng(seed, stream_id({1}));
   std::vector<data::TokenSequence> sequences;
-  for (int64_t i = 0; i < std::max<int64_t>(1, job.tokens / job.length); ++i)
-    sequences.push_back(data::text_sequence(random_ids(job.length, model.config.vocab, rng)));
+  if (!job.ids.empty()) {
+    const IdRows batch = read_id_rows(job.ids, model);
+    for (const std::span<const int32_t> row : batch.rows()) sequences.push_back(data::text_sequence(row));
+  } else {
+    for (int64_t i = 0; i < std::max<int64_t>(1, job.tokens / job.length); ++i)
+      sequences.push_back(data::text_sequence(random_ids(job.length, model.config.vocab, rng)));
+  }
   train::TuneConfig config;
   config.rank = job.rank;
   config.steps = job.repeats + 1;
   config.batch_records = static_cast<int64_t>(sequences.size());
   config.schedule = "constant";
   config.warmup = 0;
+  config.clip = 0;
   config.memory = job.memory;
   config.masked = job.masked;
   std::vector<double> seconds;
@@ -65,7 +71,7 @@ void bench_training(const model::Model& model, const BenchJob& job, uint64_t see
     out["train_loss"] = step.loss;
   };
   train::tune(model, sequences, config, options, context, sink);
-  report(out, "train_tokens_per_second", job.length * static_cast<int64_t>(sequences.size()), seconds);
+  report(out, "train_tokens_per_second", data::count_tokens(sequences), seconds);
 }
 
 void bench_decoding(const model::Model& model, const BenchJob& job, bool prefill, uint64_t seed,

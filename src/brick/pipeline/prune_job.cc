@@ -6,7 +6,6 @@
 #include "brick/base/process.h"
 #include "brick/data/windows.h"
 #include "brick/io/atomic_output.h"
-#include "brick/io/npy.h"
 #include "brick/model/save.h"
 #include "brick/pipeline/about_file.h"
 #include "brick/pipeline/artifacts.h"
@@ -125,7 +124,7 @@ nlohmann::json target_json(const Target& target, const Choice& choice, const mod
                         {"reason", choice.reason},
                         {"sparsity", choice.sparsity},
                         {"values", choice.values},
-                        {"pattern", choice.pattern},
+                        {"pattern", block.block.pattern},
                         {"predicted_bytes", choice.bytes},
                         {"predicted_nonzeros", choice.nonzeros},
                         {"reached", reached}};
@@ -148,18 +147,9 @@ Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
     });
     return out;
   }
-  const io::NpyInts array = io::read_npy_ints(job.calibration);
-  if (array.shape.size() != 2 || array.shape[0] < 1 || array.shape[1] < 1)
-    fail(ErrorCode::kInvalidInput, "{}: expected ids of shape [windows, length]", job.calibration);
-  for (int64_t id : array.values) {
-    if (id < 0 || id >= bench.model().config.vocab)
-      fail(ErrorCode::kInvalidInput, "{}: token id {}, the vocabulary has {}", job.calibration, id,
-           bench.model().config.vocab);
-    out.ids.push_back(static_cast<int32_t>(id));
-  }
-  for (int64_t i = 0; i < array.shape[0]; ++i)
-    out.windows.push_back(
-        std::span(out.ids).subspan(static_cast<size_t>(i * array.shape[1]), static_cast<size_t>(array.shape[1])));
+  IdRows rows = read_id_rows(job.calibration, bench.model());
+  out.windows = rows.rows();
+  out.ids = std::move(rows.ids);  // where it was
   return out;
 }
 

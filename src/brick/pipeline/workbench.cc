@@ -7,6 +7,7 @@
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/data/records.h"
+#include "brick/io/npy.h"
 #include "brick/io/text_file.h"
 #include "brick/model/load.h"
 #include "brick/model/restrict_adapter.h"
@@ -81,6 +82,26 @@ data::EncodedRecords Workbench::records(const std::filesystem::path& path, const
     return data::encode_records(records, tokenizer(), chat, config.length,
                                 config.loss == "all" ? data::LossOn::kAll : data::LossOn::kResponse);
   });
+}
+
+std::vector<std::span<const int32_t>> IdRows::rows() const {
+  std::vector<std::span<const int32_t>> out;
+  for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(length))
+    out.push_back(std::span(ids).subspan(begin, static_cast<size_t>(length)));
+  return out;
+}
+
+IdRows read_id_rows(const std::filesystem::path& path, const model::Model& model) {
+  const io::NpyInts array = io::read_npy_ints(path);
+  if (array.shape.size() != 2 || array.shape[0] < 1 || array.shape[1] < 1)
+    fail(ErrorCode::kInvalidInput, "{}: expected ids of shape [windows, length]", path.string());
+  IdRows out{{}, array.shape[1]};
+  for (const int64_t id : array.values) {
+    if (id < 0 || id >= model.config.vocab)
+      fail(ErrorCode::kInvalidInput, "{}: token id {}, the vocabulary has {}", path.string(), id, model.config.vocab);
+    out.ids.push_back(static_cast<int32_t>(id));
+  }
+  return out;
 }
 
 std::optional<model::Adapter> load_fitting_adapter(const std::string& path, const model::Model& model,

@@ -52,6 +52,16 @@ class Workbench {
   std::optional<text::Tokenizer> tokenizer_;
 };
 
+// Token ids [rows, length] of an .npy file, rows one behind the other; length of each. Error(kInvalidInput) for other
+// shapes and ids outside the vocabulary.
+struct IdRows {
+  std::vector<int32_t> ids;
+  int64_t length = 0;
+
+  std::vector<std::span<const int32_t>> rows() const;
+};
+IdRows read_id_rows(const std::filesystem::path& path, const model::Model& model);
+
 // None for an empty path. Checked against the model; of an adapter of a structured block's parent, the block's part.
 std::optional<model::Adapter> load_fitting_adapter(const std::string& path, const model::Model& model,
                                                    ProgressSink& sink);
