@@ -643,6 +643,15 @@ class Recovery(Case):
         self.assertGreater(done["loss_first"], plain["loss_first"])
         self.assertLess(done["loss_last"], done["loss_first"])
 
+    def test_a_block_of_four_bit_values_stays_one(self):
+        block = self.path("q4")
+        brick("prune", self.model, "--method", "magnitude", "--sparsity", .5, "--values", "q4", "--out", block)
+        train = ("recover", block, "--text", self.text, "--length", 64, "--objective", "cross-entropy", "--steps", 2)
+        brick(*train, "--out", self.path("kept"))
+        self.assertEqual((self.path("kept") / "model.safetensors").stat().st_size, (block / "model.safetensors").stat().st_size)
+        brick(*train, "--values", "bf16", "--out", self.path("wider"))
+        self.assertGreater((self.path("wider") / "model.safetensors").stat().st_size, (block / "model.safetensors").stat().st_size)
+
     def test_a_budget_of_time_ends(self):
         done = brick_json(*self.recover("timed", "--minutes", 0.02))
         self.assertGreaterEqual(done["steps"], 1)

@@ -60,7 +60,7 @@ model::Model pruned(const model::Model& model, const prune::PruneConfig& config)
 }
 
 int64_t saved_bytes(const model::Model& block) {
-  const model::TempFolder folder;
+  const TempFolder folder;
   model::save_block(block, folder.folder("block"));
   return bytes_on_disk(folder.path() / "block");
 }
@@ -194,6 +194,16 @@ TEST(ChooseSparsity, CutsStructuresToAShareOfTheParameters) {
                [&] { choose_sparsity(parse_target("20% parameters"), model, cutting("shortgpt", 0), true, nullptr); });
 }
 
+// The mask alone takes a bit a weight.
+TEST(ChooseSparsity, NamesTheStructuredMethodWhereMasksAreTooLarge) {
+  const model::Model model = parent();
+  const auto size = static_cast<double>(predicted_bytes(model, cutting("flap", 0.94)));
+  const Target target{Target::Kind::kBytes, size, "so many"};
+  expect_error(ErrorCode::kInvalidInput, "; flap reaches it at sparsity 0.9",
+               [&] { choose_sparsity(target, model, cutting("magnitude", 0), false, nullptr); });
+  EXPECT_NO_THROW(choose_sparsity(target, model, cutting("flap", 0), false, nullptr));
+}
+
 TEST(ChooseSparsity, RefusesWhatCannotBePredicted) {
   const model::Model model = parent();
   expect_error(ErrorCode::kUnsupported, "slicegpt has no targets", [&] {
@@ -238,6 +248,10 @@ TEST(ChooseSparsity, NamesThePatternThatIsFastEnough) {
   const auto refused = [&](const char* target, const prune::PruneConfig& config, const char* part) {
     expect_error(ErrorCode::kInvalidInput, part, [&] { choose(target, config); });
   };
+  // Below 0.25 nothing was measured.
+  EXPECT_NE(choose("1.1x decode", cutting("flap", 0)).reason.find("the least measured that reaches it"),
+            std::string::npos);
+  EXPECT_EQ(choose("2x decode", cutting("flap", 0)).reason.find("measured"), std::string::npos);
   refused("1.7x decode", config_of("wanda", 0),
           "; 2:4 blocks reach it at sparsity 0.5 with bf16 values: --pattern 2:4");
   refused("3x decode", config_of("wanda", 0), "; structured blocks reach it at sparsity 0.6");

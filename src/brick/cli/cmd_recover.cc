@@ -14,9 +14,11 @@ void add_recover(CLI::App& app, Globals& globals) {
   command->add_option("--data", job->data, "records to train on");
   command->add_option("--minutes", job->minutes, "train for as long, the teacher's work included, instead of epochs");
   command->add_option("--out", job->files.out, "folder of the recovered block")->required();
-  command->add_option("--values", job->values, "how merged weights are stored: f32, bf16 or keep")
-      ->check(CLI::IsMember({"f32", "bf16", "keep"}))
-      ->capture_default_str();
+  command
+      ->add_option(
+          "--values", job->values,
+          "how merged weights are stored: f32, bf16 or keep (default: keep for a block of q4 values, else bf16)")
+      ->check(CLI::IsMember({"f32", "bf16", "keep"}));
   command->add_option("--cache", job->cache,
                       "folder of the teacher's logits, to keep and share (default: beside --out, removed at the end)");
   add_fields(command, job->recover);

@@ -257,6 +257,7 @@ std::vector<std::string> patterns_to_try(const model::Model& parent, const prune
 std::optional<Choice> least(const Target& target, const model::Model& parent, prune::PruneConfig config,
                             const DecodeProfile* profile, int64_t rest, std::optional<Choice>& nearest) {
   const std::string measured = profile != nullptr ? measured_pattern(config, *profile) : std::string();
+  bool below_unmeasured = false;
   for (const double sparsity : candidates(prune::parse_pattern(config.pattern))) {
     config.sparsity = sparsity;
     const Left left = expect_left(parent, config);
@@ -266,16 +267,29 @@ std::optional<Choice> least(const Target& target, const model::Model& parent, pr
                   rest + weight_bytes(parent, config, left),
                   nonzeros_left(parent, config, left),
                   {},
+                  below_unmeasured,
                   {}};
     if (target.kind == Target::Kind::kDecode) {
       choice.speedup =
           sparsity == 0 ? 1.0 : profile->speedup(config.values, share_gone(parent, config, left), measured);
-      if (!choice.speedup) continue;
+      below_unmeasured = !choice.speedup.has_value();
+      if (below_unmeasured) continue;
     }
     if (distance(target, choice, parent) <= 0) return choice;
     if (!nearest || distance(target, choice, parent) < distance(target, *nearest, parent)) nearest = choice;
   }
   return std::nullopt;
+}
+
+// "; flap reaches it ..." where masks do not, as their bits and the values' places take bytes, too.
+std::string structured_way(const Target& target, const model::Model& parent, prune::PruneConfig config, int64_t rest) {
+  if (prune::parse_recipe(config.method).structured != nullptr) return {};
+  config.method = "flap";
+  config.pattern = kUnstructured;
+  std::optional<Choice> nearest;
+  const std::optional<Choice> found = least(target, parent, config, nullptr, rest, nearest);
+  return found ? fmt::format("; flap reaches it at sparsity {:g} with {} values", found->sparsity, found->values)
+               : std::string();
 }
 
 // " (2:4: 0.5, ...)", of patterns that were not taken.
@@ -364,15 +378,16 @@ Choice choose_sparsity(const Target& target, const model::Model& parent, const p
     });
     if (!*best) continue;
     Choice choice = **best;
-    choice.reason = fmt::format("target {}: {}, {} by {}; the least that reaches it{}", target.text,
+    choice.reason = fmt::format("target {}: {}, {} by {}; the least{} that reaches it{}", target.text,
                                 describe(choice, names_pattern), amount_text(target, choice, parent),
                                 target.kind == Target::Kind::kDecode ? "the profile" : "prediction",
-                                others(patterns, found, choice));
+                                choice.least_measured ? " measured" : "", others(patterns, found, choice));
     return choice;
   }
   fail(ErrorCode::kInvalidInput, "target {}: out of reach by {}; the nearest is {}, {}{}", target.text, config.method,
        amount_text(target, *nearest, parent), describe(*nearest, names_pattern),
-       target.kind == Target::Kind::kDecode ? other_way(target, values, measured, *profile) : "");
+       target.kind == Target::Kind::kDecode ? other_way(target, values, measured, *profile)
+                                            : structured_way(target, parent, one, rest));
 }
 
 }  // namespace brick::pipeline

@@ -37,6 +37,7 @@ struct Choice {
   std::string values, pattern;
   int64_t bytes = 0, nonzeros = 0;  // predicted
   std::optional<double> speedup;    // of decoding, where the target asks for it
+  bool least_measured = false;      // the profile knows no lower sparsity
   std::string reason;               // one line
 };
 
@@ -49,7 +50,7 @@ void check_has_targets(const Target& target, const prune::PruneConfig& config);
 // these where several need the same; `reason` says what the others need. Of the last two those that the profile has,
 // without one 2:4; none with OWL. `values_free`: config.values first, then q4 where no pattern reaches it with those.
 // `profile` is needed for a speed, and has those of unstructured, 2:4 and structured blocks. Error(kInvalidInput)
-// naming the nearest that can be reached, and of a speed the pattern whose blocks reach it, if any.
+// naming the nearest that can be reached, and what does reach it, if anything: of a speed another pattern, else flap.
 Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,
                        bool values_free, const DecodeProfile* profile);
 

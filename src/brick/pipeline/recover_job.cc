@@ -41,16 +41,21 @@ model::Model load_teacher(const RecoverJob& job, const model::Model& block, cons
   return teacher;
 }
 
+std::string values_of(const RecoverJob& job, const model::Model& block) {
+  if (!job.values.empty()) return job.values;
+  return block.block.values == "q4" ? "keep" : "bf16";
+}
+
 // What the merged block says about where it comes from: the block's own words are in it.
-std::string provenance(const RecoverJob& job, const nlohmann::json& parent, const std::string& teacher_hash,
-                       const train::TuneResult& result, uint64_t seed) {
+std::string provenance(const RecoverJob& job, const std::string& values, const nlohmann::json& parent,
+                       const std::string& teacher_hash, const train::TuneResult& result, uint64_t seed) {
   nlohmann::json config;
   const auto add = [&](std::string_view name, const auto& value, std::string_view) {
     config[std::string(name)] = value;
   };
   train::TuneConfig(job.config).fields(add);
   RecoverConfig(job.recover).fields(add);
-  config["values"] = job.values;
+  config["values"] = values;
   config["steps"] = result.steps;
   if (!teacher_hash.empty()) config["teacher"] = teacher_hash;
   for (const auto& [name, path] : {std::pair("text", job.text), std::pair("data", job.data)})
@@ -118,8 +123,9 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   if (teacher) teacher->save();
   if (!result.stopped.empty()) fail(ErrorCode::kNumeric, "{}: {}", path, result.stopped);
 
-  model::Model merged = model::merge(bench.model(), result.adapter, job.values);
-  merged.block.provenance = provenance(job, parent, teacher_hash, result, settings.seed);
+  const std::string values = values_of(job, bench.model());
+  model::Model merged = model::merge(bench.model(), result.adapter, values);
+  merged.block.provenance = provenance(job, values, parent, teacher_hash, result, settings.seed);
   write_block(merged, path, settings.force);
   train::remove_checkpoint(checkpoint_of(job.files));
   if (teacher && job.cache.empty()) std::filesystem::remove_all(cache);
