@@ -113,6 +113,11 @@ class EvalTasks(Case):
             self.assertIn(words, done.stderr)
 
         refused("continue it with --resume", *common)
+        notes = self.path("notes.jsonl")
+        notes.write_text('{"mine": 1}\n')
+        refused("no log that --log writes", *common[:-1], notes, "--force")
+        self.assertEqual(notes.read_text(), '{"mine": 1}\n')
+        brick(*common, "--force")
         refused("is of another run", "eval", write_model(self.folder / "changed", seed=3), *common[2:], "--resume")
         log.write_text(log.read_text() + '{"task": "piqa"}\n')
         refused("line 5: is no item", *common, "--resume")

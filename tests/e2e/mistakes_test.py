@@ -83,6 +83,16 @@ class Files(Contract):
             self.assertFalse(out.exists())
         brick(*tune, "--log", f"{out}.jsonl")
 
+    def test_force_replaces_a_log_and_nothing_else(self):
+        data = self.path("data.jsonl")
+        data.write_bytes(Path(self.data).read_bytes())
+        tune = ("tune", self.model, "--data", data, "--steps", 1, "--force", "--out", self.path("out"), "--log")
+        self.refused("no log that --log writes", *tune, data)
+        self.assertEqual(data.read_bytes(), Path(self.data).read_bytes())
+        for _ in range(2):
+            brick(*tune, self.path("log.jsonl"))
+        self.assertEqual(len(self.path("log.jsonl").read_text().splitlines()), 1)
+
     def test_what_came_through_a_pipe_is_not_hashed(self):
         recover = ("recover", self.model, "--objective", "cross-entropy", "--length", 64, "--steps", 1, "--out")
         for name, text in (("file", self.text), ("pipe", "/dev/stdin")):

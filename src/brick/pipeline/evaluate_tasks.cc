@@ -10,6 +10,7 @@
 #include "brick/eval/multiple_choice.h"
 #include "brick/io/json_file.h"
 #include "brick/io/text_file.h"
+#include "brick/pipeline/log_file.h"
 #include "brick/report/table.h"
 #include "brick/text/utf8.h"
 
@@ -49,6 +50,7 @@ class ItemLog {
     if (there && !job.resume && !force)
       fail(ErrorCode::kExists, "{} is there already: continue it with --resume or replace it with --force",
            path_.string());
+    if (there && !job.resume) check_is_log(path_, "tool_version");
     const bool goes_on = there && job.resume && read(identity);
     file_.open(path_, goes_on ? std::ios::app : std::ios::trunc);
     if (!goes_on) append(identity);

@@ -46,9 +46,17 @@ std::string values_of(const RecoverJob& job, const model::Model& block) {
   return block.block.values == "q4" ? "keep" : "bf16";
 }
 
+// Of the files that are trained on. A pipe was read already.
+nlohmann::json data_hashes(const RecoverJob& job) {
+  nlohmann::json hashes = nlohmann::json::object();
+  for (const auto& [name, path] : {std::pair("text", job.text), std::pair("data", job.data)})
+    if (std::filesystem::is_regular_file(path)) hashes[name] = io::hash_file(path);
+  return hashes;
+}
+
 // What the merged block says about where it comes from: the block's own words are in it.
 std::string provenance(const RecoverJob& job, const std::string& values, const nlohmann::json& parent,
-                       const std::string& teacher_hash, const train::TuneResult& result, uint64_t seed) {
+                       const std::string& teacher_hash, const nlohmann::json& hashes, const train::TuneResult& result, uint64_t seed) {
   nlohmann::json config;
   const auto add = [&](std::string_view name, const auto& value, std::string_view) {
     config[std::string(name)] = value;
@@ -58,8 +66,7 @@ std::string provenance(const RecoverJob& job, const std::string& values, const n
   config["values"] = values;
   config["steps"] = result.steps;
   if (!teacher_hash.empty()) config["teacher"] = teacher_hash;
-  for (const auto& [name, path] : {std::pair("text", job.text), std::pair("data", job.data)})
-    if (std::filesystem::is_regular_file(path)) config[name] = io::hash_file(path);  // a pipe was read already
+  config.update(hashes);
   nlohmann::json all = {{"recover", std::move(config)}};
   if (!parent.is_null()) all["block"] = parent;
   return nlohmann::json(io::Provenance{tool_version(), io::hash_path(job.block), io::compact_json(all), seed}).dump();
@@ -96,6 +103,7 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   if (const std::string& said = bench.model().block.provenance; !said.empty())
     parent = io::parse_json(said, job.block + ": provenance");
   const data::EncodedRecords records = training_data(job, bench);
+  const nlohmann::json hashes = data_hashes(job);
 
   kernels::Context context(kernels::choose_compute(settings.compute));
   const std::filesystem::path cache =
@@ -125,7 +133,7 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
 
   const std::string values = values_of(job, bench.model());
   model::Model merged = model::merge(bench.model(), result.adapter, values);
-  merged.block.provenance = provenance(job, values, parent, teacher_hash, result, settings.seed);
+  merged.block.provenance = provenance(job, values, parent, teacher_hash, hashes, result, settings.seed);
   write_block(merged, path, settings.force);
   train::remove_checkpoint(checkpoint_of(job.files));
   if (teacher && job.cache.empty()) std::filesystem::remove_all(cache);

@@ -10,6 +10,7 @@
 #include "brick/io/atomic_output.h"
 #include "brick/io/json_file.h"
 #include "brick/io/text_file.h"
+#include "brick/pipeline/log_file.h"
 #include "brick/train/checkpoint.h"
 
 namespace brick::pipeline {
@@ -87,6 +88,7 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
   }
   if (!files.resume && !settings.force && std::filesystem::is_regular_file(files.log))
     fail(ErrorCode::kExists, "{} is there already: continue it with --resume or replace it with --force", files.log);
+  if (std::filesystem::is_regular_file(files.log)) check_is_log(files.log, "step");
   announce(model, records, config, options, sink);
   std::ofstream log;
   if (!files.log.empty()) {

@@ -1,0 +1,13 @@
+// Logs of JSON lines, which are told from the files that a slip may name.
+#pragma once
+
+#include <filesystem>
+#include <string_view>
+
+namespace brick::pipeline {
+
+// Error(kExists) where the file is not empty and does not begin with a line that is a JSON object with `key`: --force
+// replaces a log, but nothing else.
+void check_is_log(const std::filesystem::path& path, std::string_view key);
+
+}  // namespace brick::pipeline
