@@ -172,7 +172,7 @@ void expect_rounded(const Matrix& weight, bool has_integer_kernel) {
 TEST_P(LinearForms, RoundedActivationsStayWithinTheirBound) {
   const Form& form = GetParam();
   expect_rounded(form.make(random_weight(37, 160)),
-                 form.sparse ? form.coding == SparseCoding::kQ4 : is_quantised(form.dtype));
+                 form.sparse ? form.coding != SparseCoding::kValues : is_quantised(form.dtype));
 }
 
 TEST(LinearSuperBlocks, RoundedActivationsStayWithinTheirBound) {

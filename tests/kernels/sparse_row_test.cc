@@ -159,34 +159,77 @@ TEST(SparseRow, UnpacksQ4AsBf16) {
     EXPECT_NEAR(tensor::bf16_to_f32(got[i]), want[i], std::fabs(want[i]) * 0x1p-7) << i;
 }
 
-TEST(SparseRow, UnpacksAParentsNumbersToTheBit) {
-  if (!has_avx2()) GTEST_SKIP() << "this CPU has no AVX2";
+constexpr int64_t kParentRows = 5;
+
+tensor::SparseMatrix parent_rows(tensor::DType dtype, int64_t cols, double density) {
+  Rng rng(82, static_cast<uint64_t>(cols));
+  tensor::Tensor dense = tensor::matrix(kParentRows, cols);
+  tensor::Mask mask(kParentRows, cols);
+  for (int64_t r = 0; r < kParentRows; ++r)
+    for (int64_t c = 0; c < cols; ++c) {
+      dense.mat()(r, c) = static_cast<float>(rng.normal());
+      mask.set(r, c, rng.uniform() < density);
+    }
+  const tensor::Tensor parent = tensor::convert(dense.view(), dtype);
+  const tensor::TensorView encoded = parent.view();
+  return tensor::SparseMatrix::encode(dense.mat(), mask.view(), tensor::SparseCoding::kParent, dtype, &encoded);
+}
+
+template <class Visit>
+void for_each_parent_matrix(Visit&& visit) {
   for (const tensor::DType dtype : {tensor::DType::kQ8_0, tensor::DType::kQ4_0, tensor::DType::kQ4_1})
     for (const int64_t cols : {32, 96, 576})
-      for (const double density : {0.0, 0.1, 0.5, 1.0}) {
-        constexpr int64_t kRows = 5;
-        Rng rng(82, static_cast<uint64_t>(cols));
-        tensor::Tensor dense = tensor::matrix(kRows, cols);
-        tensor::Mask mask(kRows, cols);
-        for (int64_t r = 0; r < kRows; ++r)
-          for (int64_t c = 0; c < cols; ++c) {
-            dense.mat()(r, c) = static_cast<float>(rng.normal());
-            mask.set(r, c, rng.uniform() < density);
-          }
-        const tensor::Tensor parent = tensor::convert(dense.view(), dtype);
-        const tensor::TensorView encoded = parent.view();
-        const auto matrix =
-            tensor::SparseMatrix::encode(dense.mat(), mask.view(), tensor::SparseCoding::kParent, dtype, &encoded);
-        for (int64_t r = 0; r < kRows; ++r) {
-          const auto kept = static_cast<size_t>(mask.view().count_row(r));
-          std::vector<float> want(kept + kPackedSlack), got(want);
-          kSparseRowScalar.unpack_parent(matrix.view(), r, want.data());
-          kSparseRowAvx2.unpack_parent(matrix.view(), r, got.data());
-          want.resize(kept);
-          got.resize(kept);
-          EXPECT_EQ(got, want) << tensor::info(dtype).name << ", " << cols << " columns, density " << density;
-        }
-      }
+      for (const double density : {0.0, 0.1, 0.5, 1.0}) visit(parent_rows(dtype, cols, density));
+}
+
+TEST(SparseRow, UnpacksAParentsNumbersToTheBit) {
+  if (!has_avx2()) GTEST_SKIP() << "this CPU has no AVX2";
+  for_each_parent_matrix([](const tensor::SparseMatrix& matrix) {
+    const tensor::SparseView view = matrix.view();
+    for (int64_t r = 0; r < kParentRows; ++r) {
+      const auto kept = static_cast<size_t>(view.mask.count_row(r));
+      std::vector<float> want(kept + kPackedSlack), got(want);
+      kSparseRowScalar.unpack_parent(view, r, want.data());
+      kSparseRowAvx2.unpack_parent(view, r, got.data());
+      want.resize(kept);
+      got.resize(kept);
+      EXPECT_EQ(got, want) << tensor::info(view.dtype).name << ", " << view.cols() << " columns";
+    }
+  });
+}
+
+// The largest error of a row's product with rounded activations against the numbers of `truth`, in units of the bound:
+// half a step of each activation and float32 sums.
+double parent_error(const SparseRowKernels& kernels, const tensor::SparseMatrix& matrix,
+                    const tensor::SparseMatrix& truth) {
+  const int64_t cols = matrix.view().cols();
+  const Row input(cols, 1.0);
+  std::vector<float> memory(static_cast<size_t>((cols + 1) / 2));
+  const Int16Row x = round_to_int16(input.x.data(), cols, memory.data());
+  std::vector<int16_t> scratch(static_cast<size_t>(packed_input_size(cols)));
+  double worst = 0;
+  for (int64_t r = 0; r < kParentRows; ++r) {
+    double want = 0, bound = 1e-6;
+    tensor::for_each_parent_value(truth.view(), r, [&](int64_t c, float w) {
+      const double value = input.x[static_cast<size_t>(c)];
+      want += double{w} * value;
+      bound += std::fabs(w) * (0.51 * x.scale + 4e-6 * std::fabs(value));
+    });
+    worst = std::max(worst, std::fabs(kernels.dot_parent(matrix.view(), r, x, scratch.data()) - want) / bound);
+  }
+  return worst;
+}
+
+TEST(SparseRow, AParentsRowsStayWithinTheRoundingOfTheirInput) {
+  for_each_parent_matrix([](const tensor::SparseMatrix& matrix) {
+    expect_within("sparse_dot parent scalar", parent_error(kSparseRowScalar, matrix, matrix), 1.0);
+    if (has_avx2()) expect_within("sparse_dot parent", parent_error(kSparseRowAvx2, matrix, matrix), 1.0);
+  });
+}
+
+TEST(SparseRow, NegativeControlAnotherMaskIsSeen) {
+  for (const tensor::DType dtype : {tensor::DType::kQ8_0, tensor::DType::kQ4_0, tensor::DType::kQ4_1})
+    EXPECT_GT(parent_error(kSparseRowScalar, parent_rows(dtype, 576, 0.5), parent_rows(dtype, 576, 0.51)), 10);
 }
 
 TEST(SparseRow, NegativeControlAFlippedBitIsSeen) {

@@ -20,6 +20,7 @@ using tensor::DType;
 using tensor::kQuantBlock;
 using tensor::Matrix;
 using tensor::MatView;
+using tensor::SparseCoding;
 
 constexpr int64_t kRowGrain = 8;
 constexpr int64_t kRowsAtATime = 8;  // of a weight: the activations stay in registers
@@ -30,7 +31,7 @@ enum class Path : uint8_t {
   kEncoded,         // decoded in registers
   kSparseF32,       // kept values in float32
   kSparseBf16,      // kept values in bfloat16
-  kSparseIntegers,  // kept values in blocks of Q4_1, activations in int16
+  kSparseIntegers,  // kept values in blocks of Q4_1 or as the parent has them, activations in int16
   kSparseLanes,     // the same, laid out for it, activations in 14 bits
   kSparseBothBf16,  // kept values and activations rounded to bfloat16
   kRows,            // one row after the other as float32
@@ -79,7 +80,7 @@ Path path_of(const Context& context, const Matrix& weight) {
   if (context.compute() == Compute::kBf16 && has_sparse_dot_bf16()) return Path::kSparseBothBf16;
   if (view.dtype == DType::kF32) return Path::kSparseF32;
   if (view.dtype == DType::kBF16) return Path::kSparseBf16;
-  if (view.coding == tensor::SparseCoding::kQ4 && context.rounds_activations() && has_sparse_dot_q4_1())
+  if (view.coding != SparseCoding::kValues && context.rounds_activations() && has_sparse_dot_int16())
     return Path::kSparseIntegers;
   return Path::kRows;
 }
@@ -87,8 +88,7 @@ Path path_of(const Context& context, const Matrix& weight) {
 // Whether products may use a layout of the weight: lanes round activations, pairs nothing, so they may stand in for
 // rows in bfloat16 as well.
 bool may_use_layout(const Context& context, const Matrix& weight) {
-  return weight.is_sparse() &&
-         (weight.sparse_view().coding != tensor::SparseCoding::kQ4 || context.rounds_activations());
+  return weight.is_sparse() && (weight.sparse_view().coding != SparseCoding::kQ4 || context.rounds_activations());
 }
 
 std::shared_ptr<const RowLayout> make_layout(const tensor::SparseView& view) {
@@ -167,14 +167,16 @@ class RowRange {
   template <class Store>
   int64_t run_sparse(int64_t r, int64_t end, std::span<const Input> inputs, Store&& store) {
     const tensor::SparseView view = weight_.sparse_view();
-    const bool bf16 = path_ == Path::kSparseBf16;
+    const bool bf16 = path_ == Path::kSparseBf16, parent = view.coding == SparseCoding::kParent;
+    auto* halves = reinterpret_cast<int16_t*>(memory_);
     for (; r < end && (!bf16 || has_slack(view, r, sizeof(uint16_t))); ++r) {
       const uint64_t* mask = view.mask.row(r);
       const std::byte* values = view.values + view.row_offset[r];
       for (size_t t = 0; t < inputs.size(); ++t)
         store(r, static_cast<int64_t>(t),
-              bf16 ? sparse_dot(mask, reinterpret_cast<const uint16_t*>(values), inputs[t].values, n_)
-                   : sparse_dot(mask, values, inputs[t].int16, n_, reinterpret_cast<int16_t*>(memory_)));
+              bf16     ? sparse_dot(mask, reinterpret_cast<const uint16_t*>(values), inputs[t].values, n_)
+              : parent ? sparse_dot(view, r, inputs[t].int16, halves)
+                       : sparse_dot(mask, values, inputs[t].int16, n_, halves));
     }
     return r;
   }
@@ -217,7 +219,7 @@ class RowRange {
       return reinterpret_cast<const uint16_t*>(values);
     auto* out = reinterpret_cast<uint16_t*>(memory_ + n_ + kPackedSlack);
     const int64_t count = packed_count(view, r);
-    if (view.coding == tensor::SparseCoding::kQ4) {
+    if (view.coding == SparseCoding::kQ4) {
       unpack_q4_1_bf16(values, count / kQuantBlock, out);
     } else {
       unpack_packed(view, r, memory_);

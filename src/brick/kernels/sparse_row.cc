@@ -47,7 +47,13 @@ float dot_q4_1_scalar(const uint64_t* mask, const std::byte* packed, Int16Row x,
 }
 
 void unpack_parent_scalar(const tensor::SparseView& view, int64_t r, float* out) noexcept {
-  tensor::unpack_parent_kept(view, r, out);
+  tensor::for_each_parent_value(view, r, [&](int64_t, float value) { *out++ = value; });
+}
+
+float dot_parent_scalar(const tensor::SparseView& view, int64_t r, Int16Row x, int16_t*) noexcept {
+  float sum = 0;
+  tensor::for_each_parent_value(view, r, [&](int64_t c, float value) { sum += value * static_cast<float>(x.q[c]); });
+  return x.scale * sum;
 }
 
 // AVX2 on AVX-512 machines too, see sparse_row_avx512.cc.
@@ -58,8 +64,8 @@ const SparseRowKernels& chosen() {
 
 }  // namespace
 
-const SparseRowKernels kSparseRowScalar{dot_scalar, dot_bf16_scalar, expand_scalar, unpack_parent_scalar,
-                                        dot_q4_1_scalar};
+const SparseRowKernels kSparseRowScalar{dot_scalar,           dot_bf16_scalar, expand_scalar,
+                                        unpack_parent_scalar, dot_q4_1_scalar, dot_parent_scalar};
 
 float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept {
   return chosen().dot(mask, packed, x, cols);
@@ -89,13 +95,17 @@ Int16Row round_to_int16(const float* x, int64_t n, float* memory) noexcept {
   return {q, largest / 32767.0f};
 }
 
-bool has_sparse_dot_q4_1() noexcept {
+bool has_sparse_dot_int16() noexcept {
   static const bool has = active_isa() >= Isa::kAvx2;
   return has;
 }
 
 float sparse_dot(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols, int16_t* memory) noexcept {
   return chosen().dot_q4_1(mask, packed, x, cols, memory);
+}
+
+float sparse_dot(const tensor::SparseView& view, int64_t r, Int16Row x, int16_t* memory) noexcept {
+  return chosen().dot_parent(view, r, x, memory);
 }
 
 bool has_sparse_dot_bf16() noexcept {

@@ -27,10 +27,13 @@ struct Int16Row {
 Int16Row round_to_int16(const float* x, int64_t n, float* memory) noexcept;
 
 // With the kept values in blocks of Q4_1 and rounded activations: the products of integers within a block are exact.
-// `memory` of packed_input_size(cols). Only where has_sparse_dot_q4_1().
-bool has_sparse_dot_q4_1() noexcept;
+// `memory` of packed_input_size(cols). Only where has_sparse_dot_int16().
+bool has_sparse_dot_int16() noexcept;
 inline int64_t packed_input_size(int64_t cols) { return cols + kPackedSlack; }
 float sparse_dot(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols, int16_t* memory) noexcept;
+
+// The same of row r of a kParent matrix.
+float sparse_dot(const tensor::SparseView& view, int64_t r, Int16Row x, int16_t* memory) noexcept;
 
 // With x in bfloat16 too, summed in float32; only where has_sparse_dot_bf16().
 bool has_sparse_dot_bf16() noexcept;

@@ -42,6 +42,15 @@ alignas(32) constexpr auto kSpreadHigh = [] {
   return table;
 }();
 
+// The same for eight bytes.
+constexpr auto kSpreadBytes = [] {
+  std::array<std::array<uint8_t, kLanes>, 256> table{};
+  for (uint32_t bits = 0; bits < 256; ++bits)
+    for (uint32_t lane = 0, next = 0; lane < kLanes; ++lane)
+      table[bits][lane] = static_cast<uint8_t>((bits >> lane & 1) != 0 ? next++ : 0x80);
+  return table;
+}();
+
 // The other way: where the kept ones of eight int16 values are, to lie side by side.
 constexpr auto kGatherHalves = [] {
   std::array<std::array<uint8_t, 2 * kLanes>, 256> table{};
@@ -166,6 +175,73 @@ BRICK_AVX2 float dot_q4_1(const uint64_t* mask, const std::byte* packed, Int16Ro
   return x.scale * dot_blocks(packed, (kept + 31) / 32, memory);
 }
 
+// The kept integers of row r of a kParent matrix as bytes in `out`, signed where the format has no minimum; at least
+// kLanes bytes behind them may be read.
+BRICK_AVX2 inline void integers_of(const tensor::SparseView& view, int64_t r, int8_t* out) {
+  const std::byte *row = view.values + view.row_offset[r], *end = view.values + view.row_offset[r + 1];
+  const std::byte* q = row + view.cols() / tensor::kQuantBlock * tensor::parent_scale_bytes(view.dtype);
+  if (!tensor::parent_has_nibbles(view.dtype)) {
+    std::memcpy(out, q, static_cast<size_t>(end - q));
+    return;
+  }
+  const __m128i low = _mm_set1_epi8(15);
+  const __m128i zero = _mm_set1_epi8(view.dtype == tensor::DType::kQ4_0 ? 8 : 0);
+  for (; q < end; q += 16, out += 32) {
+    __m128i pairs = _mm_setzero_si128();
+    if (end - q >= 16)
+      pairs = load128(q);
+    else
+      std::memcpy(&pairs, q, static_cast<size_t>(end - q));
+    const __m128i even = _mm_sub_epi8(_mm_and_si128(pairs, low), zero);
+    const __m128i odd = _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(pairs, 4), low), zero);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_unpacklo_epi8(even, odd));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm_unpackhi_epi8(even, odd));
+  }
+}
+
+BRICK_AVX2 inline __m128i load64(const void* source) { return _mm_loadl_epi64(static_cast<const __m128i*>(source)); }
+
+template <bool kHasMinimum>
+BRICK_AVX2 inline float dot_parent_of(const tensor::SparseView& view, int64_t r, const int16_t* x, const int8_t* next) {
+  const std::byte* scales = view.values + view.row_offset[r];
+  const uint64_t* mask = view.mask.row(r);
+  const __m128i none = _mm_set1_epi8(-1);
+  __m256 products = _mm256_setzero_ps(), shifts = products;
+  for (int64_t b = 0; b < view.cols() / tensor::kQuantBlock; ++b) {
+    auto bits = static_cast<uint32_t>(mask[b / 2] >> (b % 2 * 32));
+    __m256i dot = _mm256_setzero_si256(), sum = dot;
+    for (int half = 0; half < 2; ++half, bits >>= 16, x += 16) {
+      const size_t first = bits & 255, second = bits >> 8 & 255;
+      const __m128i to_first = load64(kSpreadBytes[first].data()), to_second = load64(kSpreadBytes[second].data());
+      const int8_t* after = next + std::popcount(first);
+      const __m128i q =
+          _mm_unpacklo_epi64(_mm_shuffle_epi8(load64(next), to_first), _mm_shuffle_epi8(load64(after), to_second));
+      next = after + std::popcount(second);
+      const __m256i these = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+      dot = _mm256_add_epi32(dot, _mm256_madd_epi16(_mm256_cvtepi8_epi16(q), these));
+      if constexpr (kHasMinimum) {  // -1 where a weight is kept
+        const __m128i kept = _mm_cmpgt_epi8(_mm_unpacklo_epi64(to_first, to_second), none);
+        sum = _mm256_sub_epi32(sum, _mm256_madd_epi16(_mm256_cvtepi8_epi16(kept), these));
+      }
+    }
+    constexpr int kEach = kHasMinimum ? 4 : 2;
+    uint32_t halves = 0;
+    std::memcpy(&halves, scales + b * kEach, kEach);
+    const __m128 d_m = _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(halves)));
+    products = _mm256_fmadd_ps(_mm256_broadcastss_ps(d_m), _mm256_cvtepi32_ps(dot), products);
+    if constexpr (kHasMinimum)
+      shifts = _mm256_fmadd_ps(_mm256_broadcastss_ps(_mm_movehdup_ps(d_m)), _mm256_cvtepi32_ps(sum), shifts);
+  }
+  return sum_of_lanes(_mm256_add_ps(products, shifts));
+}
+
+BRICK_AVX2 float dot_parent(const tensor::SparseView& view, int64_t r, Int16Row x, int16_t* memory) noexcept {
+  auto* integers = reinterpret_cast<int8_t*>(memory);
+  integers_of(view, r, integers);
+  return x.scale * (view.dtype == tensor::DType::kQ4_1 ? dot_parent_of<true>(view, r, x.q, integers)
+                                                       : dot_parent_of<false>(view, r, x.q, integers));
+}
+
 BRICK_AVX2 void expand(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept {
   int64_t c = 0;
   for (; c + kLanes <= cols; c += kLanes) {
@@ -217,6 +293,6 @@ BRICK_AVX2 void unpack_parent(const tensor::SparseView& view, int64_t r, float* 
 
 }  // namespace
 
-const SparseRowKernels kSparseRowAvx2{dot, dot_bf16, expand, unpack_parent, dot_q4_1};
+const SparseRowKernels kSparseRowAvx2{dot, dot_bf16, expand, unpack_parent, dot_q4_1, dot_parent};
 
 }  // namespace brick::kernels

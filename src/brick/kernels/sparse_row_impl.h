@@ -14,6 +14,7 @@ struct SparseRowKernels {
   void (*expand)(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept;
   void (*unpack_parent)(const tensor::SparseView& view, int64_t r, float* out) noexcept;  // of a kParent matrix
   float (*dot_q4_1)(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols, int16_t* memory) noexcept;
+  float (*dot_parent)(const tensor::SparseView& view, int64_t r, Int16Row x, int16_t* memory) noexcept;
 };
 
 extern const SparseRowKernels kSparseRowScalar, kSparseRowAvx2;

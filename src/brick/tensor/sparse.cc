@@ -41,29 +41,6 @@ void encode_parent_row(const std::byte* parent_row, DType dtype, MaskView mask, 
   });
 }
 
-// Calls visit(column, value) for the kept values of row r of a kParent matrix.
-template <class Visit>
-void for_each_parent_value(const SparseView& source, int64_t r, Visit&& visit) {
-  const std::byte* base = source.values + source.row_offset[r];
-  const int64_t scales = parent_scale_bytes(source.dtype);
-  const auto* q = reinterpret_cast<const uint8_t*>(base + source.cols() / kQuantBlock * scales);
-  int64_t n = 0;
-  source.mask.for_each_kept(r, [&](int64_t c) {
-    uint16_t d_bits, m_bits = 0;
-    const std::byte* scale = base + c / kQuantBlock * scales;
-    std::memcpy(&d_bits, scale, 2);
-    if (source.dtype == DType::kQ4_1) std::memcpy(&m_bits, scale + 2, 2);
-    const float d = f16_to_f32(d_bits);
-    if (source.dtype == DType::kQ8_0) {
-      visit(c, d * static_cast<float>(static_cast<int8_t>(q[n])));
-    } else {
-      const float m = source.dtype == DType::kQ4_1 ? f16_to_f32(m_bits) : -8.0f * d;
-      visit(c, d * static_cast<float>(q[n / 2] >> (n % 2 * 4) & 15) + m);
-    }
-    ++n;
-  });
-}
-
 }  // namespace
 
 std::string_view name(SparseCoding coding) { return kNames[static_cast<size_t>(coding)]; }
@@ -109,10 +86,6 @@ void unpack_sparse_row(const SparseView& source, int64_t r, float* out) {
     }
     out[c] = buffer[static_cast<size_t>(n++ % kQuantBlock)];
   });
-}
-
-void unpack_parent_kept(const SparseView& source, int64_t r, float* out) {
-  for_each_parent_value(source, r, [&](int64_t, float value) { *out++ = value; });
 }
 
 SparseMatrix SparseMatrix::encode(ConstMatView dense, MaskView mask, SparseCoding coding, DType dtype,

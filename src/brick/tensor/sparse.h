@@ -2,11 +2,13 @@
 // (docs/block-format.md).
 #pragma once
 
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string_view>
 
 #include "brick/tensor/mask.h"
+#include "brick/tensor/pack.h"
 #include "brick/tensor/tensor.h"
 
 namespace brick::tensor {
@@ -40,12 +42,33 @@ int64_t sparse_row_bytes(SparseCoding coding, DType dtype, int64_t cols, int64_t
 
 // Row r with its zeros.
 void unpack_sparse_row(const SparseView& source, int64_t r, float* out);
-// The kept values of row r of a kParent matrix, one behind the other.
-void unpack_parent_kept(const SparseView& source, int64_t r, float* out);
 
 // Bytes of the scales of a block of a format that kParent can keep, and whether its integers are nibbles.
 inline int64_t parent_scale_bytes(DType dtype) { return dtype == DType::kQ4_1 ? 4 : 2; }
 inline bool parent_has_nibbles(DType dtype) { return dtype != DType::kQ8_0; }
+
+// Calls visit(column, value) for the kept values of row r of a kParent matrix.
+template <class Visit>
+void for_each_parent_value(const SparseView& source, int64_t r, Visit&& visit) {
+  const std::byte* base = source.values + source.row_offset[r];
+  const int64_t scales = parent_scale_bytes(source.dtype);
+  const auto* q = reinterpret_cast<const uint8_t*>(base + source.cols() / kQuantBlock * scales);
+  int64_t n = 0;
+  source.mask.for_each_kept(r, [&](int64_t c) {
+    uint16_t d_bits, m_bits = 0;
+    const std::byte* scale = base + c / kQuantBlock * scales;
+    std::memcpy(&d_bits, scale, 2);
+    if (source.dtype == DType::kQ4_1) std::memcpy(&m_bits, scale + 2, 2);
+    const float d = f16_to_f32(d_bits);
+    if (source.dtype == DType::kQ8_0) {
+      visit(c, d * static_cast<float>(static_cast<int8_t>(q[n])));
+    } else {
+      const float m = source.dtype == DType::kQ4_1 ? f16_to_f32(m_bits) : -8.0f * d;
+      visit(c, d * static_cast<float>(q[n / 2] >> (n % 2 * 4) & 15) + m);
+    }
+    ++n;
+  });
+}
 
 // Owns mask, row offsets and values.
 class SparseMatrix {
