@@ -149,7 +149,7 @@ Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
   }
   IdRows rows = read_id_rows(job.calibration, bench.model());
   out.windows = rows.rows();
-  out.ids = std::move(rows.ids);  // where it was
+  out.ids = std::move(rows.ids);  // its memory, and so the windows, stay
   return out;
 }
 
