@@ -89,6 +89,7 @@ class Files(Contract):
         tune = ("tune", self.model, "--data", data, "--steps", 1, "--force", "--out", self.path("out"), "--log")
         self.refused("no log that --log writes", *tune, data)
         self.assertEqual(data.read_bytes(), Path(self.data).read_bytes())
+        self.path("log.jsonl").write_text('{"step": 1, "lo')  # torn by a kill
         for _ in range(2):
             brick(*tune, self.path("log.jsonl"))
         self.assertEqual(len(self.path("log.jsonl").read_text().splitlines()), 1)

@@ -229,7 +229,8 @@ TEST(SparseRow, AParentsRowsStayWithinTheRoundingOfTheirInput) {
 
 TEST(SparseRow, NegativeControlAnotherMaskIsSeen) {
   for (const tensor::DType dtype : {tensor::DType::kQ8_0, tensor::DType::kQ4_0, tensor::DType::kQ4_1})
-    EXPECT_GT(parent_error(kSparseRowScalar, parent_rows(dtype, 576, 0.5), parent_rows(dtype, 576, 0.51)), 10);
+    for (const SparseRowKernels* kernels : {&kSparseRowScalar, has_avx2() ? &kSparseRowAvx2 : &kSparseRowScalar})
+      EXPECT_GT(parent_error(*kernels, parent_rows(dtype, 576, 0.5), parent_rows(dtype, 576, 0.51)), 10);
 }
 
 TEST(SparseRow, NegativeControlAFlippedBitIsSeen) {

@@ -409,18 +409,22 @@ TEST(Tune, NamesTheTeacherWhereItDoesNotFit) {
   expect_error(ErrorCode::kInvalidInput, "free: give a --teacher of fewer bits", [&] { run.plan(); });
 }
 
-// The number behind `flag` in the refusal of a plan.
-int64_t advised(const TestRun& run, const std::string& flag) {
+std::string refusal(const TestRun& run) {
   try {
     run.plan();
   } catch (const Error& error) {
-    const std::string what = error.what();
-    const size_t at = what.find(flag);
-    EXPECT_NE(at, std::string::npos) << what;
-    return at == std::string::npos ? 0 : std::stoll(what.substr(at + flag.size()));
+    return error.what();
   }
   ADD_FAILURE() << "the plan fits";
-  return 0;
+  return {};
+}
+
+// The number behind `flag` in the refusal of a plan.
+int64_t advised(const TestRun& run, const std::string& flag) {
+  const std::string what = refusal(run);
+  const size_t at = what.find(flag);
+  EXPECT_NE(at, std::string::npos) << what;
+  return at == std::string::npos ? 0 : std::stoll(what.substr(at + flag.size()));
 }
 
 TEST(Tune, AdvisesARankThatFits) {
@@ -442,6 +446,9 @@ TEST(Tune, AdvisesALengthThatFits) {
   const int64_t length = advised(run, "MB are free: --length ");
   EXPECT_GT(length, 100);
   EXPECT_LT(length, 512);
+  run.config.batch_records = 4;
+  EXPECT_NE(refusal(run).find(" with --batch-records 1 would fit"), std::string::npos) << refusal(run);
+  run.config.batch_records = 0;
   run.sequences.assign(4000, {std::vector<int32_t>(static_cast<size_t>(length / 2)),
                               std::vector<uint8_t>(static_cast<size_t>(length / 2), 1)});
   run.config.batch_tokens = length / 2;

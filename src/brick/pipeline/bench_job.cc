@@ -48,6 +48,7 @@ void bench_training(const model::Model& model, const BenchJob& job, uint64_t see
   std::vector<data::TokenSequence> sequences;
   if (!job.ids.empty()) {
     const IdRows batch = read_id_rows(job.ids, model);
+    if (batch.length < 2) fail(ErrorCode::kInvalidInput, "{}: sequences of one id leave nothing to predict", job.ids);
     for (const std::span<const int32_t> row : batch.rows()) sequences.push_back(data::text_sequence(row));
   } else {
     for (int64_t i = 0; i < std::max<int64_t>(1, job.tokens / job.length); ++i)
@@ -55,6 +56,7 @@ void bench_training(const model::Model& model, const BenchJob& job, uint64_t see
   }
   train::TuneConfig config;
   config.rank = job.rank;
+  config.alpha = 2 * static_cast<double>(job.rank);
   config.steps = job.repeats + 1;
   config.batch_records = static_cast<int64_t>(sequences.size());
   config.schedule = "constant";

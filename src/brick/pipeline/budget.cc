@@ -281,11 +281,16 @@ std::optional<Choice> least(const Target& target, const model::Model& parent, pr
   return std::nullopt;
 }
 
-// "; flap reaches it ..." where masks do not, as their bits and the values' places take bytes, too.
+// "; flap reaches it ..." where masks do not: theirs has a bit for every weight, and groups have one sparsity.
 std::string structured_way(const Target& target, const model::Model& parent, prune::PruneConfig config, int64_t rest) {
   if (prune::parse_recipe(config.method).structured != nullptr) return {};
   config.method = "flap";
   config.pattern = kUnstructured;
+  try {
+    prune::check_structures(prune::parse_recipe(config.method).structured->needs(config), parent, config);
+  } catch (const Error&) {
+    return {};  // such a parent has no such blocks
+  }
   std::optional<Choice> nearest;
   const std::optional<Choice> found = least(target, parent, config, nullptr, rest, nearest);
   return found ? fmt::format("; flap reaches it at sparsity {:g} with {} values", found->sparsity, found->values)
@@ -384,6 +389,7 @@ Choice choose_sparsity(const Target& target, const model::Model& parent, const p
                                 choice.least_measured ? " measured" : "", others(patterns, found, choice));
     return choice;
   }
+  one.values = config.values;
   fail(ErrorCode::kInvalidInput, "target {}: out of reach by {}; the nearest is {}, {}{}", target.text, config.method,
        amount_text(target, *nearest, parent), describe(*nearest, names_pattern),
        target.kind == Target::Kind::kDecode ? other_way(target, values, measured, *profile)

@@ -6,8 +6,8 @@
 
 namespace brick::pipeline {
 
-// Error(kExists) where the file is not empty and does not begin with a line that is a JSON object with `key`: --force
-// replaces a log, but nothing else.
+// Error(kExists) for a file that is not empty and does not begin with a line that is a JSON object with `key`, or the
+// start of such a line and no more: --force replaces a log, but nothing else.
 void check_is_log(const std::filesystem::path& path, std::string_view key);
 
 }  // namespace brick::pipeline

@@ -56,7 +56,8 @@ nlohmann::json data_hashes(const RecoverJob& job) {
 
 // What the merged block says about where it comes from: the block's own words are in it.
 std::string provenance(const RecoverJob& job, const std::string& values, const nlohmann::json& parent,
-                       const std::string& teacher_hash, const nlohmann::json& hashes, const train::TuneResult& result, uint64_t seed) {
+                       const std::string& teacher_hash, const nlohmann::json& hashes, const train::TuneResult& result,
+                       uint64_t seed) {
   nlohmann::json config;
   const auto add = [&](std::string_view name, const auto& value, std::string_view) {
     config[std::string(name)] = value;

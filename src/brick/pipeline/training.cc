@@ -74,6 +74,7 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
                                const train::TuneConfig& config, const TrainingFiles& files, train::TuneOptions options,
                                const RunSettings& settings, kernels::Context& context, ProgressSink& sink) {
   check_log_is_elsewhere(files);
+  if (settings.force && !files.resume) check_is_log(files.log, "step");
   options.seed = settings.seed;
   options.checkpoint = checkpoint_of(files);
   options.save_every = files.save_every;
@@ -88,7 +89,6 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
   }
   if (!files.resume && !settings.force && std::filesystem::is_regular_file(files.log))
     fail(ErrorCode::kExists, "{} is there already: continue it with --resume or replace it with --force", files.log);
-  if (std::filesystem::is_regular_file(files.log)) check_is_log(files.log, "step");
   announce(model, records, config, options, sink);
   std::ofstream log;
   if (!files.log.empty()) {

@@ -94,7 +94,7 @@ std::vector<std::span<const int32_t>> IdRows::rows() const {
 IdRows read_id_rows(const std::filesystem::path& path, const model::Model& model) {
   const io::NpyInts array = io::read_npy_ints(path);
   if (array.shape.size() != 2 || array.shape[0] < 1 || array.shape[1] < 1)
-    fail(ErrorCode::kInvalidInput, "{}: expected ids of shape [windows, length]", path.string());
+    fail(ErrorCode::kInvalidInput, "{}: expected ids of shape [rows, length]", path.string());
   IdRows out{{}, array.shape[1]};
   for (const int64_t id : array.values) {
     if (id < 0 || id >= model.config.vocab)

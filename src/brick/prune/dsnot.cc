@@ -4,7 +4,8 @@
 // with means taken times 2048, the tokens of the authors' windows. Back comes the dropped weight with the largest M_j /
 // Var(x_j) in e's direction, out goes the kept one of the lowest Wanda score whose M_j is against it; n:m: the one of
 // the lowest score in the same group, until e would change its sign. Ours: a row is done when no dropped weight in e's
-// direction is left. No weight changes, and every row (every group) loses as many as by Wanda.
+// direction is left, and a group without a kept weight that has not moved is passed over. No weight changes, and every
+// row (every group) loses as many as by Wanda.
 #include <algorithm>
 #include <cmath>
 #include <numeric>

@@ -134,7 +134,8 @@ std::string run_hash(std::span<const data::TokenSequence> sequences, TuneConfig 
 }
 
 // A setting with which a plan that needs more than is available would fit.
-std::string remedy(const MemoryPlan& plan, int64_t available, int64_t rank, bool may_change_rank, int64_t token_bytes) {
+std::string remedy(const MemoryPlan& plan, int64_t available, int64_t rank, bool may_change_rank, bool by_records,
+                   int64_t token_bytes) {
   if (plan.bytes() - plan.objective_bytes <= available)
     return "give a --teacher of fewer bits or layers, or a --cache that was filled where there is more memory";
   const int64_t for_adapter = available - (plan.bytes() - plan.adapter_bytes);
@@ -142,7 +143,8 @@ std::string remedy(const MemoryPlan& plan, int64_t available, int64_t rank, bool
     return fmt::format("--rank {} would fit, or fewer --targets", most);
   const int64_t for_tokens = available - (plan.bytes() - plan.part_tokens * token_bytes);
   if (const int64_t most = for_tokens / token_bytes; most >= kFewestTokens)
-    return fmt::format("--length {} --batch-tokens {} would fit", most, most);
+    return fmt::format("--length {} with {} would fit", most,
+                       by_records ? "--batch-records 1" : fmt::format("--batch-tokens {}", most));
   return "take a smaller block, or a machine with more memory";
 }
 
@@ -228,7 +230,8 @@ MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSeq
          "training needs {} MB ({} for the model, {} for the adapter, {} for {} tokens{}) and {} MB are free: {}",
          low.bytes() >> 20, low.model_bytes >> 20, low.adapter_bytes >> 20, low.buffer_bytes >> 20, low.part_tokens,
          low.objective_bytes > 0 ? fmt::format(", {} for the teacher", low.objective_bytes >> 20) : "", available >> 20,
-         remedy(low, available, lora.rank, options.init == nullptr, token_bytes(model, Activations::kRecompute)));
+         remedy(low, available, lora.rank, options.init == nullptr, config.batch_records > 0,
+                token_bytes(model, Activations::kRecompute)));
   if (config.memory == "low") return low;
   if (config.memory == "fast") {
     const MemoryPlan fast = planned(kWholeBatch, Activations::kKeep);
