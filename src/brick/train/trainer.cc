@@ -241,7 +241,7 @@ MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSeq
     return fast;
   }
   const MemoryPlan keep = planned(kPartTokens, Activations::kKeep);
-  return available == 0 || 2 * keep.bytes() <= available ? keep : low;
+  return available == 0 || 2 * keep.bytes() - keep.model_bytes <= available ? keep : low;
 }
 
 TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> sequences, const TuneConfig& config,

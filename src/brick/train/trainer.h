@@ -57,9 +57,9 @@ struct MemoryPlan {
 };
 
 // As --memory says: fast takes a batch as one part and keeps its activations; auto takes parts of 512 tokens and keeps
-// activations where twice their plan is available; low takes as many and recomputes. The parts, and so the
-// results, do not depend on what is available. Error(kInvalidInput) where the plan does not fit, naming a setting that
-// would.
+// activations where twice what that takes beside the model is available; low takes as many and recomputes. The parts,
+// and so the results, do not depend on what is available. Error(kInvalidInput) where the plan does not fit, naming a
+// setting that would.
 MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSequence> sequences,
                        const TuneConfig& config, const TuneOptions& options);
 
