@@ -23,7 +23,7 @@ nlohmann::json step_json(const train::StepRecord& step) {
 
 void announce(const model::Model& model, const data::EncodedRecords& records, const train::TuneConfig& config,
               const train::TuneOptions& options, ProgressSink& sink) {
-  const train::MemoryPlan plan = train::plan_memory(model, records.sequences, config, options);
+  const train::MemoryPlan& plan = *options.plan;
   sink.note(
       fmt::format("{} records, {} tokens, {} of them trained on; about {} MB, {} of them the model: {} tokens at a "
                   "time, activations {}",
@@ -89,6 +89,7 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
   }
   if (!files.resume && !settings.force && std::filesystem::is_regular_file(files.log))
     fail(ErrorCode::kExists, "{} is there already: continue it with --resume or replace it with --force", files.log);
+  options.plan = train::plan_memory(model, records.sequences, config, options);
   announce(model, records, config, options, sink);
   std::ofstream log;
   if (!files.log.empty()) {

@@ -250,7 +250,7 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   if (sequences.empty()) fail(ErrorCode::kInvalidInput, "no records to train on");
   const Stopwatch watch;
   TuneResult result;
-  const MemoryPlan plan = plan_memory(model, sequences, config, options);
+  const MemoryPlan plan = options.plan ? *options.plan : plan_memory(model, sequences, config, options);
   result.planned_bytes = plan.bytes();
   if (options.init != nullptr) {
     model::check_fits(*options.init, model);

@@ -21,29 +21,6 @@ struct StepRecord {
   double lr = 0, grad_norm = 0, seconds = 0;
 };
 
-struct TuneOptions {
-  uint64_t seed = 0;
-  const model::Adapter* init = nullptr;            // continue from it: all is its own but dropout and `masked`
-  std::filesystem::path checkpoint;                // folder; empty for none
-  int64_t save_every = 0;                          // steps between checkpoints, the last step's too; 0 for none
-  bool resume = false;                             // continue from the checkpoint where there is one
-  std::function<void(const StepRecord&)> on_step;  // after each step
-  std::string run_identity;                        // what a checkpoint must agree on besides configuration and data
-  Objective* objective = nullptr;                  // none: cross-entropy
-  // Above 0: instead of epochs and steps, as many steps as this time holds, over all sessions of a resumed run. Their
-  // number is foreseen anew from the mean step so far, and the schedule with it, so that it ends when the time does.
-  double minutes = 0;
-};
-
-struct TuneResult {
-  model::Adapter adapter;
-  int64_t steps = 0, tokens = 0, supervised_tokens = 0;
-  double loss_first = 0, loss_last = 0;
-  double seconds = 0;  // of all sessions
-  int64_t planned_bytes = 0;
-  std::string stopped;  // why training ended early (a loss that is no number); the adapter is the last good one
-};
-
 // How a run's batches are computed: in parts of whole records, one after another, whose gradients add up.
 struct MemoryPlan {
   int64_t part_tokens = 0;  // most tokens of a part
@@ -54,6 +31,30 @@ struct MemoryPlan {
   int64_t objective_bytes = 0;  // a teacher's
 
   int64_t bytes() const { return model_bytes + adapter_bytes + buffer_bytes + objective_bytes; }
+};
+
+struct TuneOptions {
+  uint64_t seed = 0;
+  const model::Adapter* init = nullptr;            // continue from it: all is its own but dropout and `masked`
+  std::filesystem::path checkpoint;                // folder; empty for none
+  int64_t save_every = 0;                          // steps between checkpoints, the last step's too; 0 for none
+  bool resume = false;                             // continue from the checkpoint where there is one
+  std::function<void(const StepRecord&)> on_step;  // after each step
+  std::string run_identity;                        // what a checkpoint must agree on besides configuration and data
+  Objective* objective = nullptr;                  // none: cross-entropy
+  std::optional<MemoryPlan> plan;                  // plan_memory()'s, where it was asked before
+  // Above 0: instead of epochs and steps, as many steps as this time holds, over all sessions of a resumed run. Their
+  // number is foreseen anew from the mean step so far, and the schedule with it, so that it ends when the time does.
+  double minutes = 0;
+};
+
+struct TuneResult {
+  model::Adapter adapter;
+  int64_t steps = 0, tokens = 0, supervised_tokens = 0;
+  double loss_first = 0, loss_last = 0;
+  double seconds = 0;         // of all sessions
+  int64_t planned_bytes = 0;  // of the plan
+  std::string stopped;        // why training ended early (a loss that is no number); the adapter is the last good one
 };
 
 // As --memory says: fast takes a batch as one part and keeps its activations; auto takes parts of 512 tokens and keeps
