@@ -138,11 +138,19 @@ std::string check_calibration(const Family& family) {
       widest);
 }
 
+// The fields of those names.
+nlohmann::json named_settings(PruneConfig config, std::span<const std::string_view> names) {
+  nlohmann::json settings = nlohmann::json::object();
+  config.fields([&](std::string_view name, const auto& value, std::string_view) {
+    if (std::ranges::find(names, name) != names.end()) settings[std::string(name)] = value;
+  });
+  return settings;
+}
+
 nlohmann::json masking_settings(const Recipe& recipe, const PruneConfig& config, const PruneReport& report) {
-  nlohmann::json settings = {{"pattern", config.pattern}, {"piece_tokens", config.piece_tokens}};
-  if (recipe.needs() == Needs::kHessian || recipe.reconstruct) settings["damping"] = config.damping;
-  if (recipe.method->name == "sparsegpt") settings["block_columns"] = config.block_columns;
-  if (recipe.method->name == "dsnot") settings["dsnot_skip"] = config.dsnot_skip;
+  nlohmann::json settings = named_settings(config, recipe.method->settings);
+  settings["pattern"] = config.pattern;
+  settings["piece_tokens"] = config.piece_tokens;
   if (config.true_sequential) settings["true_sequential"] = true;
   if (recipe.owl)
     settings["owl"] = {
@@ -152,20 +160,12 @@ nlohmann::json masking_settings(const Recipe& recipe, const PruneConfig& config,
                             {"rounds", config.regional_rounds},
                             {"samples", config.regional_samples},
                             {"rate", config.regional_rate}};
+  if (recipe.reconstruct) settings["damping"] = config.damping;
   if (recipe.reconstruct)
     settings["reconstruct"] = {{"refit_steps", config.refit_steps},
                                {"descent_epochs", config.descent_epochs},
                                {"descent_batch", config.descent_batch},
                                {"descent_rate", config.descent_rate}};
-  return settings;
-}
-
-nlohmann::json structured_settings(const StructuredMethod& method, PruneConfig config) {
-  const std::vector<std::string_view> used = method.settings(config);
-  nlohmann::json settings;
-  config.fields([&](std::string_view name, const auto& value, std::string_view) {
-    if (std::ranges::find(used, name) != used.end()) settings[std::string(name)] = value;
-  });
   return settings;
 }
 
@@ -182,7 +182,7 @@ std::string whole_method(const model::Model& parent, const PruneConfig& config, 
 model::BlockSpec describe(const model::Model& parent, const PruneConfig& config, const Recipe& recipe,
                           const Calibration& calibration, double sparsity, const model::Model& block,
                           const PruneReport& report) {
-  nlohmann::json settings = recipe.structured != nullptr ? structured_settings(*recipe.structured, config)
+  nlohmann::json settings = recipe.structured != nullptr ? named_settings(config, recipe.structured->settings(config))
                                                          : masking_settings(recipe, config, report);
   settings["model"] = model::model_name(parent);
   settings["method"] = config.method;

@@ -1,6 +1,7 @@
 // The pruning methods. A new one is one file and one line in registry.cc.
 #pragma once
 
+#include <array>
 #include <span>
 #include <string>
 #include <string_view>
@@ -49,6 +50,7 @@ struct Method {
   bool even_rows = false;  // unstructured masks too keep equally many of each row
   // Instead of prune(), where it is not null: all weights of a layer together. `pruned` comes with the dense weights.
   void (*prune_layer)(const LayerProblem& problem, PrunedLayer& pruned) = nullptr;
+  std::array<std::string_view, 2> settings{};  // PruneConfig's fields that it reads, for the block's provenance
 
   bool needs_calibration() const { return needs != Needs::kNothing; }
 };
