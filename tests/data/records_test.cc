@@ -85,6 +85,26 @@ TEST_F(LoadRecords, ReadsMessages) {
   EXPECT_EQ(records[0].category, "chat");
 }
 
+TEST_F(LoadRecords, ReadsShareGptsConversations) {
+  const auto records = load(
+      R"({"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]})");
+  EXPECT_EQ(shown(records[0]), "system=s|user=u|assistant=a");
+  expect_error(R"({"conversations": [{"from": "user", "value": "u"}]})", ErrorCode::kInvalidInput,
+               {"conversations[0]", "\"from\" is \"user\"", "system, human, gpt"});
+  expect_error(R"({"conversations": [{"role": "human", "content": "u"}]})", ErrorCode::kInvalidInput, {"\"from\""});
+  expect_error(R"({"conversations": [{"from": "human", "value": "u"}]})", ErrorCode::kInvalidInput, {"must end with"});
+  expect_error(R"({"conversations": [{"from": "human", "value": "u"}, {"from": "system", "value": "s"}]})",
+               ErrorCode::kInvalidInput, {"\"system\"", "only the first"});
+}
+
+TEST_F(LoadRecords, ReadsPromptsAndCompletions) {
+  const auto records = load(R"({"prompt": "p", "completion": " c", "category": "k"})");
+  EXPECT_EQ(shown(records[0]), "user=p|assistant= c");
+  EXPECT_EQ(records[0].category, "k");
+  expect_error(R"({"prompt": "p"})", ErrorCode::kInvalidInput, {"\"completion\" is missing"});
+  expect_error(R"({"prompt": ["p"], "completion": "c"})", ErrorCode::kInvalidInput, {"\"prompt\" is array"});
+}
+
 TEST_F(LoadRecords, ReadsAnArrayWhateverTheName) {
   const std::string array = " [\n" + kGood + ",\n" + kGood + "\n]\n";
   EXPECT_EQ(load(array, "data.json").size(), 2U);
@@ -106,7 +126,7 @@ TEST_F(LoadRecords, KeepsEscapesAndUnicode) {
 
 TEST_F(LoadRecords, LinesAreCountedWithBlankOnes) {
   expect_error(kGood + "\n\n" + kGood + "\n{}", ErrorCode::kInvalidInput,
-               {"line 4 of", "neither \"messages\" nor \"instruction\"", "none"});
+               {"line 4 of", "none of \"messages\"", "none"});
 }
 
 TEST_F(LoadRecords, RefusesEmptyFiles) {
@@ -162,7 +182,7 @@ TEST_F(LoadRecords, RefusesMalformedMessages) {
   expect_error(messages(R"([{"from": "human", "value": "x"}])"), kBad, {"\"role\" is missing", "\"from\", \"value\""});
   expect_error(messages(R"([{"role": "user", "content": [{"type": "text"}]}])"), kBad, {"\"content\" is array"});
   expect_error(messages(R"([{"role": "human", "content": "x"}])"), kBad,
-               {"messages[0]", "\"role\" is \"human\"", "system, user or assistant"});
+               {"messages[0]", "\"role\" is \"human\"", "system, user, assistant"});
   expect_error(messages(R"([{"role": "user", "content": "x"}])"), kBad,
                {"role is \"user\"", "must end with an assistant"});
   expect_error(messages(R"([{"role": "user", "content": "x"}, {"role": "system", "content": "x"}])"), kBad,

@@ -20,7 +20,8 @@ using nlohmann::json;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr std::string_view kSpace = " \t\r\n";
 constexpr io::JsonLimits kLimits{.depth = 128, .refuse_duplicates = true};
-constexpr std::array<std::string_view, 3> kRoles{"system", "user", "assistant"};
+using Roles = std::array<std::string_view, 3>;
+constexpr Roles kRoles{"system", "user", "assistant"};
 
 // A value from the file as it may stand in a message: its JSON in ASCII, cut at a length that fits a line.
 std::string shown(const json& value) {
@@ -75,28 +76,38 @@ std::pair<const char*, const json*> either(const json& object, const char* name,
   return other == nullptr ? std::pair(name, value) : std::pair(alias, other);
 }
 
-text::Message read_message(const json& value, bool first, std::string_view where) {
+// A key with a list of messages, and what its members call their role, its values and their content.
+struct MessageForm {
+  const char *list, *role, *content;
+  Roles roles;
+};
+constexpr MessageForm kChat{"messages", "role", "content", kRoles};
+constexpr MessageForm kShareGpt{"conversations", "from", "value", {"system", "human", "gpt"}};
+
+text::Message read_message(const json& value, const MessageForm& form, bool first, std::string_view where) {
   if (!value.is_object())
-    fail(ErrorCode::kInvalidInput, "{}: is {} {}; it must be an object with \"role\" and \"content\"", where,
-         value.type_name(), shown(value));
-  text::Message message{required(value, "role", where), required(value, "content", where)};
-  if (std::find(kRoles.begin(), kRoles.end(), message.role) == kRoles.end())
-    fail(ErrorCode::kInvalidInput, "{}: key \"role\" is {}; it must be system, user or assistant", where,
-         shown(message.role));
-  if (message.role == "system" && !first)
-    fail(ErrorCode::kInvalidInput, "{}: key \"role\" is \"system\", which only the first message may be", where);
-  return message;
+    fail(ErrorCode::kInvalidInput, "{}: is {} {}; it must be an object with \"{}\" and \"{}\"", where,
+         value.type_name(), shown(value), form.role, form.content);
+  const std::string name = required(value, form.role, where);
+  const auto role = std::find(form.roles.begin(), form.roles.end(), name);
+  if (role == form.roles.end())
+    fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is {}; it must be {}", where, form.role, shown(name),
+         fmt::join(form.roles, ", "));
+  if (role == form.roles.begin() && !first)
+    fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is \"{}\", which only the first message may be", where, form.role,
+         name);
+  return {std::string(kRoles[static_cast<size_t>(role - form.roles.begin())]), required(value, form.content, where)};
 }
 
-std::vector<text::Message> read_messages(const json& list, std::string_view where) {
+std::vector<text::Message> read_messages(const json& list, const MessageForm& form, std::string_view where) {
   if (!list.is_array())
-    fail(ErrorCode::kInvalidInput, "{}: key \"messages\" is {} {}; it must be an array", where, list.type_name(),
+    fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is {} {}; it must be an array", where, form.list, list.type_name(),
          shown(list));
-  if (list.empty()) fail(ErrorCode::kInvalidInput, "{}: key \"messages\" is an empty array", where);
+  if (list.empty()) fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is an empty array", where, form.list);
   std::vector<text::Message> messages;
   for (const json& value : list) {
-    const std::string place = fmt::format("{}: messages[{}]", where, messages.size());
-    messages.push_back(read_message(value, messages.empty(), place));
+    const std::string place = fmt::format("{}: {}[{}]", where, form.list, messages.size());
+    messages.push_back(read_message(value, form, messages.empty(), place));
   }
   if (messages.back().role != "assistant")
     fail(ErrorCode::kInvalidInput, "{}: the last message's role is \"{}\"; a record must end with an assistant message",
@@ -114,18 +125,27 @@ std::vector<text::Message> read_instruction(const json& object, std::string_view
   return {{"user", std::move(instruction)}, {"assistant", as_string(*response, response_key, where)}};
 }
 
+std::vector<text::Message> read_prompt(const json& prompt, const json& object, std::string_view where) {
+  return {{"user", as_string(prompt, "prompt", where)}, {"assistant", required(object, "completion", where)}};
+}
+
 Record read_record(const json& value, std::string_view where) {
   if (!value.is_object())
     fail(ErrorCode::kInvalidInput,
          "{}: is {} {}; a record is an object with \"messages\", or \"instruction\" and \"response\"", where,
          value.type_name(), shown(value));
   Record record;
-  if (const json* messages = find(value, "messages"))
-    record.messages = read_messages(*messages, where);
+  if (const json* messages = find(value, kChat.list))
+    record.messages = read_messages(*messages, kChat, where);
+  else if (const json* conversations = find(value, kShareGpt.list))
+    record.messages = read_messages(*conversations, kShareGpt, where);
   else if (find(value, "instruction") != nullptr)
     record.messages = read_instruction(value, where);
+  else if (const json* prompt = find(value, "prompt"))
+    record.messages = read_prompt(*prompt, value, where);
   else
-    fail(ErrorCode::kInvalidInput, "{}: has neither \"messages\" nor \"instruction\" (keys found: {})", where,
+    fail(ErrorCode::kInvalidInput,
+         "{}: has none of \"messages\", \"conversations\", \"instruction\" and \"prompt\" (keys found: {})", where,
          keys_of(value));
   if (const json* category = find(value, "category")) record.category = as_string(*category, "category", where);
   return record;
