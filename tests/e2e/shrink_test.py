@@ -91,6 +91,16 @@ class Shrink(Case):
         self.assertLessEqual(made["rows"][1]["nonzeros"] / made["rows"][0]["nonzeros"], .6)
         self.assertNotIn("perplexity", made["rows"][1])
 
+    def test_cuts_before_it_masks(self):
+        mixed = ("--method", "shortgpt+wanda", "--structured-sparsity", .5, "--sparsity", .5, "--calibration", self.text, "--samples", 4,
+                 "--length", 64, "--compute", "f32")
+        brick("shrink", self.model, *mixed, "--out", self.path("out"))
+        brick("prune", self.model, *mixed, "--out", self.path("hand"))
+        self.assertEqual(tree_bytes(self.path("out") / "block"), tree_bytes(self.path("hand")))
+        self.assertEqual(tomllib.loads((self.path("out") / "config.toml").read_text())["structured_sparsity"], .5)
+        self.refused("has one sparsity", "shrink", self.model, "--method", "magnitude", "--sparsity", .5, "--structured-sparsity", .2,
+                     "--out", self.path("none"))
+
     def test_a_recovered_block_keeps_its_values(self):
         made = brick_json("shrink", self.model, "--sparsity", .5, "--values", "q4", "--calibration", self.text, "--samples", 4,
                           "--length", 64, "--recover", self.text, "--steps", 1, "--out", self.path("out"))

@@ -15,6 +15,8 @@ void add_shrink(CLI::App& app, Globals& globals) {
   command->add_option("model", job->model, "GGUF file or Hugging Face folder")->required();
   add_method(command, job->method)->capture_default_str();
   add_amount(command, job->sparsity, job->target, job->profile);
+  command->add_option("--structured-sparsity", job->structured_sparsity,
+                      "flap+METHOD: share of the layers' linear weights that flap cuts out first");
   command->add_option("--values", job->values,
                       "how kept values are stored: f32, bf16, q4 or keep (default: bf16, or what --target needs)");
   command->add_option("--calibration", job->calibration, "plain text, or .npy of ids [N, L]");

@@ -38,6 +38,7 @@ PruneJob prune_job(const ShrinkJob& job, const std::string& out, uint64_t seed) 
   made.target = job.target;
   made.profile = job.profile;
   made.config.method = job.method;
+  made.config.structured_sparsity = job.structured_sparsity;
   made.values_free = job.values.empty();
   if (!job.values.empty()) made.config.values = job.values;
   made.config.seed = seed;
@@ -110,6 +111,7 @@ json configuration(const ShrinkJob& job, const RunSettings& settings, std::strin
               {"compute", settings.compute}, {"values", job.values},
               {"target", job.target}};
   if (job.target.empty()) out["sparsity"] = job.sparsity;
+  if (job.structured_sparsity != 0) out["structured_sparsity"] = job.structured_sparsity;
   for (const auto& [name, path] :
        {std::pair("model", job.model), std::pair("calibration", job.calibration), std::pair("profile", job.profile),
         std::pair("recover", job.text), std::pair("data", job.data), std::pair("eval", job.eval),

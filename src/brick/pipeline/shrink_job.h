@@ -13,7 +13,7 @@ struct ShrinkJob {
 
   std::string method = "sparsegpt", calibration;  // as of PruneJob
   int64_t samples = 32, length = 512;             //   length also of what recovery and evaluation read
-  double sparsity = 0;
+  double sparsity = 0, structured_sparsity = 0;
   std::string target, profile;  //   instead of a sparsity
   std::string values;           //   empty: bf16, or what the target needs
 
