@@ -88,7 +88,9 @@ TEST(Placement, MasksKeepKeptRowsTimesKeptColumns) {
             count += expected ? 1 : 0;
             ASSERT_EQ(!mask || mask->kept(r, c), expected) << layer << " " << name(proj) << " " << r << " " << c;
           }
-        if (mask) EXPECT_EQ(mask->count(), count);
+        if (mask) {
+          EXPECT_EQ(mask->count(), count);
+        }
       }
 }
 
