@@ -91,6 +91,12 @@ class Shrink(Case):
         self.assertLessEqual(made["rows"][1]["nonzeros"] / made["rows"][0]["nonzeros"], .6)
         self.assertNotIn("perplexity", made["rows"][1])
 
+    def test_takes_a_pattern(self):
+        for amount, pattern in ((("--sparsity", .5), "2:4"), (("--target", "75% parameters"), "auto")):
+            made = brick_json("shrink", self.model, "--method", "magnitude", *amount, "--pattern", pattern, "--out", self.path(pattern))
+            info = brick_json("info", self.path(pattern) / "block")
+            self.assertEqual(info["block"]["pattern"], "2:4" if pattern == "2:4" else made["prune"]["target"]["pattern"])
+
     def test_cuts_before_it_masks(self):
         mixed = ("--method", "shortgpt+wanda", "--structured-sparsity", .5, "--sparsity", .5, "--calibration", self.text, "--samples", 4,
                  "--length", 64, "--compute", "f32")

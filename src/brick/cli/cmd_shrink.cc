@@ -19,6 +19,8 @@ void add_shrink(CLI::App& app, Globals& globals) {
                       "flap+METHOD: share of the layers' linear weights that flap cuts out first");
   command->add_option("--values", job->values,
                       "how kept values are stored: f32, bf16, q4 or keep (default: bf16, or what --target needs)");
+  command->add_option("--pattern", job->pattern, "unstructured, n:m (n of every m removed), or, with a target, auto")
+      ->capture_default_str();
   command->add_option("--calibration", job->calibration, "plain text, or .npy of ids [N, L]");
   command->add_option("--samples", job->samples, "windows of calibration text")->capture_default_str();
   command->add_option("--length", job->length, "tokens a window, of every text; most tokens a record")

@@ -41,6 +41,7 @@ PruneJob prune_job(const ShrinkJob& job, const std::string& out, uint64_t seed) 
   made.config.structured_sparsity = job.structured_sparsity;
   made.values_free = job.values.empty();
   if (!job.values.empty()) made.config.values = job.values;
+  made.config.pattern = job.pattern;
   made.config.seed = seed;
   made.config.tool_version = tool_version();
   return made;
@@ -109,7 +110,7 @@ json configuration(const ShrinkJob& job, const RunSettings& settings, std::strin
               {"minutes", job.minutes},      {"gguf", job.gguf},
               {"seed", settings.seed},       {"eval_samples", job.eval_samples},
               {"compute", settings.compute}, {"values", job.values},
-              {"target", job.target}};
+              {"target", job.target},        {"pattern", job.pattern}};
   if (job.target.empty()) out["sparsity"] = job.sparsity;
   if (job.structured_sparsity != 0) out["structured_sparsity"] = job.structured_sparsity;
   for (const auto& [name, path] :

@@ -16,6 +16,7 @@ struct ShrinkJob {
   double sparsity = 0, structured_sparsity = 0;
   std::string target, profile;  //   instead of a sparsity
   std::string values;           //   empty: bf16, or what the target needs
+  std::string pattern = "unstructured";
 
   std::string text, data;  // as of RecoverJob; neither: nothing is recovered
   int64_t steps = 0;
