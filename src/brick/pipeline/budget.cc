@@ -244,11 +244,8 @@ std::vector<std::string> patterns_to_try(const model::Model& parent, const prune
   if (config.pattern != kAutoPattern) return {config.pattern};
   std::vector<std::string> patterns{kUnstructured};
   if (prune::parse_recipe(config.method).owl) return patterns;
-  const auto known = [&](const char* pattern, bool without_profile) {
-    return profile != nullptr ? profile->has(config.values, pattern) : without_profile;
-  };
-  if (known("4:8", false) && comes_in_groups_of(8, parent)) patterns.emplace_back("4:8");
-  if (known("2:4", true) && comes_in_groups_of(4, parent)) patterns.emplace_back("2:4");
+  const bool known = profile == nullptr || profile->has(config.values, "2:4");
+  if (known && comes_in_groups_of(4, parent)) patterns.emplace_back("2:4");
   return patterns;
 }
 

@@ -46,9 +46,9 @@ struct Choice {
 void check_has_targets(const Target& target, const prune::PruneConfig& config);
 
 // The least sparsity, in steps of 0.001, that reaches the target (0: the model as it is), up to 0.95, or the profile's
-// last; with a pattern n:m only n / m. With kAutoPattern the least over unstructured, 4:8 and 2:4 masks, the first of
-// these where several need the same; `reason` says what the others need. Of the last two those that the profile has,
-// without one 2:4; none with OWL. `values_free`: config.values first, then q4 where no pattern reaches it with those.
+// last; with a pattern n:m only n / m. With kAutoPattern the least over unstructured and 2:4 masks, the first of
+// these where several need the same; `reason` says what the other needs. 2:4 ones only if the profile, where there is
+// one, has them, and not with OWL. `values_free`: config.values first, then q4 where no pattern reaches it with those.
 // `profile` is needed for a speed, and has those of unstructured, 2:4 and structured blocks. Error(kInvalidInput)
 // naming the nearest that can be reached, and what does reach it, if anything: of a speed another pattern, else flap.
 Choice choose_sparsity(const Target& target, const model::Model& parent, const prune::PruneConfig& config,
