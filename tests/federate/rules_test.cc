@@ -1,4 +1,4 @@
-// The invariants of method 1.6, for equal ranks.
+// What must hold of every rule, for equal ranks.
 #include "brick/federate/rules.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// Structured blocks in a federation: method 1.4 (placement, H0-axis) and the invariants of 1.6 for mixed clients.
+// Structured blocks in a federation: placement, H0-axis and the rules' invariants for mixed clients.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// The orderings of the toy table in method 1.5: matrices of 64 x 64, a shared update of rank 8, clients at 0,
+// Which rule wants which clients, on a toy: matrices of 64 x 64, a shared update of rank 8, clients at 0,
 // 25, 50 and 75 %.
 #include <gtest/gtest.h>
 

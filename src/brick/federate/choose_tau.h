@@ -1,4 +1,4 @@
-// tau by validation: no single value wins everywhere (method 1.5).
+// tau by validation: no single value wins everywhere (tests/federate/toy_test.cc).
 #pragma once
 
 #include <array>

@@ -18,7 +18,7 @@ struct Place {
   uint64_t seed_of(uint64_t use) const;
 };
 
-// scale B A = u s vt, split evenly (method 1.4): B = U (S / scale)^(1/2), A = (S / scale)^(1/2) V^T. `rank`
+// scale B A = u s vt, split evenly: B = U (S / scale)^(1/2), A = (S / scale)^(1/2) V^T. `rank`
 // rows and columns: those without a singular value are free ones (free_direction).
 model::LoraPair balanced_pair(const LowRank& low_rank, int64_t rank, float scale, const Place& place);
 

@@ -1,4 +1,4 @@
-// HeteAgg, literal (method 1.4, H0): in adapter space. The mask of density 1 - s_k over client k's update is
+// HeteAgg, literal (H0 of docs/method.md): in adapter space. The mask of density 1 - s_k over client k's update is
 // its own largest magnitudes, over the flattened adapter as a whole (FLASC's top-k; lucmonl/mlopt,
 // get_topk_mask):
 //   A_g <- A_g + sum_k w_k m_k dA_k / Z,   dA_k = A_k - A_g^(k);
@@ -7,10 +7,10 @@
 // With s_k = 0 for all this is fedit. A structured block's s_k is that of the weights it has, and m_k is zero where it
 // lacks a row of B or a column of A.
 //
-// hete-h0-axis (method 1.4, H0-axis; HeteroFL, arXiv 2010.01264, for factors): m_k instead says how much of a row of W
+// hete-h0-axis (H0-axis; HeteroFL, arXiv 2010.01264, for factors): m_k instead says how much of a row of W
 // (for B) or a column of W (for A) the block has, and Z is the coverage:
 //   m_k(row r of B) = sum_c M_k(r, c) / (columns that the block has),   m_k(column c of A) likewise by rows:
-// 1 or 0 in a structured block; in a sparse one its row's or column's density (our choice among method 1.4's; Wanda's
+// 1 or 0 in a structured block; in a sparse one its row's or column's density (our choice; Wanda's
 // rows all have one density, which then says nothing).
 #include <algorithm>
 #include <cmath>

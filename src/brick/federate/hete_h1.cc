@@ -1,4 +1,4 @@
-// HeteAgg in weight space (method 1.4, H1; FedSpaLLM's l0-norm aggregation for adapters):
+// HeteAgg in weight space (H1 of docs/method.md; FedSpaLLM's l0-norm aggregation for adapters):
 //   T = P_g + sum_k w_k M_k (P_k - P_g) / sum_k w_k M_k entry-wise, P_g where no client has the entry;   G =
 //   SVD_r(T).
 #include "brick/federate/masked_mean.h"

@@ -1,4 +1,4 @@
-// HeteAgg as a masked low-rank fit (method 1.4, H2):
+// HeteAgg as a masked low-rank fit (H2 of docs/method.md):
 //   min over X of rank r of sum_k w_k ||M_k (X - P_k)||^2, anchored at P_g by w_0 where clients lack an entry
 //   (masked_mean.h).
 #include "brick/federate/masked_fit.h"

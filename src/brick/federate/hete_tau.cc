@@ -1,4 +1,4 @@
-// The family between hete-h2 and flexlora (method 1.4, H-tau): M~_k = M_k + tau (1 - M_k) as weights of the
+// The family between hete-h2 and flexlora (H-tau of docs/method.md): M~_k = M_k + tau (1 - M_k) as weights of the
 // squares,
 //   min over X of rank r of sum_k w_k sum_ij M~_k,ij (X - P_k)_ij^2.   tau 0: hete-h2 without anchor; tau 1:
 //   flexlora.

@@ -15,7 +15,7 @@ struct Trust {
 //   T = (w_0 (1 - c) P_g + sum_k w_k M~_k P_k) / C = P_g + (sum_k w_k M~_k D_k) / C,    T = P_g where C = 0
 //
 // which minimises sum_k w_k M~_k (x - P_k)^2 + w_0 (1 - c)(x - P_g)^2 in each entry: C weighs that entry in
-// the low-rank fit. The anchor of method 1.4 (H2) is weighed with the share of clients that lack the entry
+// the low-rank fit. hete-h2's anchor is weighed with the share of clients that lack the entry
 // (our choice), so that without masks it vanishes and hete-h2 is flexlora. t and weight (C) are
 // [rows, cols]. Clients of one mask are summed before it is applied. False where every client returned what it
 // was sent.

@@ -1,6 +1,6 @@
-// A client's block in the coordinates of the federation's model, its parent (method 1.4): which of the parent's weights
-// it has, and where its adapter's factors lie there. A structured block's adapter counts as the parent's whose rows of
-// B and columns of A are zero where the block lacks them; of a layer that it lacks, both factors are zero.
+// A client's block in the coordinates of the federation's model, its parent (docs/federation.md): which of the parent's
+// weights it has, and where its adapter's factors lie there. A structured block's adapter counts as the parent's whose
+// rows of B and columns of A are zero where the block lacks them; of a layer that it lacks, both factors are zero.
 #pragma once
 
 #include <optional>

@@ -1,9 +1,9 @@
 // Aggregation rules: pure functions from the round's accepted adapters to the next global adapter. Registry
 // and entry.
 //
-// Notation (method 1.4): P_k = c_k B_k A_k with each client's own c_k; P_g what the global adapter adds,
-// P_g^(k) what client k was sent of it; weights w_k = n_k / sum n; M_k the kept weights of its block, all
-// ones where it is dense. What a client contributes is always the difference to what it was sent: P_k := P_g
+// Notation (docs/method.md#aggregation): P_k = c_k B_k A_k with each client's own c_k; P_g what the global adapter
+// adds, P_g^(k) what client k was sent of it; weights w_k = n_k / sum n; M_k the kept weights of its block, all ones
+// where it is dense. What a client contributes is always the difference to what it was sent: P_k := P_g
 // + (c_k B_k A_k - P_g^(k)). Of what a structured block lacks its client says "as it was": its factors and P_g^(k) are
 // zero there (placement.h), and M_k is.
 //

@@ -293,7 +293,7 @@ FederationConfig load_federation(const std::filesystem::path& path, std::optiona
   };
 
   Reader top(root, path.string(), folder);
-  for (const char* section : {"blocks", "tune", "aggregate", "client", "evaluate"}) top.leave(section);
+  for (const char* name : {"blocks", "tune", "aggregate", "client", "evaluate"}) top.leave(name);
   top.require("model", config.model);
   top.take("title", config.title);
   top.take("rounds", config.rounds);

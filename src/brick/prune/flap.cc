@@ -2,7 +2,7 @@
 // fluctuate little is replaced by their mean. With x the inputs of o and of down, in the dense model,
 //   WIFV_j = Var(x_j) ||W_:j||^2,
 // squared for o as the authors' code does, standardised within each layer and weight; a key/value head takes the mean
-// over its query heads' channels (method.md section 3). Heads and neurons of all layers are ranked together, each
+// over its query heads' channels (docs/method.md#pruning). Heads and neurons of all layers are ranked together, each
 // counting by its linear weights. What goes leaves W_removed mean(x_removed) in the bias.
 //
 // Differences: variances after Welford and Chan (the authors' running mean aliases the old one); heads go with their

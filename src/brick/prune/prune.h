@@ -4,9 +4,9 @@
 // Structured methods (structured.h) look at the dense model and cut heads, neurons or layers out of it; what is left
 // may be masked in the same call. Of methods that mask, layers go in order. One pass of a layer's inputs gives the
 // statistics of all seven weights (q, k and v share their inputs, gate and up theirs); the seven are pruned and
-// encoded; the layer runs again through what was stored, so the next layer sees what the block will compute (method.md
-// section 3; Frantar & Alistarh 2023, Sun et al. 2023). With true_sequential, GPTQ's order (Frantar et al. 2023), each
-// weight sees what the block will compute, in one pass.
+// encoded; the layer runs again through what was stored, so the next layer sees what the block will compute (Frantar &
+// Alistarh 2023, Sun et al. 2023). With true_sequential, GPTQ's order (Frantar et al. 2023), each weight sees what the
+// block will compute, in one pass.
 #pragma once
 
 #include <cstdint>

@@ -83,7 +83,7 @@ struct Recipe {
 Recipe parse_recipe(std::string_view name);
 
 // |W|; drops what is not above the int(n sparsity)-th smallest of the whole matrix, so one more than the
-// share (method.md section 3; Wanda's code).
+// share (as Wanda's code does).
 MatrixOutcome prune_magnitude(const MatrixProblem& problem);
 
 // Wanda (Sun et al. 2023): |W_ij| ||X_j||_2; drops the lowest floor(in sparsity) of each row.
