@@ -10,7 +10,7 @@ FUZZ_SECONDS ?= 30
 CTEST_FLAGS ?=
 BENCH_FLAGS ?=
 
-# Tests and demo use the model below unless BRICK_MODEL names another one. Tests that need the data sets in
+# Tests and benchmarks use the model below unless BRICK_MODEL names another one; the demo always does. Tests that need the data sets in
 # BRICK_DATA skip where that folder is absent.
 ifndef BRICK_MODEL
   fetch_model = tools/fetch-model >/dev/null
@@ -28,7 +28,7 @@ help: ## this list
 
 demo: build ## four offices tune one model together; ends with the page to open
 	@tools/install-packages model
-	@$(fetch_model)
+	@tools/fetch-model >/dev/null
 	@tools/demo
 
 build: ## the command, build/brick
