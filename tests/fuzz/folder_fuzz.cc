@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <fstream>
 #include <span>
+#include <string>
 
 #include "base/temp_folder.h"
 #include "brick/base/error.h"
