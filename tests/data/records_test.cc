@@ -126,7 +126,7 @@ TEST_F(LoadRecords, KeepsEscapesAndUnicode) {
 
 TEST_F(LoadRecords, LinesAreCountedWithBlankOnes) {
   expect_error(kGood + "\n\n" + kGood + "\n{}", ErrorCode::kInvalidInput,
-               {"line 4 of", "none of \"messages\"", "none"});
+               {"line 4 of", "is no record, an object with \"messages\"", "none"});
 }
 
 TEST_F(LoadRecords, RefusesEmptyFiles) {

@@ -220,9 +220,10 @@ class Tuning(Contract):
         brick(*arguments("killed", "--resume"))
         self.assertEqual(steps("killed"), steps("whole"))
         self.assertEqual([step["step"] for step in steps("killed")], list(range(1, 61)))
-        self.path("note.jsonl").write_text("a note\n")
-        self.refused("line 1", *arguments("note", "--resume", "--json"))
-        self.assertEqual(self.path("note.jsonl").read_text(), "a note\n")
+        for note, mention in (("a note\n", "is no log"), ('{"step":1}\na note\n', "line 2")):
+            self.path("note.jsonl").write_text(note)
+            self.refused(mention, *arguments("note", "--resume", "--json"))
+            self.assertEqual(self.path("note.jsonl").read_text(), note)
 
 
 class Federation(Contract):

@@ -79,7 +79,7 @@ class Files(Contract):
     def test_a_log_in_the_outputs_place_is_refused_before_the_training(self):
         tune, out = ("tune", self.model, "--data", self.data, "--steps", 1, "--force", "--out", self.path("out")), self.path("out")
         for log in (out, out / "log.jsonl", f"{out}/../{out.name}"):
-            self.refused("give --log another place", *tune, "--log", log)
+            self.refused("the log", *tune, "--log", log)
             self.assertFalse(out.exists())
         brick(*tune, "--log", f"{out}.jsonl")
 

@@ -214,7 +214,8 @@ TEST(Rules, ObjectiveNeverRisesFromStepToStep) {
   }
 }
 
-// Another algorithm on the same objective: alternating weighted least squares in double, a row at a time.
+// Another algorithm on the same objective, of clients that were sent the global adapter: alternating weighted least
+// squares in double, a row at a time.
 class AlternatingFit {
  public:
   AlternatingFit(const Federation& f, const Trust& trust, Proj proj, int64_t rows, int64_t cols)
@@ -271,18 +272,21 @@ class AlternatingFit {
 };
 
 TEST(Rules, MaskedFitIsAsGoodAsAlternatingLeastSquares) {
+  constexpr int64_t kSteps = 300;
+  constexpr int kSweeps = 100;
+  constexpr double kSlack = 1e-3;  // both come near their limit, slowly
   const Federation f = four_clients(0.1, true);
-  const auto [proj, rows, cols] = targets()[0];
+  const Target target = targets()[0];
   for (const Trust& trust : {Trust{.tau = 0, .anchor = 0.01}, Trust{.tau = 0.1, .anchor = 0}}) {
-    const AlternatingFit other(f, trust, proj, rows, cols);
+    const AlternatingFit other(f, trust, target.proj, target.rows, target.cols);
     const auto cost = [&](int64_t steps) {
       const AggregateConfig config{.tau = trust.tau, .em_iterations = steps, .anchor = trust.anchor};
       const Adapter g = f.run(trust.tau > 0 ? "hete-tau" : "hete-h2", config);
-      return other.cost(AlternatingFit::of(factor_of(g.at(0, proj), g.config.scale())));
+      return other.cost(AlternatingFit::of(factor_of(g.at(0, target.proj), g.config.scale())));
     };
-    const double least = other.least_cost(f.global->config.rank, 100);
-    EXPECT_NEAR(cost(300), least, 1e-3 * least);
-    EXPECT_GT(cost(0), 1.01 * least);  // negative control: without the fit's steps
+    const double least = other.least_cost(f.global->config.rank, kSweeps);
+    EXPECT_LE(cost(kSteps), (1 + kSlack) * least);
+    EXPECT_GT(cost(0), (1 + 10 * kSlack) * least);  // negative control: without the fit's steps
   }
 }
 

@@ -181,6 +181,27 @@ TEST(AtomicFolder, NeverReplacesWhatHoldsTheWorkingOrHomeFolder) {
                  [] { AtomicFolder(fs::path("/") / *fs::current_path().relative_path().begin(), true); });
 }
 
+TEST(CheckOutput, NeverReplacesWhatHoldsAnInput) {
+  const TempFolder folder;
+  const fs::path inside = fs::path(folder.folder("model")) / "data.jsonl";
+  std::ofstream(inside) << "{}";
+  fs::create_directory_symlink(folder / "model", folder / "link");
+  for (const fs::path& output : {folder / "model", fs::path(folder.file("model/")), folder.path()})
+    for (const fs::path& input : {inside, folder / "link" / "data.jsonl"})
+      expect_error(ErrorCode::kInvalidInput, "the input", [&] { check_output(output, true, {"", input}); });
+  check_output(folder / "other", true, {inside});
+  check_output(folder / "mod", true, {inside});
+  check_output(folder / "model" / "block", true, {folder / "model"});  // inside an input
+  check_is_elsewhere(folder / "absent", inside, "the log");
+  expect_error(ErrorCode::kInvalidInput, "the log",
+               [&] { check_is_elsewhere(folder / "absent", folder / "absent" / "log", "the log"); });
+}
+
+TEST(CheckOutput, TellsOfNamesThatAreTooLong) {
+  const TempFolder folder;
+  expect_error(ErrorCode::kInvalidInput, "too long", [&] { check_output(folder / std::string(300, 'x'), false); });
+}
+
 // The id of a process that has ended.
 pid_t dead_process() {
   const pid_t child = ::fork();

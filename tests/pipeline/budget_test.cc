@@ -84,7 +84,7 @@ TEST(Target, IsReadInEachForm) {
 
 TEST(Target, OthersAreRefusedWithTheForms) {
   for (const char* text : {"", "40", "MB", "40 mb", "-1 MB", "0 MB", "nan MB", "inf MB", "2x", "2x train", "60%",
-                           "60% bytes", "40 MB decode", "1e999 MB", "x decode"})
+                           "60% bytes", "40 MB decode", "4 0 MB", "1e999 MB", "x decode"})
     expect_error(ErrorCode::kInvalidInput, "\"40 MB\", \"2x decode\" or \"60% parameters\"",
                  [&] { parse_target(text); });
 }

@@ -52,6 +52,8 @@ TEST_F(FederationFile, AnotherSeedStandsInTheText) {
   const FederationConfig config = load_federation(folder_.path() / "f.toml", 5);
   EXPECT_EQ(config.seed, 5u);
   EXPECT_EQ(config.text, "model = \"m.gguf\"\nseed = 5" + rest);
+  load("\xEF\xBB\xBF" + kGood);  // a byte order mark
+  EXPECT_EQ(load_federation(folder_.path() / "f.toml", 5).text, "seed = 5\n" + kGood);
 }
 
 TEST_F(FederationFile, KeysMayBeSpeltAsFlags) {
@@ -193,6 +195,7 @@ TEST_F(FederationFile, NamesWhatIsWrong) {
   EXPECT_NE(with("rank = 4", "rank = 0").find("[tune]: rank = 0"), std::string::npos);
   EXPECT_NE(with("rank = 2", "lr = -1.0").find("[[client]] 1: lr = -1"), std::string::npos);
   EXPECT_NE(with("name = \"a\"", "name = \"../a\"").find("folder"), std::string::npos);
+  EXPECT_NE(with("name = \"a\"", "name = \"a\\u0000b\"").find("cannot name a folder"), std::string::npos);
   EXPECT_NE(with("[[client]]", "[client]").find("client"), std::string::npos);
   EXPECT_NE(error_of("model = ").find("line 1"), std::string::npos);
   EXPECT_NE(with("rank = 4", "targets = \"nothing\"").find("'nothing'"), std::string::npos);

@@ -2,6 +2,7 @@
 #include "brick/cli/command.h"
 #include "brick/io/atomic_output.h"
 #include "brick/io/npy.h"
+#include "brick/kernels/vector_ops.h"
 #include "brick/model/loss.h"
 #include "brick/model/transformer.h"
 
@@ -14,7 +15,7 @@ struct LogitsOptions {
 };
 
 nlohmann::json write_logits(const LogitsOptions& options, const Globals& globals) {
-  io::check_output(options.out, globals.settings.force);
+  io::check_output(options.out, globals.settings.force, {options.model, options.adapter});
   const pipeline::Workbench bench(options.model, globals.settings, false);
   const auto sink = make_terminal_sink(globals.json);
   const auto adapter = pipeline::load_fitting_adapter(options.adapter, bench.model(), *sink);
@@ -29,6 +30,9 @@ nlohmann::json write_logits(const LogitsOptions& options, const Globals& globals
   for (int64_t begin = 0; begin < count; begin += kRows) {
     const int64_t rows = std::min(kRows, count - begin);
     model::logits(context, bench.model(), hidden.row_range(begin, begin + rows), {piece.f32(), rows, vocab});
+    if (!kernels::all_finite(piece.f32(), rows * vocab))
+      fail(ErrorCode::kNumeric, "{}: logits are not finite: weights of the model or the adapter are damaged",
+           options.model);
     file.append({piece.f32(), static_cast<size_t>(rows * vocab)});
   }
   file.commit();

@@ -12,7 +12,8 @@ void add_recover(CLI::App& app, Globals& globals) {
   command->add_option("--teacher", job->teacher, "the dense model, or another one of the same vocabulary");
   command->add_option("--text", job->text, "plain text to train on, in windows of --length");
   command->add_option("--data", job->data, "records to train on");
-  command->add_option("--minutes", job->minutes, "train for as long, the teacher's work included, instead of epochs");
+  CLI::Option* minutes = command->add_option("--minutes", job->minutes,
+                                             "train for as long, the teacher's work included, instead of epochs");
   command->add_option("--out", job->files.out, "folder of the recovered block")->required();
   command
       ->add_option(
@@ -20,9 +21,11 @@ void add_recover(CLI::App& app, Globals& globals) {
           "how merged weights are stored: f32, bf16 or keep (default: keep for a block of q4 values, else bf16)")
       ->check(CLI::IsMember({"f32", "bf16", "keep"}));
   command->add_option("--cache", job->cache,
-                      "folder of the teacher's logits, to keep and share (default: beside --out, removed at the end)");
+                      "folder of the teacher's logits, to keep and share (default: beside --out, removed at the end "
+                      "unless it was there)");
   add_fields(command, job->recover);
   add_fields(command, job->config);
+  for (const char* planned : {"--steps", "--epochs"}) minutes->excludes(command->get_option(planned));
   add_training_files(command, globals, job->files);
   command->callback([=, &globals] {
     if (job->text.empty() && job->data.empty()) throw CLI::RequiredError("--text or --data");

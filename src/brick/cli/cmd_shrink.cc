@@ -16,7 +16,7 @@ void add_shrink(CLI::App& app, Globals& globals) {
   add_method(command, job->method)->capture_default_str();
   add_amount(command, job->sparsity, job->target, job->profile);
   command->add_option("--structured-sparsity", job->structured_sparsity,
-                      "flap+METHOD: share of the layers' linear weights that flap cuts out first");
+                      "STRUCTURED+METHOD: share of the layers' linear weights that is cut out first");
   command->add_option("--values", job->values,
                       "how kept values are stored: f32, bf16, q4 or keep (default: bf16, or what --target needs)");
   command->add_option("--pattern", job->pattern, "unstructured, n:m (n of every m removed), or, with a target, auto")

@@ -146,6 +146,8 @@ void add_amount(CLI::App* command, double& sparsity, std::string& target, std::s
       "--target", target,
       "what the block shall be: \"40 MB\", \"2x decode\" or \"60% parameters\"; the least sparsity that reaches it is "
       "chosen, and q4 values where bf16 ones cannot and none are asked for");
+  budget->check(
+      [](const std::string& text) { return text.empty() ? "an empty target asks for nothing" : std::string(); });
   amount->require_option(1);
   command
       ->add_option("--profile", profile,

@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <new>
 
@@ -16,6 +17,7 @@
 #include "brick/kernels/context.h"
 #include "brick/pipeline/kernel_table_file.h"
 #include "brick/report/table.h"
+#include "brick/text/utf8.h"
 
 namespace {
 
@@ -98,6 +100,8 @@ int main(int argc, char** argv) {
     return run(argc, argv);
   } catch (const std::bad_alloc&) {
     brick::cli::say("brick: out of memory\n");
+  } catch (const std::filesystem::filesystem_error& e) {
+    report_error(fmt::format("{}: {}", brick::text::printable(e.path1().string()), e.code().message()));
   } catch (const std::exception& e) {
     report_error(e.what());
   }

@@ -17,9 +17,10 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr std::string_view kSpace = " \t\r\n";
 constexpr io::JsonLimits kLimits{.depth = 128, .refuse_duplicates = true};
+constexpr std::string_view kForms =
+    "\"messages\", \"conversations\", \"instruction\" and \"response\", or \"prompt\" and \"completion\"";
 using Roles = std::array<std::string_view, 3>;
 constexpr Roles kRoles{"system", "user", "assistant"};
 
@@ -91,7 +92,7 @@ text::Message read_message(const json& value, const MessageForm& form, bool firs
   const std::string name = required(value, form.role, where);
   const auto role = std::find(form.roles.begin(), form.roles.end(), name);
   if (role == form.roles.end())
-    fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is {}; it must be {}", where, form.role, shown(name),
+    fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is {}; it must be one of {}", where, form.role, shown(name),
          fmt::join(form.roles, ", "));
   if (role == form.roles.begin() && !first)
     fail(ErrorCode::kInvalidInput, "{}: key \"{}\" is \"{}\", which only the first message may be", where, form.role,
@@ -131,9 +132,8 @@ std::vector<text::Message> read_prompt(const json& prompt, const json& object, s
 
 Record read_record(const json& value, std::string_view where) {
   if (!value.is_object())
-    fail(ErrorCode::kInvalidInput,
-         "{}: is {} {}; a record is an object with \"messages\", or \"instruction\" and \"response\"", where,
-         value.type_name(), shown(value));
+    fail(ErrorCode::kInvalidInput, "{}: is {} {}; a record is an object with {}", where, value.type_name(),
+         shown(value), kForms);
   Record record;
   if (const json* messages = find(value, kChat.list))
     record.messages = read_messages(*messages, kChat, where);
@@ -144,8 +144,7 @@ Record read_record(const json& value, std::string_view where) {
   else if (const json* prompt = find(value, "prompt"))
     record.messages = read_prompt(*prompt, value, where);
   else
-    fail(ErrorCode::kInvalidInput,
-         "{}: has none of \"messages\", \"conversations\", \"instruction\" and \"prompt\" (keys found: {})", where,
+    fail(ErrorCode::kInvalidInput, "{}: is no record, an object with {} (keys found: {})", where, kForms,
          keys_of(value));
   if (const json* category = find(value, "category")) record.category = as_string(*category, "category", where);
   return record;
@@ -175,7 +174,7 @@ void check_utf8(int64_t number, std::string_view line, const std::string& file) 
 std::vector<Record> load_records(const std::filesystem::path& path) {
   const std::string file = path.string(), whole = io::read_text(path);
   std::string_view text = whole;
-  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  if (text.starts_with(io::kByteOrderMark)) text.remove_prefix(io::kByteOrderMark.size());
   io::for_each_line_in(text, [&](int64_t number, std::string_view line) { check_utf8(number, line, file); });
 
   std::vector<Record> records;

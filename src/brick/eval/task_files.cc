@@ -13,8 +13,6 @@ namespace brick::eval {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-
 std::vector<std::string_view> split(std::string_view text, char at) {
   std::vector<std::string_view> parts;
   while (true) {
@@ -62,7 +60,7 @@ void check_utf8(std::string_view text, std::string_view file) {
 
 std::string read_task_text(const fs::path& path) {
   std::string text = io::read_packed_text(path);
-  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
+  if (text.starts_with(io::kByteOrderMark)) text.erase(0, io::kByteOrderMark.size());
   check_utf8(text, path.string());
   return text;
 }

@@ -44,8 +44,8 @@ void check_config(const AggregateConfig& config) {
     fail(ErrorCode::kInvalidInput, "aggregate: rank is {}; 0 to {} make sense", config.rank, kLargestRank);
   if (!(config.tau >= 0 && config.tau <= 1))
     fail(ErrorCode::kInvalidInput, "aggregate: tau is {}; it lies between 0 and 1", config.tau);
-  if (config.em_iterations < 0)
-    fail(ErrorCode::kInvalidInput, "aggregate: em_iterations is {}; 0 or more makes sense", config.em_iterations);
+  if (config.em_iterations < 0 || config.em_iterations > 1'000'000)
+    fail(ErrorCode::kInvalidInput, "aggregate: em_iterations is {}; 0 to 1000000 makes sense", config.em_iterations);
   if (!(config.anchor >= 0 && std::isfinite(config.anchor)))
     fail(ErrorCode::kInvalidInput, "aggregate: anchor is {}; it is a weight of at least 0", config.anchor);
 }

@@ -43,8 +43,8 @@ bool present(const fs::path& path) {
 // Whether `folder` is `inner` or holds it.
 bool holds(const fs::path& folder, const fs::path& inner) {
   std::error_code error;
-  const fs::path outer = fs::canonical(folder, error);
-  if (error) return false;  // a link to nothing
+  const fs::path outer = fs::weakly_canonical(folder, error);
+  if (error) return false;
   const fs::path candidate = fs::weakly_canonical(inner, error);
   if (error) return false;
   auto part = candidate.begin();
@@ -179,9 +179,13 @@ void install(const fs::path& temporary, const fs::path& path, bool force) {
 
 }  // namespace
 
-void check_output(const fs::path& output, bool force) {
+void check_output(const fs::path& output, bool force, std::initializer_list<fs::path> inputs) {
   const fs::path path = tidy(output);
-  if (!present(path)) return check_place(path);
+  if (!present(path)) {
+    if (errno == ENAMETOOLONG)
+      fail(ErrorCode::kInvalidInput, "{}...: the name is too long for an output", path.string().substr(0, 80));
+    return check_place(path);
+  }
   std::error_code error;
   const fs::file_type type = fs::status(path, error).type();
   if (type != fs::file_type::regular && type != fs::file_type::directory && type != fs::file_type::not_found)
@@ -190,7 +194,15 @@ void check_output(const fs::path& output, bool force) {
   const char* home = std::getenv("HOME");
   if (holds(path, fs::current_path(error)) || (home != nullptr && *home != '\0' && holds(path, home)))
     fail(ErrorCode::kInvalidInput, "{}: holds the working or home folder and will not be replaced", path.string());
+  for (const fs::path& input : inputs)
+    if (!input.empty()) check_is_elsewhere(path, input, "the input");
   check_place(path);
+}
+
+void check_is_elsewhere(const fs::path& outer, const fs::path& inner, std::string_view what) {
+  if (holds(tidy(outer), inner))
+    fail(ErrorCode::kInvalidInput, "{} {} lies where the output {} will be: give one of them another place", what,
+         inner.string(), outer.string());
 }
 
 fs::path beside(const fs::path& path, std::string_view suffix) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,8 +12,12 @@
 namespace brick::io {
 
 // Error(kExists) "... exists; pass --force" unless `path` is free or `force`; kInvalidInput for what names no output,
-// or holds the working or home folder; that or kIo where nothing can be made.
-void check_output(const std::filesystem::path& path, bool force);
+// or is or holds the working or home folder or one of `inputs` (empty ones aside); that or kIo where nothing can be
+// made.
+void check_output(const std::filesystem::path& path, bool force,
+                  std::initializer_list<std::filesystem::path> inputs = {});
+// Error(kInvalidInput) where `inner` is `outer` or lies in it: the output `outer` would take it away. `what` names it.
+void check_is_elsewhere(const std::filesystem::path& outer, const std::filesystem::path& inner, std::string_view what);
 
 // `path`, without a slash at its end, with `suffix`: where what belongs to an output lies until that is whole.
 std::filesystem::path beside(const std::filesystem::path& path, std::string_view suffix);

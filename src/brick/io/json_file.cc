@@ -85,6 +85,8 @@ bool JsonEvents::parse_error(std::size_t /*position*/, const std::string& /*toke
                              const nlohmann::detail::exception& error) {
   // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ...": keep the last part.
   std::string_view text = error.what();
+  if (const size_t kind = text.find("] "); text.starts_with('[') && kind != std::string_view::npos)
+    text.remove_prefix(kind + 2);
   if (const size_t column = text.find("column "); column != std::string_view::npos)
     if (const size_t colon = text.find(": ", column); colon != std::string_view::npos) text.remove_prefix(colon + 2);
   constexpr size_t kLongest = 160;

@@ -9,7 +9,6 @@ namespace brick::io {
 namespace {
 
 constexpr size_t kChunk = size_t{1} << 20;
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 }  // namespace
 

@@ -9,6 +9,8 @@
 
 namespace brick::io {
 
+inline constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // of UTF-8
+
 // The whole file (a pipe is fine too), bytes as they are. Error(kNotFound) if missing, kInvalidInput for a
 // folder, kIo if the system refuses. An empty file is an empty string.
 std::string read_text(const std::filesystem::path& path);

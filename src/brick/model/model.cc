@@ -129,6 +129,24 @@ std::string mask_hash(const Model& model) {
   return masked ? hash.hex() : std::string();
 }
 
+std::string weights_hash(const Model& model) {
+  Sha256 hash;
+  for_each_weight(model, [&](const tensor::Matrix& weight) {
+    hash.update(
+        fmt::format("{} {} {} {}\n", weight.rows(), weight.cols(), tensor::name(weight.dtype()), weight.is_sparse()));
+    if (weight.is_sparse())
+      hash.update(weight.sparse_view().mask.bytes()).update(weight.sparse_matrix().value_bytes());
+    else
+      hash.update(weight.tensor_view().bytes);
+  });
+  const auto vector = [&](const std::vector<float>& values) { hash.update(std::as_bytes(std::span(values))); };
+  for (const Layer& layer : model.layers)
+    for (const std::vector<float>* values : {&layer.attention_norm, &layer.ffn_norm, &layer.o_bias, &layer.down_bias})
+      vector(*values);
+  vector(model.final_norm);
+  return hash.hex();
+}
+
 void check_shapes(const Model& model) {
   const ModelConfig& config = model.config;
   config.validate();

@@ -54,6 +54,9 @@ std::string fingerprint(const Model& model);
 // SHA-256 over names and masks of the sparse weights; empty where nothing is masked.
 std::string mask_hash(const Model& model);
 
+// SHA-256 over all that a pass through the model reads: every weight as it is held, masks, norms and biases.
+std::string weights_hash(const Model& model);
+
 // Throws Error(kCorrupt) naming the first matrix whose shape disagrees with the configuration.
 void check_shapes(const Model& model);
 

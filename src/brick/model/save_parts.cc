@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <filesystem>
 #include <limits>
 
@@ -21,20 +20,11 @@ using tensor::DType;
 
 constexpr int64_t kGrain = 16;
 
-// Block formats have scales in f16; their integers would allow a little more.
-float largest_value(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kBF16 ? std::numeric_limits<float>::max() : 65504.0f;
-}
-bool overflows(DType dtype, const float* values, int64_t count) {
-  const float largest = largest_value(dtype);
-  return !std::all_of(values, values + count, [=](float v) { return std::fabs(v) <= largest; });
-}
-
 [[noreturn]] void fail_not_held(DType dtype, const std::string& name) {
-  if (largest_value(dtype) == std::numeric_limits<float>::max())
+  if (tensor::largest_value(dtype) == std::numeric_limits<float>::max())
     fail(ErrorCode::kNumeric, "{} has weights that are not finite", name);
   fail(ErrorCode::kNumeric, "{} has weights that are not finite or beyond {}, too large for {}; take bf16 or f32", name,
-       largest_value(dtype), tensor::name(dtype));
+       tensor::largest_value(dtype), tensor::name(dtype));
 }
 
 // Where output row r comes from.
@@ -55,7 +45,7 @@ void stream_rows(const std::string& name, const tensor::Matrix& weight, DType dt
     parallel_ranges(end - begin, kGrain, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
         const float* row = values.data() + (source_row(begin + i, head_dim) - begin) * cols;
-        if (overflows(dtype, row, cols)) overflow = true;
+        if (tensor::overflows(dtype, row, cols)) overflow = true;
         tensor::pack(dtype, row, cols, encoded.data() + static_cast<size_t>(i) * stride);
       }
     });
@@ -84,7 +74,7 @@ std::string model_name(const Model& model) {
 }
 
 void check_holds(DType dtype, const float* values, int64_t count, const std::string& name) {
-  if (overflows(dtype, values, count)) fail_not_held(dtype, name);
+  if (tensor::overflows(dtype, values, count)) fail_not_held(dtype, name);
 }
 
 io::TensorSource encoded_rows(std::string name, tensor::Matrix weight, DType dtype, int64_t head_dim) {

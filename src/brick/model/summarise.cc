@@ -8,6 +8,7 @@
 #include "brick/io/gguf.h"
 #include "brick/io/safetensors.h"
 #include "brick/kernels/linear.h"
+#include "brick/kernels/vector_ops.h"
 #include "brick/model/block_format.h"
 #include "brick/model/gguf_layout.h"
 #include "brick/model/hf_config.h"
@@ -124,24 +125,25 @@ void summarise_block(const std::string& path, const nlohmann::json& json, ModelS
   summary.dtype = tally.commonest();
 }
 
-int64_t count_nonzeros(const float* values, int64_t count) {
+int64_t count_nonzeros(const std::string& name, const float* values, int64_t count) {
+  if (!kernels::all_finite(values, count)) fail(ErrorCode::kNumeric, "{} has weights that are not finite", name);
   return count - std::count(values, values + count, 0.0f);  // both zeros
 }
 
 int64_t scan_nonzeros(const Model& model) {
   int64_t nonzeros = 0;
   std::vector<float> piece;
-  for_each_matrix(model, [&](const std::string&, const tensor::Matrix& weight) {
+  for_each_matrix(model, [&](const std::string& name, const tensor::Matrix& weight) {
     const int64_t step = kernels::rows_a_piece(weight);
     for (int64_t begin = 0; begin < weight.rows(); begin += step) {
       const int64_t end = std::min(begin + step, weight.rows());
       piece.resize(static_cast<size_t>((end - begin) * weight.cols()));
       kernels::expand_rows(weight, begin, end, piece.data());
-      nonzeros += count_nonzeros(piece.data(), static_cast<int64_t>(piece.size()));
+      nonzeros += count_nonzeros(name, piece.data(), static_cast<int64_t>(piece.size()));
     }
   });
   const auto vector = [&](const std::vector<float>& values) {
-    nonzeros += count_nonzeros(values.data(), static_cast<int64_t>(values.size()));
+    nonzeros += count_nonzeros("a norm or bias", values.data(), static_cast<int64_t>(values.size()));
   };
   for (const Layer& layer : model.layers) {
     vector(layer.attention_norm);
@@ -166,7 +168,14 @@ ModelSummary summarise(const std::string& path, bool scan) {
     else
       summarise_hf(path, json, summary);
   }
-  if (scan) summary.nonzeros = scan_nonzeros(load_model(path, {.tokenizer = false}));
+  if (scan) {
+    const Model model = load_model(path, {.tokenizer = false});
+    try {
+      summary.nonzeros = scan_nonzeros(model);
+    } catch (const Error& error) {
+      fail(error.code(), "{}: {}", path, error.what());
+    }
+  }
   return summary;
 }
 

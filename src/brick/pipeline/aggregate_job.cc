@@ -15,7 +15,6 @@
 #include "brick/federate/choose_tau.h"
 #include "brick/federate/placement.h"
 #include "brick/federate/redistribute.h"
-#include "brick/io/atomic_output.h"
 #include "brick/model/load.h"
 #include "brick/pipeline/artifacts.h"
 
@@ -123,7 +122,9 @@ model::Adapter aggregate_updates(const model::Adapter* global, std::span<const f
 nlohmann::json aggregate(const AggregateJob& job, const RunSettings& settings, ProgressSink& sink) {
   if (job.clients.empty()) fail(ErrorCode::kInvalidInput, "no clients: give --client ADAPTER,BLOCK,RECORDS");
   check_rule(job);
-  io::check_output(job.out, settings.force);
+  check_output(job.out, settings, {job.base, other_than(job.out, job.global), job.validation});
+  for (const AggregateJob::Client& client : job.clients)
+    check_output(job.out, settings, {client.adapter, client.block});
   const Stopwatch watch;
   const Workbench base(job.base, settings, !job.validation.empty());
   const std::optional<model::Adapter> global = load_fitting_adapter(job.global, base.model(), sink);

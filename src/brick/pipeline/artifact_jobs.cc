@@ -84,7 +84,7 @@ model::Model merge_adapter(const model::Model& model, const model::Adapter& adap
 
 nlohmann::json merge(const std::string& model_path, const std::string& adapter_path, const std::string& values,
                      const std::string& out, const RunSettings& settings, ProgressSink& sink) {
-  io::check_output(out, settings.force);
+  check_output(out, settings, {model_path, adapter_path});
   const model::Model model = load_with_tokenizer_if_any(model_path, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(adapter_path, model, sink);
   if (!adapter) fail(ErrorCode::kInvalidInput, "merge: no adapter given");
@@ -99,6 +99,8 @@ tensor::DType export_dtype(const ExportRequest& request) {
     fail(ErrorCode::kInvalidInput, "export of an adapter alone: needs an adapter and the format gguf");
   if (request.modelfile && (request.adapter_only || request.format != "gguf"))
     fail(ErrorCode::kInvalidInput, "a Modelfile goes with a whole model in the format gguf");
+  if (request.modelfile && std::ranges::any_of(request.out, [](unsigned char c) { return c < ' '; }))
+    fail(ErrorCode::kInvalidInput, "a Modelfile's lines cannot name a file with control characters in its name");
   if (request.pad && request.format != "hf")
     fail(ErrorCode::kInvalidInput, "padding goes with the format hf; {} takes layers as they are", request.format);
   const std::optional<tensor::DType> dtype = tensor::find_dtype(request.dtype);
@@ -115,8 +117,8 @@ nlohmann::json export_model(const ExportRequest& request, const RunSettings& set
   const std::string modelfile = request.out + ".Modelfile";
   if (request.format == "gguf" && std::filesystem::is_directory(request.out))
     fail(ErrorCode::kInvalidInput, "{}: is a folder, and the format gguf a file: give its name", request.out);
-  io::check_output(request.out, settings.force);
-  if (request.modelfile) io::check_output(modelfile, settings.force);
+  check_output(request.out, settings, {request.model, request.adapter});
+  if (request.modelfile) check_output(modelfile, settings, {request.model, request.adapter});
   model::Model model = load_with_tokenizer_if_any(request.model, settings);
   const std::optional<model::Adapter> adapter = load_fitting_adapter(request.adapter, model, sink);
   nlohmann::json result = {{"format", request.format}, {"dtype", request.dtype}};

@@ -5,6 +5,11 @@
 
 namespace brick::pipeline {
 
+std::filesystem::path other_than(const std::filesystem::path& out, const std::filesystem::path& input) {
+  std::error_code error;
+  return std::filesystem::equivalent(out, input, error) ? std::filesystem::path() : input;
+}
+
 void write_block(const model::Model& block, const std::filesystem::path& folder, bool force) {
   io::AtomicFolder output(folder, force);
   model::save_block(block, output.path().string());

@@ -9,6 +9,9 @@
 
 namespace brick::pipeline {
 
+// `input`, or nothing where it is the output itself: an adapter may be continued in its place.
+std::filesystem::path other_than(const std::filesystem::path& out, const std::filesystem::path& input);
+
 // Into a new folder, or with `force` in the place of what is there; else Error(kExists).
 void write_block(const model::Model& block, const std::filesystem::path& folder, bool force);
 

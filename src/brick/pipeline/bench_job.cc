@@ -16,6 +16,8 @@
 namespace brick::pipeline {
 namespace {
 
+constexpr int64_t kMostTokens = int64_t{1} << 24;
+
 std::vector<int32_t> random_ids(int64_t count, int64_t vocab, Rng& rng) {
   std::vector<int32_t> ids(static_cast<size_t>(count));
   for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(vocab)));
@@ -133,8 +135,12 @@ nlohmann::json bench(const BenchJob& job, const RunSettings& settings, ProgressS
   if (job.repeats < 1 || job.length < 2 || job.tokens < job.length || job.decode_tokens < 1)
     fail(ErrorCode::kInvalidInput,
          "bench: needs repeats, decode-tokens of at least 1 and tokens of at least length, length at least 2");
+  if (job.tokens > kMostTokens || job.decode_tokens > kMostTokens)
+    fail(ErrorCode::kInvalidInput, "bench: tokens and decode-tokens are at most {}", kMostTokens);
   const std::vector<std::string> timings = timings_of(job.what);
-  if (!job.calibrate_file.empty()) io::check_output(job.calibrate_file, settings.force);
+  if (std::ranges::find(timings, "train") == timings.end() && (!job.ids.empty() || job.masked))
+    fail(ErrorCode::kInvalidInput, "bench: ids and masked are of train, which is not among what is timed");
+  if (!job.calibrate_file.empty()) io::check_output(job.calibrate_file, settings.force, {job.model, job.ids});
   const Workbench bench(job.model, settings, false);
   nlohmann::json out;
   if (job.calibrate) {

@@ -308,9 +308,9 @@ std::string others(const std::vector<std::string>& patterns, const std::vector<s
 }  // namespace
 
 Target parse_target(const std::string& given) {
-  const std::string text = without_spaces(given);
+  const std::string text = given.substr(std::min(given.find_first_not_of(' '), given.size()));
   Target target{Target::Kind::kBytes, 0, given};
-  const std::string unit(std::from_chars(text.data(), text.data() + text.size(), target.amount).ptr);
+  const std::string unit = without_spaces(std::from_chars(text.data(), text.data() + text.size(), target.amount).ptr);
   constexpr std::array<std::pair<std::string_view, double>, 5> kUnits{
       {{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"MiB", 1 << 20}, {"GiB", 1 << 30}}};
   const auto found = std::find_if(kUnits.begin(), kUnits.end(), [&](const auto& u) { return u.first == unit; });

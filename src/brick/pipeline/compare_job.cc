@@ -50,7 +50,11 @@ json run_rows(const std::string& path) {
   const fs::path summary = fs::path(path) / "summary.json";
   if (!fs::exists(summary))
     fail(ErrorCode::kInvalidInput, "{}: the run has no end yet; the command that began it goes on with --resume", path);
-  return report::rows_of_run(io::read_json_file(summary), path);
+  json rows = report::rows_of_run(io::read_json_file(summary), path);
+  if (rows.empty())
+    fail(ErrorCode::kCorrupt, "{}: has no blocks, arms, clients or rows: it is no summary that a run writes",
+         summary.string());
+  return rows;
 }
 
 class Measurement {
@@ -156,7 +160,8 @@ class Measurement {
 }  // namespace
 
 json compare(const CompareJob& job, const RunSettings& settings, ProgressSink& sink) {
-  if (!job.out.empty()) io::check_output(job.out, settings.force);
+  if (!job.out.empty())
+    for (const std::string& path : job.paths) check_output(job.out, settings, {path, job.text});
   if (std::set<std::string> once(job.paths.begin(), job.paths.end()); once.size() != job.paths.size())
     fail(ErrorCode::kInvalidInput, "compare: a model or run is named twice");
   check_tasks(job.tasks);

@@ -163,8 +163,8 @@ DecodeProfile read_decode_profile(const std::string& path, const model::Model& m
     check_same("threads", std::to_string(profile.threads), std::to_string(threads()));
     return profile;
   } catch (const Error& error) {
-    fail(error.code(), "{}: decoding profile: {}; make one with brick bench MODEL --calibrate {} --force", path,
-         error.what(), path);
+    fail(error.code(), "{}: decoding profile: {}; make one with brick bench MODEL --calibrate FILE", path,
+         error.what());
   }
 }
 

@@ -11,6 +11,7 @@
 #include "brick/model/adapter.h"
 #include "brick/prune/registry.h"
 #include "brick/prune/structured.h"
+#include "brick/text/utf8.h"
 
 namespace brick::pipeline {
 namespace {
@@ -194,8 +195,8 @@ FederationConfig::Client read_client(Reader reader, prune::PruneConfig blocks, c
   client.tune = shared;
   reader.require("name", client.name);
   if (client.name.empty() || client.name.size() > 100 || client.name[0] == '.' ||
-      client.name.find_first_of("/\\\n") != std::string::npos)
-    fail(ErrorCode::kInvalidInput, "client {}: name '{}' cannot name a folder", index + 1, client.name);
+      std::ranges::any_of(client.name, [](unsigned char c) { return c < ' ' || c == '/' || c == '\\'; }))
+    fail(ErrorCode::kInvalidInput, "client {}: name {} cannot name a folder", index + 1, text::printable(client.name));
   reader.require("data", client.data);
   reader.take("test", client.test);
   if (reader.take("block", client.block) && (reader.has("sparsity") || reader.has("method")))
@@ -276,6 +277,7 @@ void refuse_structured(const federate::Rule& rule, const std::string& client, co
 FederationConfig load_federation(const std::filesystem::path& path, std::optional<uint64_t> seed) {
   FederationConfig config;
   config.text = io::read_text(path);
+  if (config.text.starts_with(io::kByteOrderMark)) config.text.erase(0, io::kByteOrderMark.size());
   check_dots(config.text, path);
   toml::table root;
   try {

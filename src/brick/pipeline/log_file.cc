@@ -16,8 +16,9 @@ void check_is_log(const std::filesystem::path& path, std::string_view key) {
   file.read(start.data(), static_cast<std::streamsize>(start.size()));
   start.resize(static_cast<size_t>(file.gcount()));
   if (start.empty()) return;
-  if (start.find('\n') == std::string::npos && start.starts_with('{')) return;  // torn by a kill
   const nlohmann::json first = nlohmann::json::parse(start.substr(0, start.find('\n')), nullptr, false);
+  const bool whole = first.is_object() || start.size() == kLongest || start.find('\n') != std::string::npos;
+  if (!whole && (start == "{" || start.starts_with("{\""))) return;  // torn by a kill
   if (!first.is_object() || !first.contains(key))
     fail(ErrorCode::kExists, "{} is there already and is no log that --log writes: give the log another name",
          path.string());

@@ -1,6 +1,7 @@
 #include "brick/pipeline/prune_job.h"
 
 #include <fstream>
+#include <set>
 
 #include "brick/base/error.h"
 #include "brick/base/process.h"
@@ -134,7 +135,7 @@ nlohmann::json target_json(const Target& target, const Choice& choice, const mod
 
 }  // namespace
 
-std::string sparsity_name(double sparsity) { return fmt::format("{:.6g}", sparsity * 100); }
+std::string sparsity_name(double sparsity) { return fmt::format("{:.6g}", sparsity * 100 + 0.0); }  // no "-0"
 
 Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
   Calibration out;
@@ -154,7 +155,7 @@ Calibration load_calibration(const PruneJob& job, const Workbench& bench) {
 }
 
 nlohmann::json prune_one(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {
-  io::check_output(job.out, settings.force);
+  check_output(job.out, settings, {job.model, job.calibration, job.profile});
   check_options(job);
   const std::optional<Target> target =
       job.target.empty() ? std::nullopt : std::optional<Target>(parse_target(job.target));
@@ -187,16 +188,19 @@ void check_prune(const PruneJob& job, const RunSettings& settings) {
 }
 
 nlohmann::json prune_blocks(const PruneJob& job, const RunSettings& settings, ProgressSink& sink) {
-  io::check_output(job.out, settings.force);
+  check_output(job.out, settings, {job.model, job.calibration, job.profile});
   check_options(job);
+  std::set<std::string> names;
+  for (const double sparsity : job.sparsities)
+    if (!names.insert(sparsity_name(sparsity)).second)
+      fail(ErrorCode::kInvalidInput, "sparsity {} is given twice", sparsity);
   const Stopwatch watch;
   const Workbench bench = load_parent(job, settings, sink);
   const Pruned pruned = run(job, bench, settings, sink);
   io::AtomicFolder output(job.out, settings.force);
   for (size_t i = 0; i < pruned.blocks.size(); ++i) {
     const std::filesystem::path folder = output.path() / sparsity_name(job.sparsities[i]);
-    if (!std::filesystem::create_directory(folder))
-      fail(ErrorCode::kInvalidInput, "sparsity {} is given twice", job.sparsities[i]);
+    std::filesystem::create_directory(folder);
     model::save_block(pruned.blocks[i], folder.string());
   }
   output.commit();

@@ -97,7 +97,8 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   if (teaches && job.teacher.empty())
     fail(ErrorCode::kInvalidInput, "{} needs a teacher: give --teacher", job.recover.objective);
   const std::string& path = job.files.out;
-  io::check_output(path, settings.force);
+  check_output(path, settings, {job.block, job.teacher, job.text, job.data});
+  if (!job.cache.empty()) io::check_is_elsewhere(path, job.cache, "the cache");
   const Workbench bench(job.block, settings);
   if (!job.data.empty()) bench.warn_of_style(job.config.chat_template, sink);
   nlohmann::json parent;  // what the block's provenance says
@@ -109,6 +110,7 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   kernels::Context context(kernels::choose_compute(settings.compute));
   const std::filesystem::path cache =
       job.cache.empty() ? io::beside(path, ".teacher") : std::filesystem::path(job.cache);
+  const bool owns_cache = job.cache.empty() && (job.files.resume || !std::filesystem::exists(cache));
   std::optional<model::Model> teacher_model;
   std::optional<train::Teacher> teacher;
   std::string teacher_hash;
@@ -137,7 +139,7 @@ nlohmann::json recover(const RecoverJob& job, const RunSettings& settings, Progr
   merged.block.provenance = provenance(job, values, parent, teacher_hash, hashes, result, settings.seed);
   write_block(merged, path, settings.force);
   train::remove_checkpoint(checkpoint_of(job.files));
-  if (teacher && job.cache.empty()) std::filesystem::remove_all(cache);
+  if (teacher && owns_cache) std::filesystem::remove_all(cache);
 
   nlohmann::json out = training_json(result, context);
   out["nonzeros"] = merged.nonzeros();

@@ -27,9 +27,9 @@ train::TuneConfig recovery_defaults();
 struct RecoverJob {
   std::string block, teacher;
   std::string text, data;  // plain text in windows of config.length, records; one of them at least
-  std::string cache;       // folder of the teacher's logits; empty: <out>.teacher, removed at the end
-  std::string values;      // of the merged weights (model/merge.h); empty: keep for a block of q4 values, else bf16
-  double minutes = 0;      // above 0: instead of epochs and steps
+  std::string cache;   // folder of the teacher's logits; empty: <out>.teacher, removed at the end unless it was there
+  std::string values;  // of the merged weights (model/merge.h); empty: keep for a block of q4 values, else bf16
+  double minutes = 0;  // above 0: instead of epochs and steps
   TrainingFiles files;
   RecoverConfig recover;
   train::TuneConfig config = recovery_defaults();

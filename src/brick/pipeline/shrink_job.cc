@@ -110,8 +110,9 @@ json configuration(const ShrinkJob& job, const RunSettings& settings, std::strin
               {"minutes", job.minutes},      {"gguf", job.gguf},
               {"seed", settings.seed},       {"eval_samples", job.eval_samples},
               {"compute", settings.compute}, {"values", job.values},
-              {"target", job.target},        {"pattern", job.pattern}};
+              {"target", job.target}};
   if (job.target.empty()) out["sparsity"] = job.sparsity;
+  if (job.pattern != "unstructured") out["pattern"] = job.pattern;
   if (job.structured_sparsity != 0) out["structured_sparsity"] = job.structured_sparsity;
   for (const auto& [name, path] :
        {std::pair("model", job.model), std::pair("calibration", job.calibration), std::pair("profile", job.profile),
@@ -148,7 +149,10 @@ json shrink(const ShrinkJob& job, const RunSettings& settings, ProgressSink& sin
   check(job);
   const fs::path out = job.out;
   const bool is_new = !fs::exists(out);
-  if (!is_new && settings.force && !(job.resume && RunFolder::is_begun(out))) check_stages(job, settings);
+  if (!is_new && settings.force && !(job.resume && RunFolder::is_begun(out))) {
+    check_output(out, settings, {job.model, job.calibration, job.profile, job.text, job.data, job.eval});
+    check_stages(job, settings);
+  }
   RunFolder folder(out, config_text(job, settings), identity(job, settings), job.resume, settings.force);
   RunSettings inside = settings;
   inside.force = true;  // over what a killed session left of a stage

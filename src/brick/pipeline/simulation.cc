@@ -94,6 +94,8 @@ PruneJob Simulation::prune_job(const std::string& method) const {
 
 std::span<const std::span<const int32_t>> Simulation::windows(const PruneJob& job) {
   if (!prune::needs_calibration(job.config)) return {};
+  if (job.calibration.empty())
+    fail(ErrorCode::kInvalidInput, "{} needs a calibration text: calibration under [blocks]", job.config.method);
   if (!calibration_) calibration_ = load_calibration(job, bench_);
   return calibration_->windows;
 }
@@ -229,6 +231,12 @@ nlohmann::json simulate(const std::string& config_path, const std::string& out, 
                         std::optional<uint64_t> seed, const RunSettings& settings, ProgressSink& sink) {
   FederationConfig config = load_federation(config_path, seed);
   const int64_t rounds = config.rounds;
+  if (settings.force && !(resume && RunFolder::is_begun(out))) {
+    check_output(out, settings,
+                 {config_path, config.model, config.blocks.calibration, config.validation, config.evaluate.text});
+    for (const FederationConfig::Client& client : config.clients)
+      check_output(out, settings, {client.data, client.test, client.block});
+  }
   Simulation simulation(std::move(config), out, resume, settings, sink);
   nlohmann::json summary;
   try {

@@ -1,9 +1,7 @@
 #include "brick/pipeline/training.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <system_error>
 #include <utility>
 
 #include "brick/base/error.h"
@@ -55,17 +53,6 @@ void rewind_log(const std::filesystem::path& path, int64_t step) {
   std::filesystem::resize_file(path, kept);
 }
 
-// An output appears at the end, in place of what lies there.
-void check_log_is_elsewhere(const TrainingFiles& files) {
-  if (files.log.empty()) return;
-  std::error_code error;
-  const std::filesystem::path out = std::filesystem::weakly_canonical(io::beside(files.out, ""), error),
-                              log = std::filesystem::weakly_canonical(files.log, error);
-  if (!error && std::mismatch(out.begin(), out.end(), log.begin(), log.end()).first == out.end())
-    fail(ErrorCode::kInvalidInput, "the log {} lies where the output {} will be: give --log another place", files.log,
-         files.out);
-}
-
 }  // namespace
 
 std::filesystem::path checkpoint_of(const TrainingFiles& files) { return io::beside(files.out, ".checkpoint"); }
@@ -73,14 +60,15 @@ std::filesystem::path checkpoint_of(const TrainingFiles& files) { return io::bes
 train::TuneResult run_training(const model::Model& model, const data::EncodedRecords& records,
                                const train::TuneConfig& config, const TrainingFiles& files, train::TuneOptions options,
                                const RunSettings& settings, kernels::Context& context, ProgressSink& sink) {
-  check_log_is_elsewhere(files);
-  if (settings.force && !files.resume) check_is_log(files.log, "step");
+  if (!files.log.empty()) io::check_is_elsewhere(files.out, files.log, "the log");
+  if (settings.force || files.resume) check_is_log(files.log, "step");
   options.seed = settings.seed;
   options.checkpoint = checkpoint_of(files);
   options.save_every = files.save_every;
   options.resume = files.resume;
-  options.run_identity =
-      model::fingerprint(model) + model::mask_hash(model) + model::cut_hash(model) + settings.compute;
+  train::check_is_checkpoint(options.checkpoint);
+  options.run_identity = settings.compute;
+  if (files.save_every > 0 || files.resume) options.run_identity += model::weights_hash(model) + model::cut_hash(model);
   if (!files.resume && std::filesystem::exists(options.checkpoint)) {
     if (!settings.force)
       fail(ErrorCode::kExists, "{} is left of an unfinished run: continue it with --resume or discard it with --force",

@@ -3,7 +3,6 @@
 #include "brick/base/error.h"
 #include "brick/base/process.h"
 #include "brick/eval/language_loss.h"
-#include "brick/io/atomic_output.h"
 #include "brick/pipeline/artifacts.h"
 #include "brick/train/checkpoint.h"
 
@@ -13,7 +12,7 @@ nlohmann::json tune(const TuneJob& job, const RunSettings& settings, ProgressSin
   job.config.validate();
   model::parse_targets(job.config.targets);
   const std::string& path = job.files.out;
-  io::check_output(path, settings.force);
+  check_output(path, settings, {job.model, job.data, job.validation, other_than(path, job.init)});
   const Workbench bench(job.model, settings);
   bench.warn_of_style(job.config.chat_template, sink);
   const data::EncodedRecords records = bench.records(job.data, job.config);

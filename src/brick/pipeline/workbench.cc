@@ -7,6 +7,7 @@
 #include "brick/base/error.h"
 #include "brick/base/parallel.h"
 #include "brick/data/records.h"
+#include "brick/io/atomic_output.h"
 #include "brick/io/npy.h"
 #include "brick/io/text_file.h"
 #include "brick/model/load.h"
@@ -118,6 +119,12 @@ std::optional<model::Adapter> load_fitting_adapter(const std::string& path, cons
   if (!adapter.config.base_fingerprint.empty() && adapter.config.base_fingerprint != model::fingerprint(model))
     sink.warn(fmt::format("adapter {} was made on another model than {}", path, model.source));
   return adapter;
+}
+
+void check_output(const std::filesystem::path& path, const RunSettings& settings,
+                  std::initializer_list<std::filesystem::path> inputs) {
+  io::check_output(path, settings.force, inputs);
+  io::check_output(path, settings.force, {settings.tokenizer_file});
 }
 
 }  // namespace brick::pipeline

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -28,6 +29,10 @@ struct RunSettings {
 std::string tool_version();
 // {"cpu", "isa", "threads"}: what a measurement depends on.
 nlohmann::json machine();
+
+// io::check_output(), for a job that reads `inputs` and the settings' tokenizer.
+void check_output(const std::filesystem::path& path, const RunSettings& settings,
+                  std::initializer_list<std::filesystem::path> inputs);
 
 class Workbench {
  public:

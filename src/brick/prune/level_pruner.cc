@@ -13,6 +13,7 @@
 #include "brick/kernels/swiglu.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/prune/owl.h"
+#include "brick/tensor/pack.h"
 
 namespace brick::prune {
 namespace {
@@ -287,6 +288,10 @@ tensor::Matrix LevelPruner::store(int64_t layer, Proj proj, const InputStatistic
   const Storage storage = choose_storage(family_.config.values, parent, family_.recipe.keeps_values(), name);
   if (!kernels::all_finite(pruned.data, pruned.rows * pruned.cols))
     fail(ErrorCode::kNumeric, "{}: pruning gave NaN or infinite weights; raise --damping or use wanda", name);
+  if (storage.coding != tensor::SparseCoding::kParent &&
+      tensor::overflows(storage.dtype, pruned.data, pruned.rows * pruned.cols))
+    fail(ErrorCode::kNumeric, "{} has weights beyond {}, too large for {}; take --values bf16 or f32", name,
+         tensor::largest_value(storage.dtype), tensor::name(storage.dtype));
   tensor::Matrix stored = store_pruned(storage, parent, pruned, outcome.mask.view());
 
   MatrixReport entry;

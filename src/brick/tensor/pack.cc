@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "brick/base/error.h"
@@ -195,6 +196,15 @@ void pack(DType dtype, const float* values, int64_t count, std::byte* out) {
     default:
       BRICK_ASSERT(false && "integer types are not encoded");
   }
+}
+
+float largest_value(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kBF16 ? std::numeric_limits<float>::max() : 65504.0f;
+}
+
+bool overflows(DType dtype, const float* values, int64_t count) {
+  const float largest = largest_value(dtype);
+  return !std::all_of(values, values + count, [=](float v) { return std::fabs(v) <= largest; });
 }
 
 Tensor to_f32(const TensorView& source) { return convert(source, DType::kF32); }

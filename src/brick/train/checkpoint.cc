@@ -100,6 +100,18 @@ std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, con
   return progress;
 }
 
+void check_is_checkpoint(const std::filesystem::path& folder) {
+  namespace fs = std::filesystem;
+  if (!fs::exists(fs::symlink_status(folder))) return;
+  bool ours = fs::is_directory(folder);
+  if (ours)
+    for (const auto& entry : fs::directory_iterator(folder))
+      ours = ours && (entry.path().filename() == kTensors || entry.path().filename() == kProgress);
+  if (!ours)
+    fail(ErrorCode::kExists,
+         "{} is there and is no checkpoint, which training keeps in that place: give another output", folder.string());
+}
+
 void remove_checkpoint(const std::filesystem::path& folder) {
   std::filesystem::remove(folder / kProgress);
   std::filesystem::remove_all(folder);

@@ -27,6 +27,9 @@ void save_checkpoint(const std::filesystem::path& folder, const Progress& progre
 std::optional<Progress> load_checkpoint(const std::filesystem::path& folder, const std::string& run_hash,
                                         int64_t most_steps, model::Adapter& parameters, AdamW& optimizer);
 
+// Error(kExists) where something else lies in a checkpoint's place: what a run may replace or remove is a checkpoint,
+// or what a kill left of one.
+void check_is_checkpoint(const std::filesystem::path& folder);
 // So that one that is half gone is none.
 void remove_checkpoint(const std::filesystem::path& folder);
 
