@@ -77,6 +77,10 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max())
 
 
+def distances(a: np.ndarray, b: np.ndarray) -> dict:
+    return {"logits": distance(a, b), "logits_rms": float(np.sqrt(np.square(a - b).mean()))}
+
+
 def check_gguf(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> dict:
     """By dtype, F16 and F32."""
     ids = brick.ids(PROMPT)
@@ -90,7 +94,7 @@ def check_gguf(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> 
         _, logits[dtype] = peer_logits(args, folder, whole, "llama", "--model", file)
         found[f"gguf {dtype}"] = {"bytes": exported["bytes"], "tokens": len(peer["ids"]),
                                   "text_equal": own["text"] == peer["text"], "text": own["text"],
-                                  "llama_cpp": peer["version"], "logits": distance(brick.logits(whole), logits[dtype])}
+                                  "llama_cpp": peer["version"], **distances(brick.logits(whole), logits[dtype])}
     if logits["f16"].shape == logits["f32"].shape:
         found["gguf f16"]["llama_cpp_from_its_f32"] = distance(logits["f16"], logits["f32"])
     return found
@@ -107,7 +111,7 @@ def check_hf(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> di
                                folder / "messages.json")
     return {"hf": {"bytes": exported["bytes"], "padded_bytes": exported["padded_bytes"], "class": peer["class"],
                    "transformers": peer["version"], "cases": peer["cases"], "cases_differing": peer["differing"],
-                   "chat": peer["chat"], "logits": distance(brick.logits(ids), logits)}}
+                   "chat": peer["chat"], **distances(brick.logits(ids), logits)}}
 
 
 def check_lora(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> dict:
@@ -118,7 +122,7 @@ def check_lora(args: argparse.Namespace, brick: Brick, folder: pathlib.Path) -> 
     ids = brick.ids(PROMPT)
     plain, tuned = brick.logits(ids), brick.logits(ids, "--adapter", args.adapter)
     _, logits = peer_logits(args, folder, ids, "llama", "--model", base, "--lora", lora)
-    return {"lora": {"bytes": exported["bytes"], "logits": distance(tuned, logits), "logits_moved": distance(tuned, plain)}}
+    return {"lora": {"bytes": exported["bytes"], **distances(tuned, logits), "logits_moved": distance(tuned, plain)}}
 
 
 def remark(entry: dict) -> str:
@@ -151,16 +155,16 @@ def main() -> None:
                 entries = check(args, Brick(args.brick, model, pathlib.Path(temp)), pathlib.Path(temp))
             found.update(entries)
             print(f"{model}: {entries}", file=sys.stderr)
-    rows = [["model", "export", "largest difference of a logit", "bar", "and"]]
+    rows = [["model", "export", "largest difference of a logit", "root mean square", "bar", "and"]]
     missed = False
     for model, found in results.items():
         for name, entry in found.items():
             if "refused" in entry:
-                rows.append([model, name, "–", "–", entry["refused"]])
+                rows.append([model, name, "–", "–", "–", entry["refused"]])
                 continue
             missed = missed or entry["logits"] > BARS[name] or not entry.get("text_equal", True) or \
                 bool(entry.get("cases_differing"))
-            rows.append([model, name, f"{entry['logits']:.1e}", f"{BARS[name]:.0e}", remark(entry)])
+            rows.append([model, name, f"{entry['logits']:.1e}", f"{entry['logits_rms']:.1e}", f"{BARS[name]:.0e}", remark(entry)])
     rows.insert(1, ["---"] * len(rows[0]))
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
     pathlib.Path(args.out).write_text(json.dumps({"prompt": PROMPT, "bars": BARS, "results": results}, indent=2) + "\n")

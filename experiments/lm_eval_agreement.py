@@ -24,7 +24,8 @@ from brick_command import brick
 from lm_eval.models.huggingface import HFLM
 
 HERE = pathlib.Path(__file__).resolve().parent
-BAR = ["boolq_closed", "sst2", "winogrande", "piqa", "arc_easy", "hellaswag", "mmlu"]  # the quickest first
+TASKS = ["wnli", "boolq_closed", "sst2", "rte", "winogrande", "piqa", "arc_easy", "arc_challenge", "openbookqa", "social_iqa",
+         "hellaswag", "mmlu"]  # about the quickest first
 TOLERANCE = 1e-3  # of an option's log-likelihood, float32 on both sides
 
 
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--brick", default="build/brick")
     parser.add_argument("--tasks-dir", type=pathlib.Path, required=True)
-    parser.add_argument("--tasks", default=",".join(BAR))
+    parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1, help="sequences a batch of the harness")

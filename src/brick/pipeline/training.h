@@ -17,7 +17,8 @@ std::filesystem::path checkpoint_of(const TrainingFiles& files);  // <out>.check
 
 // Trains with checkpoint and log as `files` say; seed, checkpoint, identity and on_step of `options` are set here. Says
 // what is trained on and how much memory it takes. A resumed run goes on with its log behind the checkpoint's step.
-// Error(kExists) for a checkpoint or log that neither resume nor force allows. Once `files.out` is on disk,
+// Error(kExists) for a checkpoint or log that neither resume nor force allows, and for what is none in the place of
+// one; kInvalidInput for a log inside the output. Once `files.out` is on disk,
 // checkpoint_of(files) can go.
 train::TuneResult run_training(const model::Model& model, const data::EncodedRecords& records,
                                const train::TuneConfig& config, const TrainingFiles& files, train::TuneOptions options,
