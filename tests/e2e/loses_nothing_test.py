@@ -128,6 +128,7 @@ class LosesNothing(Case):
         self.refused("not finite", "logits", model, "--ids", "5,6", "--out", self.path("logits.npy"))
         self.assertFalse(self.path("logits.npy").exists())
         self.refused("not finite", "info", model, "--scan")
+        self.refused("are damaged", "tune", model, "--data", self.data, "--steps", 1, "--out", self.path("adapter"), "--json")
         poke(model / "model.safetensors", UP, 1e30)
         self.refused("too large for q4_1", "prune", model, "--method", "magnitude", "--sparsity", .5, "--values", "q4", "--out",
                      self.path("block"))
@@ -144,6 +145,9 @@ class LosesNothing(Case):
         self.refused("name is too long", "prune", self.model, "--method", "magnitude", "--sparsity", .5, "--out", self.path("x" * 300))
         self.refused("control characters", "export", self.model, "--format", "gguf", "--dtype", "f16", "--modelfile", "--out",
                      self.path("new\nline.gguf"))
+
+    def test_a_model_is_compared_once(self):
+        self.refused("is named twice", "compare", self.model, f"{self.model}/")
 
     def test_a_run_without_results_is_no_run(self):
         for i, summary in enumerate(("{}", "[]", '{"rows": 3}')):

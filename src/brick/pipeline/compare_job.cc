@@ -162,12 +162,13 @@ class Measurement {
 json compare(const CompareJob& job, const RunSettings& settings, ProgressSink& sink) {
   if (!job.out.empty())
     for (const std::string& path : job.paths) check_output(job.out, settings, {path, job.text});
-  if (std::set<std::string> once(job.paths.begin(), job.paths.end()); once.size() != job.paths.size())
-    fail(ErrorCode::kInvalidInput, "compare: a model or run is named twice");
+  std::set<fs::path> once;
+  for (const std::string& path : job.paths) {  // before anything is measured
+    if (!fs::exists(path)) fail(ErrorCode::kNotFound, "{}: no such model, block or run", path);
+    if (!once.insert(fs::canonical(path)).second) fail(ErrorCode::kInvalidInput, "compare: {} is named twice", path);
+  }
   check_tasks(job.tasks);
   json rows = json::array();
-  for (const std::string& path : job.paths)  // before anything is measured
-    if (!fs::exists(path)) fail(ErrorCode::kNotFound, "{}: no such model, block or run", path);
   Measurement measurement(job, settings, sink);
   for (const std::string& path : job.paths) {
     if (is_run(path)) {

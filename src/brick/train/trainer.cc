@@ -297,9 +297,10 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
         run_step(transformer, objective, use, sequences, steps.parts(epoch, index), buffers, gradients);
     const double norm = gradient_norm(gradients);
     if (!std::isfinite(step.loss) || !std::isfinite(norm)) {
-      result.stopped =
-          fmt::format("step {}: the {} is not a number; kept the adapter of the last good step (try a lower --lr)",
-                      progress.step + 1, std::isfinite(step.loss) ? "gradient" : "loss");
+      result.stopped = fmt::format(
+          "step {}: the {} is not a number; kept the adapter of the last good step ({})", progress.step + 1,
+          std::isfinite(step.loss) ? "gradient" : "loss",
+          progress.step > 0 ? "try a lower --lr" : "before any update: weights of the model or of --init are damaged");
       adapter = std::move(last_good);
       if (progress.step > 0) --progress.step;  // the update that led here is undone
       break;
