@@ -37,7 +37,10 @@ std::string without_spaces(const std::string& text) {
 double kept_a_row(const tensor::Matrix& weight, const prune::Method& method, const prune::Pattern& pattern,
                   double sparsity) {
   const int64_t rows = weight.rows(), cols = weight.cols();
-  if (!pattern.unstructured()) return static_cast<double>(cols / pattern.group * (pattern.group - pattern.drop));
+  if (!pattern.unstructured()) {
+    const int64_t kept = cols / pattern.group * (pattern.group - pattern.drop);
+    return static_cast<double>(kept);
+  }
   if (method.even_rows) return static_cast<double>(cols - prune::share_of(cols, sparsity));
   return static_cast<double>(rows * cols - prune::share_of(rows * cols, sparsity)) / static_cast<double>(rows);
 }
