@@ -179,7 +179,7 @@ void install(const fs::path& temporary, const fs::path& path, bool force) {
 
 }  // namespace
 
-void check_output(const fs::path& output, bool force, std::initializer_list<fs::path> inputs) {
+void check_output(const fs::path& output, bool force, const std::vector<fs::path>& inputs) {
   const fs::path path = tidy(output);
   if (!present(path)) {
     if (errno == ENAMETOOLONG)

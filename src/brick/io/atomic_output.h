@@ -4,18 +4,17 @@
 
 #include <cstddef>
 #include <filesystem>
-#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace brick::io {
 
 // Error(kExists) "... exists; pass --force" unless `path` is free or `force`; kInvalidInput for what names no output,
 // or is or holds the working or home folder or one of `inputs` (empty ones aside); that or kIo where nothing can be
 // made.
-void check_output(const std::filesystem::path& path, bool force,
-                  std::initializer_list<std::filesystem::path> inputs = {});
+void check_output(const std::filesystem::path& path, bool force, const std::vector<std::filesystem::path>& inputs = {});
 // Error(kInvalidInput) where `inner` is `outer` or lies in it: the output `outer` would take it away. `what` names it.
 void check_is_elsewhere(const std::filesystem::path& outer, const std::filesystem::path& inner, std::string_view what);
 

@@ -122,9 +122,9 @@ model::Adapter aggregate_updates(const model::Adapter* global, std::span<const f
 nlohmann::json aggregate(const AggregateJob& job, const RunSettings& settings, ProgressSink& sink) {
   if (job.clients.empty()) fail(ErrorCode::kInvalidInput, "no clients: give --client ADAPTER,BLOCK,RECORDS");
   check_rule(job);
-  check_output(job.out, settings, {job.base, other_than(job.out, job.global), job.validation});
-  for (const AggregateJob::Client& client : job.clients)
-    check_output(job.out, settings, {client.adapter, client.block});
+  std::vector<std::filesystem::path> inputs{job.base, other_than(job.out, job.global), job.validation};
+  for (const AggregateJob::Client& client : job.clients) inputs.insert(inputs.end(), {client.adapter, client.block});
+  check_output(job.out, settings, std::move(inputs));
   const Stopwatch watch;
   const Workbench base(job.base, settings, !job.validation.empty());
   const std::optional<model::Adapter> global = load_fitting_adapter(job.global, base.model(), sink);

@@ -160,8 +160,11 @@ class Measurement {
 }  // namespace
 
 json compare(const CompareJob& job, const RunSettings& settings, ProgressSink& sink) {
-  if (!job.out.empty())
-    for (const std::string& path : job.paths) check_output(job.out, settings, {path, job.text});
+  if (!job.out.empty()) {
+    std::vector<fs::path> inputs(job.paths.begin(), job.paths.end());
+    inputs.emplace_back(job.text);
+    check_output(job.out, settings, std::move(inputs));
+  }
   std::set<fs::path> once;
   for (const std::string& path : job.paths) {  // before anything is measured
     if (!fs::exists(path)) fail(ErrorCode::kNotFound, "{}: no such model, block or run", path);

@@ -232,10 +232,11 @@ nlohmann::json simulate(const std::string& config_path, const std::string& out, 
   FederationConfig config = load_federation(config_path, seed);
   const int64_t rounds = config.rounds;
   if (settings.force && !(resume && RunFolder::is_begun(out))) {
-    check_output(out, settings,
-                 {config_path, config.model, config.blocks.calibration, config.validation, config.evaluate.text});
+    std::vector<std::filesystem::path> inputs{config_path, config.model, config.blocks.calibration, config.validation,
+                                              config.evaluate.text};
     for (const FederationConfig::Client& client : config.clients)
-      check_output(out, settings, {client.data, client.test, client.block});
+      inputs.insert(inputs.end(), {client.data, client.test, client.block});
+    check_output(out, settings, std::move(inputs));
   }
   Simulation simulation(std::move(config), out, resume, settings, sink);
   nlohmann::json summary;

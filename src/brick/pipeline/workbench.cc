@@ -122,9 +122,9 @@ std::optional<model::Adapter> load_fitting_adapter(const std::string& path, cons
 }
 
 void check_output(const std::filesystem::path& path, const RunSettings& settings,
-                  std::initializer_list<std::filesystem::path> inputs) {
+                  std::vector<std::filesystem::path> inputs) {
+  inputs.emplace_back(settings.tokenizer_file);
   io::check_output(path, settings.force, inputs);
-  io::check_output(path, settings.force, {settings.tokenizer_file});
 }
 
 }  // namespace brick::pipeline

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <filesystem>
-#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "brick/base/log.h"
 #include "brick/data/sequences.h"
@@ -32,7 +32,7 @@ nlohmann::json machine();
 
 // io::check_output(), for a job that reads `inputs` and the settings' tokenizer.
 void check_output(const std::filesystem::path& path, const RunSettings& settings,
-                  std::initializer_list<std::filesystem::path> inputs);
+                  std::vector<std::filesystem::path> inputs);
 
 class Workbench {
  public:
