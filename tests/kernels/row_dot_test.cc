@@ -40,20 +40,22 @@ TEST_P(RowDot, MatchesDoubleReference) {
 
 TEST_P(RowDot, NegativeControlAPerturbedInputIsSeen) { EXPECT_GT(error(64, 0.1f), 10 * kTolerance); }
 
-INSTANTIATE_TEST_SUITE_P(Encodings, RowDot, ::testing::Values(DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kBF16));
+INSTANTIATE_TEST_SUITE_P(Encodings, RowDot,
+                         ::testing::Values(DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kBF16, DType::kF32));
 
-TEST(RowDotWidths, Bf16RowsOfAnyWidth) {
-  for (int64_t n : {1, 7, 8, 15, 31, 33, 70}) {
-    std::vector<float> ones(static_cast<size_t>(n), 1.0f);
-    std::vector<uint16_t> row(static_cast<size_t>(n), tensor::f32_to_bf16(2.0f));
-    EXPECT_EQ(dot_encoded(DType::kBF16, reinterpret_cast<const std::byte*>(row.data()), ones.data(), nullptr, n),
-              2.0f * static_cast<float>(n));
-  }
+TEST(RowDotWidths, PlainRowsOfAnyWidth) {
+  for (const DType type : {DType::kBF16, DType::kF32})
+    for (int64_t n : {1, 7, 8, 15, 31, 33, 70}) {
+      const std::vector<float> ones(static_cast<size_t>(n), 1.0f), twos(static_cast<size_t>(n), 2.0f);
+      std::vector<std::byte> row(static_cast<size_t>(tensor::row_bytes(type, n)));
+      tensor::pack(type, twos.data(), n, row.data());
+      EXPECT_EQ(dot_encoded(type, row.data(), ones.data(), nullptr, n), 2.0f * static_cast<float>(n));
+    }
 }
 
 TEST(RowDotWidths, KnowsItsEncodings) {
   EXPECT_TRUE(has_encoded_dot(DType::kQ4_1));
-  EXPECT_FALSE(has_encoded_dot(DType::kF32));
+  EXPECT_TRUE(has_encoded_dot(DType::kF32));
   EXPECT_FALSE(has_encoded_dot(DType::kF16));
 }
 

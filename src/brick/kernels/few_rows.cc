@@ -158,27 +158,43 @@ class RowRange {
         }
       }
     }
-    if (path_ == Path::kSparseBf16 || path_ == Path::kSparseIntegers) r = run_sparse(r, end, inputs, store);
+    if (path_ == Path::kSparseBf16) r = run_sparse_bf16(r, end, inputs, store);
+    if (path_ == Path::kSparseIntegers) r = run_sparse_integers(r, end, inputs, store);
     for (; r < end; ++r) one(r, inputs, store);
   }
 
  private:
-  // Up to where kernels would read past the values' end; returns that row.
+  // Up to where the kernel would read past the values' end; returns that row.
   template <class Store>
-  int64_t run_sparse(int64_t r, int64_t end, std::span<const Input> inputs, Store&& store) {
+  int64_t run_sparse_bf16(int64_t r, int64_t end, std::span<const Input> inputs, Store&& store) {
     const tensor::SparseView view = weight_.sparse_view();
-    const bool bf16 = path_ == Path::kSparseBf16, parent = view.coding == SparseCoding::kParent;
+    const auto row = [&](int64_t at) {
+      return SparseBf16Row{view.mask.row(at), reinterpret_cast<const uint16_t*>(view.values + view.row_offset[at])};
+    };
+    while (end > r && !has_slack(view, end - 1, sizeof(uint16_t))) --end;
+    for (; r + 2 <= end; r += 2)
+      for (size_t t = 0; t < inputs.size(); ++t) {
+        float out[2];
+        sparse_dot_pair({row(r), row(r + 1)}, inputs[t].values, n_, out);
+        for (int i = 0; i < 2; ++i) store(r + i, static_cast<int64_t>(t), out[i]);
+      }
+    if (r < end)
+      for (size_t t = 0; t < inputs.size(); ++t)
+        store(r, static_cast<int64_t>(t), sparse_dot(row(r).mask, row(r).packed, inputs[t].values, n_));
+    return end;
+  }
+
+  template <class Store>
+  int64_t run_sparse_integers(int64_t r, int64_t end, std::span<const Input> inputs, Store&& store) {
+    const tensor::SparseView view = weight_.sparse_view();
+    const bool parent = view.coding == SparseCoding::kParent;
     auto* halves = reinterpret_cast<int16_t*>(memory_);
-    for (; r < end && (!bf16 || has_slack(view, r, sizeof(uint16_t))); ++r) {
-      const uint64_t* mask = view.mask.row(r);
-      const std::byte* values = view.values + view.row_offset[r];
+    for (; r < end; ++r)
       for (size_t t = 0; t < inputs.size(); ++t)
         store(r, static_cast<int64_t>(t),
-              bf16     ? sparse_dot(mask, reinterpret_cast<const uint16_t*>(values), inputs[t].values, n_)
-              : parent ? sparse_dot(view, r, inputs[t].int16, halves)
-                       : sparse_dot(mask, values, inputs[t].int16, n_, halves));
-    }
-    return r;
+              parent ? sparse_dot(view, r, inputs[t].int16, halves)
+                     : sparse_dot(view.mask.row(r), view.values + view.row_offset[r], inputs[t].int16, n_, halves));
+    return end;
   }
 
   template <class Store>
@@ -191,8 +207,6 @@ class RowRange {
       const std::byte* row = view.row(r);
       if (path_ == Path::kEncoded)
         return each([&](const Input& x) { return dot_encoded(view.dtype, row, x.values, x.block_sums, n_); });
-      if (view.dtype == DType::kF32)
-        return each([&](const Input& x) { return dot(reinterpret_cast<const float*>(row), x.values, n_); });
     } else {
       const tensor::SparseView view = weight_.sparse_view();
       const uint64_t* mask = view.mask.row(r);

@@ -1,5 +1,7 @@
 #include "brick/kernels/row_dot.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "brick/kernels/simd_targets.h"
@@ -8,6 +10,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "brick/kernels/row_dot.cc"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -86,24 +89,46 @@ float DotQ8(const std::byte* source, const float* x, int64_t n) {
   return hn::GetLane(hn::SumOfLanes(f, total));
 }
 
-float DotBf16(const std::byte* source, const float* x, int64_t n) {
+// Values of kBytes each; load(i) gives those from the i-th on as floats.
+template <int kBytes, class Load>
+HWY_INLINE float DotPlain(const std::byte* row, const float* x, int64_t n, Load&& load) {
+  constexpr int64_t kLine = 64, kAhead = 2048;  // bytes that are fetched early: the hardware alone falls behind
+  const F f;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(f)), step = std::max(4 * lanes, kLine / kBytes);
+  auto s0 = hn::Zero(f), s1 = hn::Zero(f), s2 = hn::Zero(f), s3 = hn::Zero(f);
+  int64_t i = 0;
+  for (; i + step <= n; i += step) {
+    for (int64_t line = 0; line < step * kBytes; line += kLine) hwy::Prefetch(row + i * kBytes + line + kAhead);
+    for (int64_t j = i; j < i + step; j += 4 * lanes) {
+      s0 = hn::MulAdd(load(j), hn::LoadU(f, x + j), s0);
+      s1 = hn::MulAdd(load(j + lanes), hn::LoadU(f, x + j + lanes), s1);
+      s2 = hn::MulAdd(load(j + 2 * lanes), hn::LoadU(f, x + j + 2 * lanes), s2);
+      s3 = hn::MulAdd(load(j + 3 * lanes), hn::LoadU(f, x + j + 3 * lanes), s3);
+    }
+  }
+  for (; i + lanes <= n; i += lanes) s0 = hn::MulAdd(load(i), hn::LoadU(f, x + i), s0);
+  float total = hn::GetLane(hn::SumOfLanes(f, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
+  for (; i < n; ++i) {
+    uint32_t bits = 0;
+    std::memcpy(reinterpret_cast<char*>(&bits) + (4 - kBytes), row + i * kBytes, kBytes);
+    total += std::bit_cast<float>(bits) * x[i];
+  }
+  return total;
+}
+
+float DotBf16(const std::byte* row, const float* x, int64_t n) {
   const F f;
   const hn::Rebind<uint16_t, F> u16;
   const hn::Rebind<uint32_t, F> u32;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(f));
-  const auto* row = reinterpret_cast<const uint16_t*>(source);
-  const auto load = [&](int64_t i) {
-    return hn::BitCast(f, hn::ShiftLeft<16>(hn::PromoteTo(u32, hn::LoadU(u16, row + i))));
-  };
-  auto s0 = hn::Zero(f), s1 = hn::Zero(f);
-  int64_t i = 0;
-  for (; i + 2 * lanes <= n; i += 2 * lanes) {
-    s0 = hn::MulAdd(load(i), hn::LoadU(f, x + i), s0);
-    s1 = hn::MulAdd(load(i + lanes), hn::LoadU(f, x + i + lanes), s1);
-  }
-  float total = hn::GetLane(hn::SumOfLanes(f, hn::Add(s0, s1)));
-  for (; i < n; ++i) total += tensor::bf16_to_f32(row[i]) * x[i];
-  return total;
+  return DotPlain<2>(row, x, n, [&](int64_t i) {
+    const auto halves = hn::LoadU(u16, reinterpret_cast<const uint16_t*>(row) + i);
+    return hn::BitCast(f, hn::ShiftLeft<16>(hn::PromoteTo(u32, halves)));
+  });
+}
+
+float DotF32(const std::byte* row, const float* x, int64_t n) {
+  const F f;
+  return DotPlain<4>(row, x, n, [&](int64_t i) { return hn::LoadU(f, reinterpret_cast<const float*>(row) + i); });
 }
 
 }  // namespace HWY_NAMESPACE
@@ -117,11 +142,21 @@ HWY_EXPORT(BlockSums);
 HWY_EXPORT(DotQ4);
 HWY_EXPORT(DotQ8);
 HWY_EXPORT(DotBf16);
+HWY_EXPORT(DotF32);
 
 using tensor::DType;
 
 bool has_encoded_dot(DType dtype) noexcept {
-  return dtype == DType::kQ4_0 || dtype == DType::kQ4_1 || dtype == DType::kQ8_0 || dtype == DType::kBF16;
+  switch (dtype) {
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+    case DType::kQ8_0:
+    case DType::kBF16:
+    case DType::kF32:
+      return true;
+    default:
+      return false;
+  }
 }
 
 void block_sums(const float* x, int64_t n, float* out) noexcept { HWY_DYNAMIC_DISPATCH(BlockSums)(x, n, out); }
@@ -134,8 +169,10 @@ float dot_encoded(DType dtype, const std::byte* row, const float* x, const float
       return HWY_DYNAMIC_DISPATCH(DotQ4)(row, true, x, sums, n);
     case DType::kQ8_0:
       return HWY_DYNAMIC_DISPATCH(DotQ8)(row, x, n);
-    default:
+    case DType::kBF16:
       return HWY_DYNAMIC_DISPATCH(DotBf16)(row, x, n);
+    default:
+      return HWY_DYNAMIC_DISPATCH(DotF32)(row, x, n);
   }
 }
 

@@ -26,6 +26,10 @@ float dot_bf16_scalar(const uint64_t* mask, const uint16_t* packed, const float*
   return sum;
 }
 
+void dot_bf16_pair_scalar(const SparseBf16Row (&rows)[2], const float* x, int64_t cols, float* out) noexcept {
+  for (int i = 0; i < 2; ++i) out[i] = dot_bf16_scalar(rows[i].mask, rows[i].packed, x, cols);
+}
+
 void expand_scalar(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept {
   std::memset(out, 0, static_cast<size_t>(cols) * sizeof(float));
   tensor::for_each_kept(mask, cols, [&](int64_t c) { out[c] = *packed++; });
@@ -58,13 +62,15 @@ float dot_parent_scalar(const tensor::SparseView& view, int64_t r, Int16Row x, i
 
 // AVX2 on AVX-512 machines too, see sparse_row_avx512.cc.
 const SparseRowKernels& chosen() {
-  static const SparseRowKernels& kernels = active_isa() >= Isa::kAvx2 ? kSparseRowAvx2 : kSparseRowScalar;
+  static const SparseRowKernels& kernels = active_isa() < Isa::kAvx2         ? kSparseRowScalar
+                                           : __builtin_cpu_is("znver1") != 0 ? kSparseRowAvx2Halves
+                                                                             : kSparseRowAvx2;
   return kernels;
 }
 
 }  // namespace
 
-const SparseRowKernels kSparseRowScalar{dot_scalar,           dot_bf16_scalar, expand_scalar,
+const SparseRowKernels kSparseRowScalar{dot_scalar,           dot_bf16_scalar, dot_bf16_pair_scalar, expand_scalar,
                                         unpack_parent_scalar, dot_q4_1_scalar, dot_parent_scalar};
 
 float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept {
@@ -73,6 +79,10 @@ float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int6
 
 float sparse_dot(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept {
   return chosen().dot_bf16(mask, packed, x, cols);
+}
+
+void sparse_dot_pair(const SparseBf16Row (&rows)[2], const float* x, int64_t cols, float* out) noexcept {
+  chosen().dot_bf16_pair(rows, x, cols, out);
 }
 
 float largest_magnitude(const float* x, int64_t n) noexcept {

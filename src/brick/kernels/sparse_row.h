@@ -16,6 +16,13 @@ inline constexpr int64_t kPackedSlack = 32;
 float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept;
 float sparse_dot(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept;
 
+// The same of two rows, out [2]: each the very number that it is alone.
+struct SparseBf16Row {
+  const uint64_t* mask;
+  const uint16_t* packed;
+};
+void sparse_dot_pair(const SparseBf16Row (&rows)[2], const float* x, int64_t cols, float* out) noexcept;
+
 // The largest |x|; 0 of none.
 float largest_magnitude(const float* x, int64_t n) noexcept;
 

@@ -9,7 +9,7 @@
 #include "brick/tensor/dtype_table.h"
 #include "brick/tensor/pack.h"
 
-#define BRICK_AVX2 __attribute__((target("avx2,fma,f16c,popcnt")))
+#define BRICK_AVX2 __attribute__((target("avx2,fma,f16c,popcnt,bmi2")))
 
 namespace brick::kernels {
 namespace {
@@ -37,6 +37,20 @@ alignas(32) constexpr auto kSpreadHigh = [] {
       if ((bits >> lane & 1) != 0) {
         table[bits][4 * lane + 2] = static_cast<uint8_t>(next++);
         table[bits][4 * lane + 3] = static_cast<uint8_t>(next++);
+      }
+  }
+  return table;
+}();
+
+// The same for eight bfloat16 values as they are.
+alignas(16) constexpr auto kSpreadHalves = [] {
+  std::array<std::array<uint8_t, 2 * kLanes>, 256> table{};
+  for (uint32_t bits = 0; bits < 256; ++bits) {
+    table[bits].fill(0x80);
+    for (uint32_t lane = 0, next = 0; lane < kLanes; ++lane)
+      if ((bits >> lane & 1) != 0) {
+        table[bits][2 * lane] = static_cast<uint8_t>(next++);
+        table[bits][2 * lane + 1] = static_cast<uint8_t>(next++);
       }
   }
   return table;
@@ -77,10 +91,13 @@ BRICK_AVX2 inline __m256 spread(uint8_t bits, const float* packed) {
   return _mm256_blendv_ps(values, _mm256_setzero_ps(), _mm256_castsi256_ps(lanes));
 }
 
-BRICK_AVX2 inline float sum_of_lanes(__m256 v) {
-  const __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  const __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+BRICK_AVX2 inline float sum_of_lanes(__m128 v) {
+  const __m128 pair = _mm_add_ps(v, _mm_movehl_ps(v, v));
   return _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps(pair, pair, 1)));
+}
+
+BRICK_AVX2 inline float sum_of_lanes(__m256 v) {
+  return sum_of_lanes(_mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)));
 }
 
 BRICK_AVX2 float dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept {
@@ -127,6 +144,62 @@ BRICK_AVX2 float dot_bf16(const uint64_t* mask, const uint16_t* packed, const fl
   for (; c < cols; ++c)
     if ((mask[c / 64] >> (c % 64) & 1) != 0) total += tensor::bf16_to_f32(*packed++) * x[c];
   return total;
+}
+
+BRICK_AVX2 void dot_bf16_pair(const SparseBf16Row (&rows)[2], const float* x, int64_t cols, float* out) noexcept {
+  for (int i = 0; i < 2; ++i) out[i] = dot_bf16(rows[i].mask, rows[i].packed, x, cols);
+}
+
+// Rows in vectors of 128 bits, side by side so that they share what is read of x: for CPUs that compute 256 bits in
+// halves. A row's sum does not depend on the other one.
+template <int kRows>
+BRICK_AVX2 inline void dot_rows_128(const SparseBf16Row (&rows)[kRows], const float* x, int64_t cols, float* out) {
+  const __m128i zero = _mm_setzero_si128();
+  const auto* table = reinterpret_cast<const char*>(kSpreadHalves.data());
+  const uint16_t* packed[kRows];
+  __m128 low[kRows], high[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    packed[r] = rows[r].packed;
+    low[r] = high[r] = _mm_setzero_ps();
+  }
+  const auto add = [&](int r, size_t entry, __m128 x_low, __m128 x_high) BRICK_AVX2 {  // entry: mask byte times 16
+    const __m128i places = _mm_load_si128(reinterpret_cast<const __m128i*>(table + entry));
+    const __m128i values = _mm_shuffle_epi8(load128(packed[r]), places);
+    low[r] = _mm_fmadd_ps(_mm_castsi128_ps(_mm_unpacklo_epi16(zero, values)), x_low, low[r]);
+    high[r] = _mm_fmadd_ps(_mm_castsi128_ps(_mm_unpackhi_epi16(zero, values)), x_high, high[r]);
+    packed[r] += std::popcount(entry);
+  };
+  int64_t c = 0;
+  for (; c + 64 <= cols; c += 64) {
+    uint64_t words[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      words[r] = rows[r].mask[c / 64];
+      _mm_prefetch(reinterpret_cast<const char*>(packed[r] + kAhead), _MM_HINT_T0);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const __m128 x_low = _mm_loadu_ps(x + c + 8 * i), x_high = _mm_loadu_ps(x + c + 8 * i + 4);
+      for (int r = 0; r < kRows; ++r) add(r, std::rotr(words[r], 8 * i - 4) & 0xff0, x_low, x_high);
+    }
+  }
+  for (; c + kLanes <= cols; c += kLanes)
+    for (int r = 0; r < kRows; ++r)
+      add(r, size_t{bits_of(rows[r].mask, c)} * 16, _mm_loadu_ps(x + c), _mm_loadu_ps(x + c + 4));
+  for (int r = 0; r < kRows; ++r) {
+    out[r] = sum_of_lanes(_mm_add_ps(low[r], high[r]));
+    for (int64_t rest = c; rest < cols; ++rest)
+      if ((rows[r].mask[rest / 64] >> (rest % 64) & 1) != 0) out[r] += tensor::bf16_to_f32(*packed[r]++) * x[rest];
+  }
+}
+
+BRICK_AVX2 float dot_bf16_128(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept {
+  float out;
+  dot_rows_128<1>({{mask, packed}}, x, cols, &out);
+  return out;
+}
+
+BRICK_AVX2 void dot_bf16_pair_128(const SparseBf16Row (&rows)[2], const float* x, int64_t cols, float* out) noexcept {
+  dot_rows_128<2>(rows, x, cols, out);
 }
 
 BRICK_AVX2 inline int16_t* gather_eight(size_t bits, const int16_t* from, int16_t* to) {
@@ -293,6 +366,8 @@ BRICK_AVX2 void unpack_parent(const tensor::SparseView& view, int64_t r, float* 
 
 }  // namespace
 
-const SparseRowKernels kSparseRowAvx2{dot, dot_bf16, expand, unpack_parent, dot_q4_1, dot_parent};
+const SparseRowKernels kSparseRowAvx2{dot, dot_bf16, dot_bf16_pair, expand, unpack_parent, dot_q4_1, dot_parent};
+const SparseRowKernels kSparseRowAvx2Halves{dot,           dot_bf16_128, dot_bf16_pair_128, expand,
+                                            unpack_parent, dot_q4_1,     dot_parent};
 
 }  // namespace brick::kernels

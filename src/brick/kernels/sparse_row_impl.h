@@ -11,13 +11,15 @@ namespace brick::kernels {
 struct SparseRowKernels {
   float (*dot)(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept;
   float (*dot_bf16)(const uint64_t* mask, const uint16_t* packed, const float* x, int64_t cols) noexcept;
+  void (*dot_bf16_pair)(const SparseBf16Row (&rows)[2], const float* x, int64_t cols, float* out) noexcept;
   void (*expand)(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept;
   void (*unpack_parent)(const tensor::SparseView& view, int64_t r, float* out) noexcept;  // of a kParent matrix
   float (*dot_q4_1)(const uint64_t* mask, const std::byte* packed, Int16Row x, int64_t cols, int16_t* memory) noexcept;
   float (*dot_parent)(const tensor::SparseView& view, int64_t r, Int16Row x, int16_t* memory) noexcept;
 };
 
-extern const SparseRowKernels kSparseRowScalar, kSparseRowAvx2;
+// kSparseRowAvx2Halves: for CPUs that compute 256 bits in two halves.
+extern const SparseRowKernels kSparseRowScalar, kSparseRowAvx2, kSparseRowAvx2Halves;
 
 // With x in bfloat16 too.
 struct SparseBf16Kernels {
