@@ -96,9 +96,9 @@ namespace brick::train {
 namespace {
 
 constexpr int64_t kSmall = 256;  // bytes: a line of progress, a function object
-constexpr int64_t kLength = 200;
+constexpr int64_t kLength = 100;
 
-// Of steps 3 and 4 of four in one epoch, each of 800 tokens: two parts, or one with --memory fast.
+// Of steps 3 and 4 of four in one epoch, each of 400 tokens: two parts, or one with --memory fast.
 Allocations of_steps(const model::Model& model, const TuneConfig& config, Objective* objective = nullptr) {
   std::vector<data::TokenSequence> sequences = random_sequences(16, model.config.vocab, 1, kLength);
   for (data::TokenSequence& sequence : sequences) {

@@ -170,9 +170,9 @@ TEST(Teacher, PlansForWhatItDoesNotKnow) {
     const model::Model block = model::tiny_block(f.model, 0.5);
     const auto objective = make_objective("forward-kl", {&again});
     TuneOptions options;
-    const MemoryPlan without = plan_memory(block, all, {}, options);
+    const MemoryPlan without = plan_memory(block, all, {}, options, kernels::Compute::kF32);
     options.objective = objective.get();
-    const MemoryPlan with = plan_memory(block, all, {}, options);
+    const MemoryPlan with = plan_memory(block, all, {}, options, kernels::Compute::kF32);
     EXPECT_EQ(with.bytes(), without.bytes() + again.planned_bytes(all, with.part_tokens));
   }
 }

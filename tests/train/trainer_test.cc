@@ -43,7 +43,9 @@ struct TestRun {
     kernels::Context context;
     return tune(model, sequences, config, options, context, silent_sink());
   }
-  MemoryPlan plan() const { return plan_memory(model, sequences, config, options); }
+  MemoryPlan plan(kernels::Compute compute = kernels::Compute::kF32) const {
+    return plan_memory(model, sequences, config, options, compute);
+  }
 };
 
 void spoil(model::Model& model) {
@@ -367,8 +369,9 @@ TEST(Tune, MemoryIsPlannedForWhatIsHeld) {
     EXPECT_GE(plan.buffer_bytes, held.back()) << memory;
   };
   expect_plan("fast", 1024, Activations::kKeep);
-  expect_plan("auto", 512, Activations::kKeep);
-  expect_plan("low", 512, Activations::kRecompute);
+  expect_plan("auto", 256, Activations::kKeep);
+  expect_plan("low", 256, Activations::kRecompute);
+  EXPECT_EQ(run.plan(kernels::Compute::kBf16).part_tokens, 512);
   run.sequences = random_sequences(6, run.model.config.vocab, 1, 600);
   expect_plan("auto", 609, Activations::kKeep);  // the longest record
   EXPECT_GT(held[0], held[1]);

@@ -77,7 +77,7 @@ train::TuneResult run_training(const model::Model& model, const data::EncodedRec
   }
   if (!files.resume && !settings.force && std::filesystem::is_regular_file(files.log))
     fail(ErrorCode::kExists, "{} is there already: continue it with --resume or replace it with --force", files.log);
-  options.plan = train::plan_memory(model, records.sequences, config, options);
+  options.plan = train::plan_memory(model, records.sequences, config, options, context.compute());
   announce(model, records, config, options, sink);
   std::ofstream log;
   if (!files.log.empty()) {

@@ -52,7 +52,8 @@ struct TuneConfig {
     visit("loss", loss, "response: the assistant's tokens; all: every token");
     visit("template", chat_template, "chat template (default: the model's own)");
     visit("shuffle", shuffle, "take records in a random order");
-    visit("memory", memory, "auto: 512 tokens at a time; fast: whole batches; low: 512, activations recomputed");
+    visit("memory", memory,
+          "auto: 256 or 512 tokens at a time; fast: whole batches; low: as auto, activations recomputed");
   }
 
   // Error(kInvalidInput) naming the field and what it may be.

@@ -89,8 +89,10 @@ int64_t largest_part(std::span<const data::TokenSequence> sequences, const TuneC
 }
 
 constexpr int64_t kWholeBatch = std::numeric_limits<int64_t>::max();
-constexpr int64_t kPartTokens = 512;   // products of as many rows run at full rate
 constexpr int64_t kFewestTokens = 16;  // of a record that is worth training on
+
+// Products of as many rows run at full rate, and unpacking the weights for each part takes little of its time.
+int64_t part_tokens(kernels::Compute compute) { return compute == kernels::Compute::kF32 ? 256 : 512; }
 
 constexpr int64_t kScratchFloats = 24 << 20;  // pieces of weights and logits
 
@@ -210,7 +212,7 @@ model::LoraConfig lora_config(const model::Model& model, const TuneConfig& confi
 }
 
 MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSequence> sequences,
-                       const TuneConfig& config, const TuneOptions& options) {
+                       const TuneConfig& config, const TuneOptions& options, kernels::Compute compute) {
   using model::Activations;
   const model::LoraConfig lora = options.init != nullptr ? options.init->config : lora_config(model, config);
   const auto planned = [&](int64_t part, Activations activations) {
@@ -222,7 +224,7 @@ MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSeq
       plan.objective_bytes = options.objective->planned_bytes(sequences, plan.part_tokens);
     return plan;
   };
-  const MemoryPlan low = planned(kPartTokens, Activations::kRecompute);
+  const MemoryPlan low = planned(part_tokens(compute), Activations::kRecompute);
   const int64_t available = available_memory_bytes();
   const auto fits = [&](const MemoryPlan& plan) { return available == 0 || plan.bytes() <= available; };
   if (!fits(low))
@@ -240,7 +242,7 @@ MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSeq
            fast.bytes() >> 20, available >> 20);
     return fast;
   }
-  const MemoryPlan keep = planned(kPartTokens, Activations::kKeep);
+  const MemoryPlan keep = planned(part_tokens(compute), Activations::kKeep);
   return available == 0 || 2 * keep.bytes() - keep.model_bytes <= available ? keep : low;
 }
 
@@ -250,7 +252,8 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   if (sequences.empty()) fail(ErrorCode::kInvalidInput, "no records to train on");
   const Stopwatch watch;
   TuneResult result;
-  const MemoryPlan plan = options.plan ? *options.plan : plan_memory(model, sequences, config, options);
+  const MemoryPlan plan =
+      options.plan ? *options.plan : plan_memory(model, sequences, config, options, context.compute());
   result.planned_bytes = plan.bytes();
   if (options.init != nullptr) {
     model::check_fits(*options.init, model);

@@ -57,12 +57,12 @@ struct TuneResult {
   std::string stopped;        // why training ended early (a loss that is no number); the adapter is the last good one
 };
 
-// As --memory says: fast takes a batch as one part and keeps its activations; auto takes parts of 512 tokens and keeps
-// activations where twice what that takes beside the model is available; low takes as many and recomputes. The parts,
-// and so the results, do not depend on what is available. Error(kInvalidInput) where the plan does not fit, naming a
-// setting that would.
+// As --memory says: fast takes a batch as one part and keeps its activations; auto takes parts of 256 tokens (512 with
+// products in bfloat16) and keeps activations where twice what that takes beside the model is available; low takes as
+// many and recomputes. The parts, and so the results, do not depend on what is available. Error(kInvalidInput) where
+// the plan does not fit, naming a setting that would.
 MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSequence> sequences,
-                       const TuneConfig& config, const TuneOptions& options);
+                       const TuneConfig& config, const TuneOptions& options, kernels::Compute compute);
 
 // Error(kInvalidInput) for a bad configuration or no data; kMismatch for an init that does not fit. The checkpoint
 // stays: resumed from the last step's, a run gives its result at once. The caller removes it when that is on disk.
