@@ -197,6 +197,18 @@ TEST(CheckOutput, NeverReplacesWhatHoldsAnInput) {
                [&] { check_is_elsewhere(folder / "absent", folder / "absent" / "log", "the log"); });
 }
 
+TEST(CheckOutput, NeverReplacesAPartOfAnInput) {
+  const TempFolder folder;
+  const fs::path model = folder.folder("model");
+  for (const char* name :
+       {"model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json", "a.json"})
+    std::ofstream(model / name) << "{}";
+  for (const char* name : {"model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json"})
+    expect_error(ErrorCode::kInvalidInput, "part of the input", [&] { check_output(model / name, true, {model}); });
+  check_output(model / "a.json", true, {model});
+  check_output(model / "config.json", true, {folder / "other"});
+}
+
 TEST(CheckOutput, TellsOfNamesThatAreTooLong) {
   const TempFolder folder;
   expect_error(ErrorCode::kInvalidInput, "too long", [&] { check_output(folder / std::string(300, 'x'), false); });

@@ -53,6 +53,13 @@ bool holds(const fs::path& folder, const fs::path& inner) {
   return true;
 }
 
+// Whether a file of this name in a model's or adapter's folder is read with it.
+bool is_read_with_a_folder(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return name.ends_with(".safetensors") || name.ends_with(".index.json") || name.ends_with("config.json") ||
+         name.ends_with("tokenizer.json");
+}
+
 // ".name.<kind>-": temporary outputs ("tmp") and displaced old ones ("old").
 std::string hidden_prefix(const fs::path& path, std::string_view kind) {
   return fmt::format(".{}.{}-", path.filename().string(), kind);
@@ -194,8 +201,13 @@ void check_output(const fs::path& output, bool force, const std::vector<fs::path
   const char* home = std::getenv("HOME");
   if (holds(path, fs::current_path(error)) || (home != nullptr && *home != '\0' && holds(path, home)))
     fail(ErrorCode::kInvalidInput, "{}: holds the working or home folder and will not be replaced", path.string());
-  for (const fs::path& input : inputs)
-    if (!input.empty()) check_is_elsewhere(path, input, "the input");
+  for (const fs::path& input : inputs) {
+    if (input.empty()) continue;
+    check_is_elsewhere(path, input, "the input");
+    if (type == fs::file_type::regular && is_read_with_a_folder(path) && holds(input, path))
+      fail(ErrorCode::kInvalidInput, "{}: is a part of the input {}; give the output another name", path.string(),
+           input.string());
+  }
   check_place(path);
 }
 
