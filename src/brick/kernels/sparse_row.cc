@@ -26,10 +26,6 @@ float dot_bf16_scalar(const uint64_t* mask, const uint16_t* packed, const float*
   return sum;
 }
 
-void dot_bf16_pair_scalar(const SparseBf16Row (&rows)[2], const float* x, int64_t cols, float* out) noexcept {
-  for (int i = 0; i < 2; ++i) out[i] = dot_bf16_scalar(rows[i].mask, rows[i].packed, x, cols);
-}
-
 void expand_scalar(const uint64_t* mask, const float* packed, int64_t cols, float* out) noexcept {
   std::memset(out, 0, static_cast<size_t>(cols) * sizeof(float));
   tensor::for_each_kept(mask, cols, [&](int64_t c) { out[c] = *packed++; });
@@ -70,8 +66,9 @@ const SparseRowKernels& chosen() {
 
 }  // namespace
 
-const SparseRowKernels kSparseRowScalar{dot_scalar,           dot_bf16_scalar, dot_bf16_pair_scalar, expand_scalar,
-                                        unpack_parent_scalar, dot_q4_1_scalar, dot_parent_scalar};
+const SparseRowKernels kSparseRowScalar{dot_scalar,       dot_bf16_scalar,      one_by_one<dot_bf16_scalar>,
+                                        expand_scalar,    unpack_parent_scalar, dot_q4_1_scalar,
+                                        dot_parent_scalar};
 
 float sparse_dot(const uint64_t* mask, const float* packed, const float* x, int64_t cols) noexcept {
   return chosen().dot(mask, packed, x, cols);

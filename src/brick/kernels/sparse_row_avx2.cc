@@ -27,43 +27,24 @@ constexpr auto kSpread = [] {
   return table;
 }();
 
-// The same for eight bfloat16 values, as a shuffle of bytes into the high halves of eight floats; one with its sign bit
-// set leaves zero.
-alignas(32) constexpr auto kSpreadHigh = [] {
-  std::array<std::array<uint8_t, 4 * kLanes>, 256> table{};
+// The same as a shuffle of bytes: values of kValueBytes into the last bytes of lanes of kLaneBytes; a byte with its
+// sign bit set leaves zero.
+template <size_t kValueBytes, size_t kLaneBytes>
+constexpr auto spread_bytes() {
+  std::array<std::array<uint8_t, kLaneBytes * kLanes>, 256> table{};
   for (uint32_t bits = 0; bits < 256; ++bits) {
     table[bits].fill(0x80);
-    for (uint32_t lane = 0, next = 0; lane < kLanes; ++lane)
-      if ((bits >> lane & 1) != 0) {
-        table[bits][4 * lane + 2] = static_cast<uint8_t>(next++);
-        table[bits][4 * lane + 3] = static_cast<uint8_t>(next++);
-      }
+    uint8_t next = 0;
+    for (size_t lane = 0; lane < kLanes; ++lane)
+      if ((bits >> lane & 1) != 0)
+        for (size_t byte = kLaneBytes - kValueBytes; byte < kLaneBytes; ++byte)
+          table[bits][lane * kLaneBytes + byte] = next++;
   }
   return table;
-}();
-
-// The same for eight bfloat16 values as they are.
-alignas(16) constexpr auto kSpreadHalves = [] {
-  std::array<std::array<uint8_t, 2 * kLanes>, 256> table{};
-  for (uint32_t bits = 0; bits < 256; ++bits) {
-    table[bits].fill(0x80);
-    for (uint32_t lane = 0, next = 0; lane < kLanes; ++lane)
-      if ((bits >> lane & 1) != 0) {
-        table[bits][2 * lane] = static_cast<uint8_t>(next++);
-        table[bits][2 * lane + 1] = static_cast<uint8_t>(next++);
-      }
-  }
-  return table;
-}();
-
-// The same for eight bytes.
-constexpr auto kSpreadBytes = [] {
-  std::array<std::array<uint8_t, kLanes>, 256> table{};
-  for (uint32_t bits = 0; bits < 256; ++bits)
-    for (uint32_t lane = 0, next = 0; lane < kLanes; ++lane)
-      table[bits][lane] = static_cast<uint8_t>((bits >> lane & 1) != 0 ? next++ : 0x80);
-  return table;
-}();
+}
+alignas(32) constexpr auto kSpreadHigh = spread_bytes<2, 4>();    // bfloat16 to float32
+alignas(16) constexpr auto kSpreadHalves = spread_bytes<2, 2>();  // bfloat16 as they are
+constexpr auto kSpreadBytes = spread_bytes<1, 1>();
 
 // The other way: where the kept ones of eight int16 values are, to lie side by side.
 constexpr auto kGatherHalves = [] {
@@ -144,10 +125,6 @@ BRICK_AVX2 float dot_bf16(const uint64_t* mask, const uint16_t* packed, const fl
   for (; c < cols; ++c)
     if ((mask[c / 64] >> (c % 64) & 1) != 0) total += tensor::bf16_to_f32(*packed++) * x[c];
   return total;
-}
-
-BRICK_AVX2 void dot_bf16_pair(const SparseBf16Row (&rows)[2], const float* x, int64_t cols, float* out) noexcept {
-  for (int i = 0; i < 2; ++i) out[i] = dot_bf16(rows[i].mask, rows[i].packed, x, cols);
 }
 
 // Rows in vectors of 128 bits, side by side so that they share what is read of x: for CPUs that compute 256 bits in
@@ -366,7 +343,7 @@ BRICK_AVX2 void unpack_parent(const tensor::SparseView& view, int64_t r, float* 
 
 }  // namespace
 
-const SparseRowKernels kSparseRowAvx2{dot, dot_bf16, dot_bf16_pair, expand, unpack_parent, dot_q4_1, dot_parent};
+const SparseRowKernels kSparseRowAvx2{dot, dot_bf16, one_by_one<dot_bf16>, expand, unpack_parent, dot_q4_1, dot_parent};
 const SparseRowKernels kSparseRowAvx2Halves{dot,           dot_bf16_128, dot_bf16_pair_128, expand,
                                             unpack_parent, dot_q4_1,     dot_parent};
 

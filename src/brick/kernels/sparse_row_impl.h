@@ -18,6 +18,12 @@ struct SparseRowKernels {
   float (*dot_parent)(const tensor::SparseView& view, int64_t r, Int16Row x, int16_t* memory) noexcept;
 };
 
+// dot_bf16_pair where two rows at once gain nothing.
+template <auto kDotBf16>
+void one_by_one(const SparseBf16Row (&rows)[2], const float* x, int64_t cols, float* out) noexcept {
+  for (int i = 0; i < 2; ++i) out[i] = kDotBf16(rows[i].mask, rows[i].packed, x, cols);
+}
+
 // kSparseRowAvx2Halves: for CPUs that compute 256 bits in two halves.
 extern const SparseRowKernels kSparseRowScalar, kSparseRowAvx2, kSparseRowAvx2Halves;
 
