@@ -7,6 +7,7 @@
 #include "brick/kernels/few_rows.h"
 #include "brick/kernels/gemm.h"
 #include "brick/kernels/kernel_table.h"
+#include "brick/kernels/packed_product.h"
 #include "brick/kernels/sparse_product.h"
 #include "brick/kernels/sparse_row.h"
 #include "brick/kernels/vector_ops.h"
@@ -35,15 +36,12 @@ class MatrixRows {
     return weight_.is_sparse() ? std::optional(weight_.sparse_view().mask) : std::nullopt;
   }
   bool keep_f32() const { return false; }
-  // Where such rows lie in memory already; else null.
-  const float* f32(int64_t r) const { return in_place<float>(DType::kF32, r); }
-  const uint16_t* bf16(int64_t r) const { return in_place<uint16_t>(DType::kBF16, r); }
+  // Where the rows lie in memory already; else null.
+  const float* f32(int64_t r) const {
+    return is_plain(weight_, DType::kF32) ? reinterpret_cast<const float*>(weight_.dense_view().row(r)) : nullptr;
+  }
 
  private:
-  template <class T>
-  const T* in_place(DType dtype, int64_t r) const {
-    return is_plain(weight_, dtype) ? reinterpret_cast<const T*>(weight_.dense_view().row(r)) : nullptr;
-  }
   const Matrix& weight_;
 };
 
@@ -56,7 +54,6 @@ class WrittenRows {
   const std::optional<tensor::MaskView>& mask() const { return source_.mask; }
   bool keep_f32() const { return source_.keep_f32; }
   const float* f32(int64_t) const { return nullptr; }
-  const uint16_t* bf16(int64_t) const { return nullptr; }
 
  private:
   const RowSource& source_;
@@ -73,17 +70,15 @@ const uint16_t* to_bf16_rows(ConstMatView x, float* memory) {
 
 int64_t bf16_floats(ConstMatView x) { return (x.rows * x.cols + 1) / 2; }
 
-template <class Rows>
-const uint16_t* bf16_piece(Context& context, const Rows& weight, int64_t begin, int64_t end) {
-  if (const uint16_t* there = weight.bf16(begin)) return there;
-  const int64_t cols = weight.cols(), halves = (rows_a_piece(weight.rows(), cols) * cols + 1) / 2;
-  float* memory = context.scratch(Context::kWeights, halves + threads() * cols);
-  auto* out = reinterpret_cast<uint16_t*>(memory);
-  parallel_ranges(end - begin, kExpansionGrain, [&](int64_t first, int64_t last) {
-    float* row = memory + halves + omp_get_thread_num() * cols;
-    for (int64_t r = first; r < last; ++r) {
-      weight.write(begin + r, row);
-      to_bf16(row, out + r * cols, cols);
+// The same as the products of packed_product.h read it.
+ConstBf16View to_packed_columns(Context& context, ConstMatView x) {
+  const int64_t stride = packed_columns(x.cols);
+  float* memory = context.scratch(Context::kInput, half(x.rows * stride));
+  const Bf16View out(reinterpret_cast<uint16_t*>(memory), x.rows, x.cols, stride);
+  parallel_ranges(x.rows, kExpansionGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      to_bf16(x.row(t), out.row(t), x.cols);
+      std::fill(out.row(t) + x.cols, out.row(t) + stride, uint16_t{0});
     }
   });
   return out;
@@ -127,11 +122,8 @@ void forward(Context& context, const Rows& weight, ConstMatView x, float beta, M
       sparse_product(lists, input, beta, y.col_range(begin, end));
     });
   } else if (compute == Compute::kBf16) {
-    const uint16_t* input = to_bf16_rows(x, context.scratch(Context::kInput, bf16_floats(x)));
-    for_each_piece(weight, [&](int64_t begin, int64_t end) {
-      gemm_bf16(Trans::kNo, Trans::kYes, input, bf16_piece(context, weight, begin, end), x.rows, end - begin, x.cols,
-                beta, y.col_range(begin, end));
-    });
+    multiply_by_rows(
+        context, to_packed_columns(context, x), [&](int64_t r, float* out) { weight.write(r, out); }, beta, y);
   } else {
     for_each_piece(weight, [&](int64_t begin, int64_t end) {
       gemm(Trans::kNo, Trans::kYes, 1.0f, x, f32_piece(context, weight, begin, end), beta, y.col_range(begin, end));
@@ -143,6 +135,9 @@ template <class Rows>
 void backward(Context& context, const Rows& weight, ConstMatView dy, float beta, MatView dx) {
   const Compute compute = weight.keep_f32() ? Compute::kF32 : context.compute();
   const bool sparse = weight.mask() && sparse_product_wins(*weight.mask(), dy.rows, compute);
+  if (!sparse && compute == Compute::kBf16)
+    return multiply_by_columns(
+        context, to_packed_columns(context, dy), [&](int64_t r, float* out) { weight.write(r, out); }, beta, dx);
   for_each_piece(weight, [&](int64_t begin, int64_t end) {
     const ConstMatView piece = dy.col_range(begin, end);
     const float piece_beta = begin == 0 ? beta : 1.0f;
@@ -151,9 +146,6 @@ void backward(Context& context, const Rows& weight, ConstMatView dy, float beta,
       const KeptLists lists = list_by_column(rows, context.scratch(Context::kWeights, list_floats(rows)));
       sparse_product(lists, block_tokens(piece, context.scratch(Context::kInput, block_floats(piece.rows, piece.cols))),
                      piece_beta, dx);
-    } else if (compute == Compute::kBf16) {
-      gemm_bf16(Trans::kNo, Trans::kNo, to_bf16_rows(piece, context.scratch(Context::kInput, bf16_floats(piece))),
-                bf16_piece(context, weight, begin, end), dy.rows, weight.cols(), end - begin, piece_beta, dx);
     } else {
       gemm(Trans::kNo, Trans::kNo, 1.0f, piece, f32_piece(context, weight, begin, end), piece_beta, dx);
     }

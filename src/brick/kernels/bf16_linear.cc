@@ -1,0 +1,167 @@
+#include "brick/kernels/bf16_linear.h"
+
+#include <algorithm>
+
+#include "brick/kernels/linear.h"
+#include "brick/kernels/packed_product.h"
+#include "brick/kernels/vector_ops.h"
+#include "brick/tensor/dtype.h"
+
+namespace brick::kernels {
+namespace {
+
+using tensor::BasicMatView;
+using tensor::ConstMatView;
+using tensor::MatView;
+
+int64_t rank(std::span<const LoraWeight> layers) {
+  int64_t out = 0;
+  for (const LoraWeight& layer : layers) out += layer.a.rows;
+  return out;
+}
+
+// Row r [cols] as it stands in the product with x: the layers' rows of W, then c B in the columns of its pair, 0 else.
+void write_output_row(std::span<const LoraWeight> layers, int64_t r, int64_t cols, float* out) {
+  int64_t first_rank = layers[0].weight->cols();
+  for (const LoraWeight& layer : layers) {
+    if (r < layer.weight->rows()) {
+      expand_row(*layer.weight, r, out);
+      std::fill(out + layer.weight->cols(), out + cols, 0.0f);
+      for (int64_t k = 0; k < layer.a.rows; ++k) out[first_rank + k] = layer.scale * layer.b(r, k);
+      return;
+    }
+    r -= layer.weight->rows();
+    first_rank += layer.a.rows;
+  }
+}
+
+// Row r as it stands in the product with dy: the layers' rows of W, then of A, then zeros.
+void write_input_row(std::span<const LoraWeight> layers, int64_t r, int64_t cols, float* out) {
+  for (const LoraWeight& layer : layers) {
+    if (r < layer.weight->rows()) return expand_row(*layer.weight, r, out);
+    r -= layer.weight->rows();
+  }
+  for (const LoraWeight& layer : layers) {
+    if (r < layer.a.rows) {
+      std::copy_n(layer.a.row(r), cols, out);
+      return;
+    }
+    r -= layer.a.rows;
+  }
+  std::fill_n(out, cols, 0.0f);
+}
+
+// The layers' A one below the other.
+void write_all_a(std::span<const LoraWeight> layers, Bf16View out) {
+  int64_t row = 0;
+  for (const LoraWeight& layer : layers)
+    for (int64_t r = 0; r < layer.a.rows; ++r) to_bf16(layer.a.row(r), out.row(row++), out.cols);
+}
+// The layers' c B^T one below the other, each in the columns of its layer, zeros elsewhere.
+void write_all_b(std::span<const LoraWeight> layers, Bf16View out) {
+  std::fill(out.row(0), out.row(out.rows), uint16_t{0});
+  int64_t row = 0, column = 0;
+  for (const LoraWeight& layer : layers) {
+    for (int64_t o = 0; o < layer.b.rows; ++o)
+      for (int64_t r = 0; r < layer.b.cols; ++r)
+        out(row + r, column + o) = tensor::f32_to_bf16(layer.scale * layer.b(o, r));
+    row += layer.a.rows;
+    column += layer.weight->rows();
+  }
+}
+
+// y = x b^T into the room behind x, b's rows [count, x.cols] left by write(rows, stride); y's other columns become 0.
+template <class Write>
+void thin_product(Context& context, ConstBf16View x, int64_t count, Write&& write, Bf16View y) {
+  const int64_t blocks = block_count(y.cols), size = block_size(x.cols);
+  float* memory = context.scratch(Context::kWeights, half(count * x.cols) + half(blocks * size));
+  const Bf16View b(reinterpret_cast<uint16_t*>(memory), count, x.cols);
+  auto* packed = reinterpret_cast<uint16_t*>(memory + half(count * x.cols));
+  write(b);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t first = std::min(block * kBlockCols, count);
+    pack_columns(b.row_range(first, std::min(first + kBlockCols, count)), packed + block * size);
+  }
+  multiply_packed(x, packed, 0.0f, y);
+}
+
+// sums = thin^T wide over T rows; thin [T, few], wide [T, n], sums [few, n].
+void outer_product(Context& context, ConstBf16View thin, ConstBf16View wide, MatView sums) {
+  const int64_t tokens = round_up(thin.rows, kBlockRows);
+  const int64_t turned_floats = half(thin.cols * tokens), blocks = blocks_memory(tokens, wide.cols);
+  float* memory = context.scratch(Context::kWeights, turned_floats + half(blocks));
+  const Bf16View turned(reinterpret_cast<uint16_t*>(memory), thin.cols, tokens);
+  for (int64_t r = 0; r < turned.rows; ++r) std::fill(turned.row(r) + thin.rows, turned.row(r) + tokens, uint16_t{0});
+  for (int64_t t = 0; t < thin.rows; ++t)
+    for (int64_t r = 0; r < thin.cols; ++r) turned(r, t) = thin(t, r);
+  multiply_blocks(
+      turned, reinterpret_cast<uint16_t*>(memory + turned_floats),
+      [&](int64_t block, uint16_t* out) { pack_rows(wide, block * kBlockCols, out); }, 0.0f, sums);
+}
+
+template <class T>
+void forward(Context& context, std::span<const LoraWeight> layers, Bf16View x, float beta, BasicMatView<T> y) {
+  const int64_t pairs = rank(layers), all = branch_columns(x.cols, pairs);
+  if (pairs > 0)
+    thin_product(context, x, pairs, [&](Bf16View a) { write_all_a(layers, a); },
+                 {x.data + x.cols, x.rows, all - x.cols, x.stride});
+  multiply_by_rows(
+      context, ConstBf16View(x.data, x.rows, all, x.stride),
+      [&](int64_t r, float* row) { write_output_row(layers, r, all, row); }, beta, y);
+}
+
+void add_gradients(std::span<const LoraWeight> layers, ConstMatView da, ConstMatView db) {
+  int64_t first_rank = 0, first_out = 0;
+  for (const LoraWeight& layer : layers) {
+    for (int64_t r = 0; r < layer.a.rows && layer.da.data != nullptr; ++r) {
+      axpy(1.0f, da.row(first_rank + r), layer.da.row(r), layer.da.cols);
+      const float* sums = db.row(first_rank + r) + first_out;
+      for (int64_t o = 0; o < layer.db.rows; ++o) layer.db(o, r) += layer.scale * sums[o];
+    }
+    first_rank += layer.a.rows;
+    first_out += layer.weight->rows();
+  }
+}
+
+template <class T>
+void backward(Context& context, std::span<const LoraWeight> layers, Bf16View x, Bf16View dy, BasicMatView<T> dx) {
+  const int64_t pairs = rank(layers), in = layers[0].weight->cols(), out = dy.cols, tokens = dy.rows;
+  const int64_t all = branch_columns(out, pairs);
+  if (pairs > 0) {
+    // h and dh, each into the room behind its activation.
+    const Bf16View h(x.data + in, tokens, branch_columns(in, pairs) - in, x.stride);
+    const Bf16View dh(dy.data + out, tokens, all - out, dy.stride);
+    thin_product(
+        context, x, pairs, [&](Bf16View a) { write_all_a(layers, a); }, h);
+    thin_product(
+        context, dy, pairs, [&](Bf16View b) { write_all_b(layers, b); }, dh);
+    float* memory = context.scratch(Context::kThin, pairs * (in + out));
+    const MatView da(memory, pairs, in), db(memory + pairs * in, pairs, out);
+    outer_product(context, h.col_range(0, pairs), dy, db);
+    outer_product(context, dh.col_range(0, pairs), x, da);
+    add_gradients(layers, da, db);
+  }
+  if (dx.data == nullptr) return;
+  multiply_by_columns(
+      context, ConstBf16View(dy.data, tokens, all, dy.stride),
+      [&](int64_t r, float* row) { write_input_row(layers, r, in, row); }, 0.0f, dx);
+}
+
+}  // namespace
+
+int64_t branch_columns(int64_t cols, int64_t rank) { return round_up(cols + rank, kBlockRows); }
+
+void linear(Context& context, std::span<const LoraWeight> layers, Bf16View x, float beta, Bf16View y) {
+  forward(context, layers, x, beta, y);
+}
+void linear(Context& context, std::span<const LoraWeight> layers, Bf16View x, float beta, MatView y) {
+  forward(context, layers, x, beta, y);
+}
+void linear_backward(Context& context, std::span<const LoraWeight> layers, Bf16View x, Bf16View dy, Bf16View dx) {
+  backward(context, layers, x, dy, dx);
+}
+void linear_backward(Context& context, std::span<const LoraWeight> layers, Bf16View x, Bf16View dy, MatView dx) {
+  backward(context, layers, x, dy, dx);
+}
+
+}  // namespace brick::kernels

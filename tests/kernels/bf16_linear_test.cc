@@ -1,0 +1,185 @@
+#include "brick/kernels/bf16_linear.h"
+
+#include <gtest/gtest.h>
+
+#include "brick/base/cpu.h"
+#include "brick/kernels/packed_block.h"
+#include "kernels/bf16_util.h"
+
+namespace brick::kernels {
+namespace {
+
+constexpr double kSums = 2e-6;             // float32 sums of at most 700 exact products
+constexpr double kBranch = 4 * kBf16Half;  // h or dh, c B or A, and the result are rounded
+constexpr int64_t kTokenCounts[] = {5, 32, 33, 200};
+
+struct Layer {
+  Grid w, a, b;
+  tensor::Matrix matrix;
+  Grid da, db;
+
+  Layer(int64_t out, int64_t in, int64_t rank, uint64_t stream)
+      : w(rounded(Grid::random(out, in, stream))),
+        a(Grid::random(rank, in, stream + 1)),
+        b(Grid::random(out, rank, stream + 2, 0.1)),
+        da(Grid::random(rank, in, stream + 3)),
+        db(Grid::random(out, rank, stream + 4)) {
+    tensor::Tensor tensor = tensor::matrix(out, in);
+    for (int64_t r = 0; r < out; ++r)
+      for (int64_t c = 0; c < in; ++c) tensor.mat()(r, c) = w(r, c);
+    matrix = tensor::Matrix::dense(std::move(tensor));
+  }
+};
+
+struct Case {
+  int64_t in, rank;
+  float scale = 0.5f;
+  std::vector<Layer> layers;
+
+  Case(int64_t inputs, const std::vector<int64_t>& outputs, int64_t rank_each) : in(inputs), rank(rank_each) {
+    uint64_t stream = 10;
+    for (const int64_t out : outputs) layers.emplace_back(out, in, rank, stream += 10);
+  }
+  int64_t out() const {
+    int64_t sum = 0;
+    for (const Layer& layer : layers) sum += layer.w.rows();
+    return sum;
+  }
+  std::vector<LoraWeight> weights() {
+    std::vector<LoraWeight> list;
+    for (Layer& layer : layers) {
+      list.push_back({&layer.matrix});
+      if (rank == 0) continue;
+      list.back() = {&layer.matrix,   scale,          std::as_const(layer.a).view(), std::as_const(layer.b).view(),
+                     layer.da.view(), layer.db.view()};
+    }
+    return list;
+  }
+  // W + c B A, all layers one below the other.
+  ref::Array<double> effective() const {
+    ref::Array<double> all(out(), in);
+    int64_t row = 0;
+    for (const Layer& layer : layers)
+      for (int64_t o = 0; o < layer.w.rows(); ++o, ++row)
+        for (int64_t i = 0; i < in; ++i) {
+          all(row, i) = layer.w(o, i);
+          for (int64_t r = 0; r < rank; ++r) all(row, i) += double{scale} * layer.b(o, r) * layer.a(r, i);
+        }
+    return all;
+  }
+};
+
+ref::Array<double> plus(ref::Array<double> a, const Grid& b) {
+  for (int64_t r = 0; r < a.rows; ++r)
+    for (int64_t c = 0; c < a.cols; ++c) a(r, c) += b(r, c);
+  return a;
+}
+
+class Bf16Linear : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!has_bf16_arithmetic()) GTEST_SKIP() << "no bfloat16 arithmetic on " << name(active_isa());
+  }
+  Context context{Compute::kBf16};
+};
+
+TEST_F(Bf16Linear, WithoutPairsOnlySumsAreRounded) {
+  for (const int64_t tokens : kTokenCounts)
+    for (auto [in, outs] : {std::pair<int64_t, std::vector<int64_t>>{24, {10}}, {64, {64, 7, 70}}, {100, {700}}}) {
+      Case c(in, outs, 0);
+      const auto weights = c.weights();
+      const Grid x = rounded(Grid::random(tokens, in, 1)), dy = rounded(Grid::random(tokens, c.out(), 2));
+      Bf16Grid x16(x), dy16(dy);
+      for (const float beta : {0.0f, 1.0f}) {
+        Grid y = beta == 0.0f ? Grid(tokens, c.out()) : Grid::random(tokens, c.out(), 3);
+        const ref::Array<double> product = ref::linear(x.exact(), c.effective());
+        const ref::Array<double> want = beta == 0.0f ? product : plus(product, y);
+        linear(context, weights, x16.view(), beta, y.view());
+        expect_within("bf16_linear", worst_error(y, want), kSums);
+      }
+      Grid dx(tokens, in);
+      linear_backward(context, weights, {}, dy16.view(), dx.view());
+      expect_within("bf16_linear backward", worst_error(dx, ref::linear_backward(dy.exact(), c.effective())), kSums);
+      Bf16Grid narrow(tokens, in), narrow_y(tokens, c.out());
+      linear_backward(context, weights, {}, dy16.view(), narrow.view());
+      EXPECT_EQ(narrow.values().memory(), rounded(dx).memory());
+      linear(context, weights, x16.view(), 0.0f, narrow_y.view());
+      expect_within("bf16_linear rounded", worst_error(narrow_y.values(), ref::linear(x.exact(), c.effective())),
+                    1.01 * kBf16Half);
+    }
+}
+
+TEST_F(Bf16Linear, PairsAreAddedAndTheirGradientsAccumulate) {
+  for (const int64_t tokens : kTokenCounts)
+    for (const int64_t rank : {1, 8, 40}) {
+      Case c(90, {33, 64, 10}, rank);
+      const auto weights = c.weights();
+      const Grid x = rounded(Grid::random(tokens, 90, 1)), dy = rounded(Grid::random(tokens, c.out(), 2));
+      Bf16Grid x16(x, 200), dy16(dy, 200);
+      Grid y(tokens, c.out()), dx(tokens, 90);
+      linear(context, weights, x16.view(), 0.0f, y.view());
+      expect_within("bf16_linear with pairs", worst_error(y, ref::linear(x.exact(), c.effective())), kBranch);
+      std::vector<ref::Array<double>> want_a, want_b;
+      int64_t first = 0;
+      for (const Layer& layer : c.layers) {
+        ref::Array<double> da = layer.da.exact(), db = layer.db.exact();
+        for (int64_t o = 0; o < layer.w.rows(); ++o)
+          for (int64_t i = 0; i < 90; ++i) {
+            double g = 0;
+            for (int64_t t = 0; t < tokens; ++t) g += double{dy(t, first + o)} * x(t, i);
+            for (int64_t r = 0; r < rank; ++r) {
+              db(o, r) += double{c.scale} * g * layer.a(r, i);
+              da(r, i) += double{c.scale} * layer.b(o, r) * g;
+            }
+          }
+        want_a.push_back(da), want_b.push_back(db);
+        first += layer.w.rows();
+      }
+      linear_backward(context, weights, x16.view(), dy16.view(), dx.view());
+      expect_within("bf16_linear with pairs, backward",
+                    worst_error(dx, ref::linear_backward(dy.exact(), c.effective())), kBranch);
+      for (size_t i = 0; i < c.layers.size(); ++i) {
+        expect_within("bf16_linear dA", worst_error(c.layers[i].da, want_a[i]), kBranch);
+        expect_within("bf16_linear dB", worst_error(c.layers[i].db, want_b[i]), kBranch);
+      }
+      // Without dx the gradients are the same.
+      Case again(90, {33, 64, 10}, rank);
+      linear_backward(context, again.weights(), x16.view(), dy16.view(), tensor::MatView());
+      for (size_t i = 0; i < c.layers.size(); ++i) EXPECT_EQ(again.layers[i].da.memory(), c.layers[i].da.memory());
+    }
+}
+
+TEST_F(Bf16Linear, ADeltaBelowTheRoundingOfTheWeightsCounts) {
+  Case c(64, {64}, 8);
+  for (int64_t o = 0; o < 64; ++o)
+    for (int64_t r = 0; r < 8; ++r) c.layers[0].b(o, r) *= 1e-3f;  // about 1e-4 of W
+  const Grid x = rounded(Grid::random(40, 64, 1));
+  Bf16Grid x16(x, 200);
+  Grid with(40, 64), without(40, 64);
+  linear(context, c.weights(), x16.view(), 0.0f, with.view());
+  Case plain(64, {64}, 0);
+  linear(context, plain.weights(), x16.view(), 0.0f, without.view());
+  ref::Array<double> delta = ref::linear(x.exact(), c.effective());
+  const ref::Array<double> base = ref::linear(x.exact(), plain.effective());
+  Grid got(40, 64);
+  for (int64_t r = 0; r < 40; ++r)
+    for (int64_t o = 0; o < 64; ++o) {
+      delta(r, o) -= base(r, o);
+      got(r, o) = with(r, o) - without(r, o);
+    }
+  expect_within("bf16_linear, small delta alone", worst_error(got, delta), 2e-2);
+}
+
+TEST_F(Bf16Linear, NegativeControlOnePerturbedWeightIsSeen) {
+  Case c(64, {64, 7}, 0);
+  const Grid x = rounded(Grid::random(40, 64, 1));
+  Bf16Grid x16(x);
+  const ref::Array<double> want = ref::linear(x.exact(), c.effective());
+  c.layers[1] = Layer(7, 64, 0, 77);
+  Grid y(40, 71);
+  linear(context, c.weights(), x16.view(), 0.0f, y.view());
+  EXPECT_GT(worst_error(y, want), 10 * kSums);
+}
+
+}  // namespace
+}  // namespace brick::kernels
