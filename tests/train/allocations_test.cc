@@ -11,6 +11,7 @@
 #include <memory>
 #include <new>
 
+#include "brick/base/cpu.h"
 #include "brick/base/parallel.h"
 #include "brick/train/trainer.h"
 #include "model/tiny_model.h"
@@ -99,7 +100,8 @@ constexpr int64_t kSmall = 256;  // bytes: a line of progress, a function object
 constexpr int64_t kLength = 100;
 
 // Of steps 3 and 4 of four in one epoch, each of 400 tokens: two parts, or one with --memory fast.
-Allocations of_steps(const model::Model& model, const TuneConfig& config, Objective* objective = nullptr) {
+Allocations of_steps(const model::Model& model, const TuneConfig& config, Objective* objective = nullptr,
+                     kernels::Compute compute = kernels::Compute::kF32) {
   std::vector<data::TokenSequence> sequences = random_sequences(16, model.config.vocab, 1, kLength);
   for (data::TokenSequence& sequence : sequences) {
     sequence.ids.resize(kLength);
@@ -113,7 +115,7 @@ Allocations of_steps(const model::Model& model, const TuneConfig& config, Object
     if (step.step == 2) start();
     if (step.step == 4) seen = stop();
   };
-  kernels::Context context;
+  kernels::Context context(compute);
   tune(model, sequences, config, options, context, silent_sink());
   return seen;
 }
@@ -138,21 +140,26 @@ TEST(Allocations, AStepTakesNoMemoryButForAFewWords) {
     const char* memory = "auto";
     double sparsity = 0, dropout = 0;
     bool masked = false;
+    kernels::Compute compute = kernels::Compute::kF32;
   };
+  constexpr kernels::Compute kBf16 = kernels::Compute::kBf16;
   const TwoThreads two;
   for (const Case& c : {Case{}, Case{"low"}, Case{"fast"}, Case{"auto", 0, 0.1}, Case{"auto", 0.75},
-                        Case{"auto", 0.5, 0, true}, Case{"auto", 0.75, 0, true}, Case{"auto", 0.75, 0.1, true}}) {
+                        Case{"auto", 0.5, 0, true}, Case{"auto", 0.75, 0, true}, Case{"auto", 0.75, 0.1, true},
+                        Case{"auto", 0, 0, false, kBf16}, Case{"low", 0.75, 0, false, kBf16}}) {
+    if (c.compute == kBf16 && !has_bf16_arithmetic()) continue;
     TuneConfig config = four_steps();
     config.memory = c.memory;
     config.dropout = c.dropout;
     config.masked = c.masked;
     const auto with_layers = [&](int64_t layers) {
       const model::Model model = model::tiny_model({.layers = layers});
-      return of_steps(c.sparsity > 0 ? model::tiny_block(model, c.sparsity) : model, config);
+      return of_steps(c.sparsity > 0 ? model::tiny_block(model, c.sparsity) : model, config, nullptr, c.compute);
     };
     const Allocations few = with_layers(1), more = with_layers(2);
     const std::string what = std::string(c.memory) + ", sparsity " + std::to_string(c.sparsity) + ", dropout " +
-                             std::to_string(c.dropout) + (c.masked ? ", masked" : "");
+                             std::to_string(c.dropout) + (c.masked ? ", masked, " : ", ") +
+                             std::string(kernels::name(c.compute));
     EXPECT_LE(more.largest, kSmall) << what;
     EXPECT_EQ(few.count, more.count) << what;  // none is made for a layer
   }

@@ -17,7 +17,7 @@
 
 namespace brick::train {
 
-// `cut`: the last layer leaves out what is not scored, as in training.
+// `cut`: the last layer leaves out what is not scored, as in training. In bfloat16 activations are held as in training.
 struct LossAndGradients {
   double loss = 0;  // mean over the supervised tokens
   model::Adapter gradients;
@@ -25,8 +25,8 @@ struct LossAndGradients {
 
 inline LossAndGradients loss_and_gradients(const model::Model& model, const model::AdapterUse& use,
                                            std::span<const data::TokenSequence> sequences,
-                                           model::Activations activations = model::Activations::kKeep,
-                                           bool cut = true) {
+                                           model::Activations activations = model::Activations::kKeep, bool cut = true,
+                                           kernels::Compute compute = kernels::Compute::kF32) {
   std::vector<int64_t> all(sequences.size());
   std::iota(all.begin(), all.end(), 0);
   const data::Batch batch = data::make_batch(sequences, all);
@@ -35,8 +35,10 @@ inline LossAndGradients loss_and_gradients(const model::Model& model, const mode
   model::TokenBatch tokens{batch.ids, batch.offsets};
   if (cut) tokens.first_read = first_read;
 
-  kernels::Context context;
-  model::Transformer transformer(model, context, batch.tokens(), true, activations);
+  kernels::Context context(compute);
+  const model::LoraConfig& lora = use.adapter->config;
+  model::Transformer transformer(model, context, batch.tokens(), true, activations,
+                                 model::holds_bf16(compute, lora) ? std::optional(lora.rank) : std::nullopt);
   LossAndGradients result{0, zeros_like(*use.adapter)};
   std::vector<float> losses(scored.size());
   const tensor::MatView hidden = transformer.forward(tokens, use);

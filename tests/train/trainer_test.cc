@@ -371,7 +371,21 @@ TEST(Tune, MemoryIsPlannedForWhatIsHeld) {
   expect_plan("fast", 1024, Activations::kKeep);
   expect_plan("auto", 256, Activations::kKeep);
   expect_plan("low", 256, Activations::kRecompute);
-  EXPECT_EQ(run.plan(kernels::Compute::kBf16).part_tokens, 512);
+  for (const auto& [memory, activations] :
+       {std::pair{"auto", Activations::kKeep}, std::pair{"low", Activations::kRecompute}}) {
+    run.config.memory = memory;
+    const MemoryPlan plan = run.plan(kernels::Compute::kBf16);
+    EXPECT_EQ(plan.part_tokens, 512);
+    EXPECT_EQ(plan.bf16_rank, run.config.rank);
+    const model::Transformer narrow(run.model, context, plan.part_tokens, true, activations, plan.bf16_rank);
+    EXPECT_GE(plan.buffer_bytes, narrow.buffer_bytes()) << memory;
+    EXPECT_LT(narrow.buffer_bytes(),
+              model::Transformer(run.model, context, plan.part_tokens, true, activations).buffer_bytes())
+        << memory;
+  }
+  run.config.dropout = 0.1;
+  EXPECT_FALSE(run.plan(kernels::Compute::kBf16).bf16_rank);
+  run.config.dropout = 0;
   run.sequences = random_sequences(6, run.model.config.vocab, 1, 600);
   expect_plan("auto", 609, Activations::kKeep);  // the longest record
   EXPECT_GT(held[0], held[1]);

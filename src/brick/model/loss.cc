@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "brick/base/error.h"
+#include "brick/kernels/bf16_linear.h"
+#include "brick/kernels/bf16_ops.h"
 #include "brick/kernels/cross_entropy.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/norm.h"
@@ -19,6 +21,14 @@ constexpr int64_t kLine = 16;               // floats of a cache line
 
 // Rows that start at unlike places of a page, so that they don't compete for the same lines of the cache.
 int64_t logit_stride(int64_t vocab) { return ((vocab / kLine + 1) | 1) * kLine; }
+
+// d_normed = dz head; in bfloat16 dz is rounded where it lies.
+void head_backward(kernels::Context& context, const Model& model, MatView dz, MatView d_normed) {
+  if (context.compute() != kernels::Compute::kBf16)
+    return kernels::linear_backward(context, model.head(), dz, 0.0f, d_normed);
+  const kernels::LoraWeight head{&model.head()};
+  kernels::linear_backward(context, {&head, 1}, {}, kernels::to_bf16_in_place(dz), d_normed);
+}
 
 }  // namespace
 
@@ -75,7 +85,7 @@ void for_each_logits(kernels::Context& context, const Model& model, ConstMatView
     kernels::linear(context, model.head(), normed, 0.0f, z);
     piece(begin, targets, z);
     if (!backward) continue;
-    kernels::linear_backward(context, model.head(), z, 0.0f, d_normed);
+    head_backward(context, model, z, d_normed);
     std::fill_n(dx.data, count * width, 0.0f);
     kernels::rms_norm_backward(x, model.final_norm.data(), rms, d_normed, dx);
     for (int64_t i = 0; i < count; ++i)

@@ -21,32 +21,14 @@ using tensor::ConstMatView;
 using tensor::MatView;
 using tensor::Tensor;
 
+constexpr int64_t kFewestBf16Tokens = 16;  // below, packing weights takes longer than a pass over them as they are
+
 MatView rows(Tensor& tensor, int64_t count) { return {tensor.f32(), count, tensor.shape()[1]}; }
 // Of a buffer that other, wider layers or adapters share.
 MatView rows(Tensor& tensor, int64_t count, int64_t cols) { return {tensor.f32(), count, cols}; }
 
 int64_t query_width(const LayerShape& shape) { return shape.heads * shape.head_dim; }
 int64_t key_width(const LayerShape& shape) { return shape.kv_heads * shape.head_dim; }
-
-// Where the queries of a sequence lie among all its rows.
-int64_t first_query(const AttentionSpan& span) { return span.key_begin + span.keys - span.queries; }
-
-// The rows of x that have queries move to the front, sequence behind sequence.
-void gather(std::span<const AttentionSpan> spans, MatView x) {
-  for (const AttentionSpan& span : spans)
-    for (int64_t i = 0; i < span.queries && first_query(span) != span.query_begin; ++i)
-      copy_rows(x.row_range(first_query(span) + i, first_query(span) + i + 1),
-                x.row_range(span.query_begin + i, span.query_begin + i + 1));
-}
-// And back; the others become 0.
-void scatter(std::span<const AttentionSpan> spans, MatView x) {
-  for (auto span = spans.rbegin(); span != spans.rend(); ++span) {
-    const int64_t to = first_query(*span);
-    for (int64_t i = span->queries - 1; i >= 0 && to != span->query_begin; --i)
-      copy_rows(x.row_range(span->query_begin + i, span->query_begin + i + 1), x.row_range(to + i, to + i + 1));
-    for (int64_t t = span->key_begin; t < to; ++t) std::fill_n(x.row(t), x.cols, 0.0f);
-  }
-}
 
 AttentionShape attention_shape(const LayerShape& shape) { return {shape.heads, shape.kv_heads, shape.head_dim}; }
 
@@ -89,11 +71,19 @@ KvCache::KvCache(const Model& model, int64_t positions) : capacity(positions) {
 }
 
 Transformer::Transformer(const Model& model, kernels::Context& context, int64_t max_tokens, bool trainable,
-                         Activations activations)
+                         Activations activations, std::optional<int64_t> bf16_rank)
     : model_(model), context_(context), max_tokens_(max_tokens), trainable_(trainable), activations_(activations) {
   const int64_t width = model.config.hidden;
   const LayerShape shape = widest(model);
   x_ = tensor::matrix(max_tokens, width);
+  if (trainable && activations == Activations::kRecompute)
+    for (size_t i = 0; i < model.layers.size(); ++i) inputs_.push_back(tensor::matrix(max_tokens, width));
+  if (trainable && bf16_rank) {
+    const bool keep = trainable && activations == Activations::kKeep;
+    bf16_ =
+        std::make_unique<Bf16Layers>(model, context, max_tokens, *bf16_rank, trainable, keep ? model.config.layers : 1);
+    return;
+  }
   normed_ = tensor::matrix(max_tokens, width);
   ffn_ = tensor::matrix(max_tokens, shape.ffn);
   if (!trainable || activations != Activations::kKeep) {
@@ -102,8 +92,6 @@ Transformer::Transformer(const Model& model, kernels::Context& context, int64_t 
     for (const Layer& layer : model.layers) tapes_.emplace_back(layer.shape, width, max_tokens);
   }
   if (!trainable) return;
-  if (activations == Activations::kRecompute)
-    for (size_t i = 0; i < model.layers.size(); ++i) inputs_.push_back(tensor::matrix(max_tokens, width));
   d_normed_ = tensor::matrix(max_tokens, width);
   d_ffn_ = tensor::matrix(max_tokens, shape.ffn);
   d_attended_ = tensor::matrix(max_tokens, shape.heads * shape.head_dim);
@@ -112,8 +100,12 @@ Transformer::Transformer(const Model& model, kernels::Context& context, int64_t 
   dv_ = tensor::matrix(max_tokens, shape.kv_heads * shape.head_dim);
 }
 
+bool holds_bf16(kernels::Compute compute, const LoraConfig& lora) {
+  return compute == kernels::Compute::kBf16 && !lora.masked && lora.dropout <= 0;
+}
+
 int64_t Transformer::buffer_bytes() const {
-  int64_t total = 0;
+  int64_t total = bf16_ ? bf16_->bytes() : 0;
   for (const LayerTape& tape : tapes_) total += tape.bytes();
   for (const Tensor& t : inputs_) total += static_cast<int64_t>(t.bytes().size());
   for (const Tensor* t : {&x_, &normed_, &ffn_, &d_normed_, &d_ffn_, &d_attended_, &dq_, &dk_, &dv_})
@@ -123,7 +115,7 @@ int64_t Transformer::buffer_bytes() const {
 
 void Transformer::plan(std::span<const int64_t> offsets, int64_t first_position, std::span<const int64_t> first_read) {
   BRICK_ASSERT(first_read.empty() || first_read.size() + 1 == offsets.size());
-  for (Layout* layout : {&layout_, &read_}) {
+  for (RowLayout* layout : {&layout_, &read_}) {
     layout->spans.clear();
     layout->positions.clear();
   }
@@ -188,7 +180,7 @@ void Transformer::run_layer(int64_t index, const AdapterUse& use, LayerTape& tap
   const Layer& layer = model_.layers[static_cast<size_t>(index)];
   const LayerShape& shape = layer.shape;
   const bool cut = is_cut(index);
-  const Layout& queries = cut ? read_ : layout_;
+  const RowLayout& queries = cut ? read_ : layout_;
   const int64_t all = x.rows, count = queries.rows();
   copy_rows(x, rows(tape.input, all));
   const MatView all_normed = rows(normed_, all), k = rows(tape.k, all, key_width(shape));
@@ -247,7 +239,7 @@ void Transformer::run_layer_backward(int64_t index, const AdapterUse& use, Layer
   const Layer& layer = model_.layers[static_cast<size_t>(index)];
   const LayerShape& shape = layer.shape;
   const bool cut = is_cut(index);
-  const Layout& queries = cut ? read_ : layout_;
+  const RowLayout& queries = cut ? read_ : layout_;
   const int64_t all = dx.rows, count = queries.rows();
   const auto back = [&](Proj proj, ConstMatView x, ConstMatView dy, float beta, MatView d_input) {
     if (hook) hook(index, proj, x, dy);
@@ -309,24 +301,55 @@ MatView Transformer::forward(const TokenBatch& batch, const AdapterUse& use) {
   plan(batch.offsets, 0, batch.first_read);
   const MatView x = rows(x_, count);
   embed(batch.ids, x);
+  const bool in_bf16 = runs_bf16(use, count);
   for (int64_t l = 0; l < model_.config.layers; ++l) {
     if (!inputs_.empty()) copy_rows(x, rows(inputs_[static_cast<size_t>(l)], count));
-    run_layer(l, use, tape_of(l), x, nullptr, {});
+    run_layer(l, use, in_bf16, x);
   }
   return x;
+}
+
+bool Transformer::runs_bf16(const AdapterUse& use, int64_t tokens) {
+  if (trainable_) return bf16_ != nullptr;
+  const LoraConfig* lora = use.adapter != nullptr ? &use.adapter->config : nullptr;
+  if (tokens < kFewestBf16Tokens || context_.compute() != kernels::Compute::kBf16 ||
+      (lora != nullptr && (lora->masked || (use.training && lora->dropout > 0))))
+    return false;
+  const int64_t rank = lora != nullptr ? lora->rank : 0;
+  if (bf16_ == nullptr || bf16_rank_ < rank) {
+    bf16_ = std::make_unique<Bf16Layers>(model_, context_, max_tokens_, rank, false, 1);
+    bf16_rank_ = rank;
+  }
+  return true;
+}
+
+void Transformer::run_layer(int64_t layer, const AdapterUse& use, bool in_bf16, MatView x) {
+  if (in_bf16)
+    bf16_->forward(layer, rope_, rows_of(layer), use.adapter, x);
+  else
+    run_layer(layer, use, tape_of(layer), x, nullptr, {});
 }
 
 MatView Transformer::extend_each(const TokenBatch& batch, const AdapterUse& use, KvCache& cache) {
   const auto count = static_cast<int64_t>(batch.ids.size());
   BRICK_ASSERT(batch.offsets.size() >= 2 && batch.offsets.front() == 0 && batch.offsets.back() == count);
-  BRICK_ASSERT(count <= max_tokens_);
+  BRICK_ASSERT(count <= max_tokens_ && !(trainable_ && bf16_));
   plan(batch.offsets, cache.length, batch.first_read);
   for (const AttentionSpan& span : layout_.spans)
     if (span.keys > cache.capacity)
       fail(ErrorCode::kInvalidInput, "{} tokens do not fit a context of {}", span.keys, cache.capacity);
   const MatView x = rows(x_, count);
   embed(batch.ids, x);
-  for (int64_t l = 0; l < model_.config.layers; ++l) run_layer(l, use, tape_of(l), x, &cache, {});
+  const bool in_bf16 = runs_bf16(use, count);
+  for (int64_t l = 0; l < model_.config.layers; ++l) {
+    if (in_bf16) {
+      const auto i = static_cast<size_t>(l);
+      const CachedRows cached{cache.keys[i].mat(), cache.values[i].mat(), cache.length};
+      bf16_->forward(l, rope_, rows_of(l), use.adapter, x, &cached);
+    } else {
+      run_layer(l, use, tape_of(l), x, &cache, {});
+    }
+  }
   return x;
 }
 
@@ -348,7 +371,7 @@ void Transformer::backward(const TokenBatch& batch, const AdapterUse& use, MatVi
 }
 
 void Transformer::backward(const TokenBatch& batch, MatView d_hidden, const GradientHook& hook) {
-  BRICK_ASSERT(trainable_);
+  BRICK_ASSERT(trainable_ && !bf16_);
   run_backward(batch, {}, 0, d_hidden, nullptr, hook);
 }
 
@@ -359,13 +382,17 @@ void Transformer::run_backward(const TokenBatch& batch, const AdapterUse& use, i
     if (!inputs_.empty()) {
       const MatView x = rows(x_, count);
       copy_rows(rows(inputs_[static_cast<size_t>(l)], count), x);
-      run_layer(l, use, tape_of(l), x, nullptr, {});
+      run_layer(l, use, bf16_ != nullptr, x);
     }
-    run_layer_backward(l, use, tape_of(l), d_hidden, l > lowest, gradients, hook);
+    if (bf16_)
+      bf16_->backward(l, rope_, rows_of(l), *use.adapter, d_hidden, l > lowest, *gradients);
+    else
+      run_layer_backward(l, use, tape_of(l), d_hidden, l > lowest, gradients, hook);
   }
 }
 
 void Transformer::layer_forward(int64_t layer, std::span<const int64_t> offsets, MatView x, const InputHook& hook) {
+  BRICK_ASSERT(!(trainable_ && bf16_));
   plan(offsets, 0);
   run_layer(layer, {}, tape_of(layer), x, nullptr, hook);
 }

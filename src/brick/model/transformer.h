@@ -4,6 +4,8 @@
 
 #include <functional>
 #include <initializer_list>
+#include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -11,8 +13,10 @@
 #include "brick/kernels/attention.h"
 #include "brick/kernels/context.h"
 #include "brick/model/adapter.h"
+#include "brick/model/bf16_layers.h"
 #include "brick/model/lora_branch.h"
 #include "brick/model/model.h"
+#include "brick/model/row_layout.h"
 
 namespace brick::model {
 
@@ -50,6 +54,9 @@ enum class Activations : uint8_t {
 // Gradients of a layer's linear weights, of their shapes; those without data are not computed.
 using WeightGradients = std::array<tensor::MatView, kProjCount>;
 
+// Whether a Transformer with such an adapter may hold its activations in bfloat16.
+bool holds_bf16(kernels::Compute compute, const LoraConfig& lora);
+
 // Keys and values of a decode, by layer.
 struct KvCache {
   std::vector<tensor::Tensor> keys, values;  // [capacity, K head_dim] each
@@ -69,9 +76,11 @@ using GradientHook = std::function<void(int64_t layer, Proj proj, tensor::ConstM
 // Owns all buffers of a run, planned once for `max_tokens`. The model and context must outlive it.
 class Transformer {
  public:
-  // `trainable`: plan for backward with `activations`.
+  // `trainable`: plan for backward with `activations`. With `bf16_rank` the layers are those of bf16_layers.h, with
+  // room for adapters of that rank: for forward() and backward() alone, where the context's products are in bfloat16
+  // and holds_bf16() of the adapter.
   Transformer(const Model& model, kernels::Context& context, int64_t max_tokens, bool trainable = false,
-              Activations activations = Activations::kKeep);
+              Activations activations = Activations::kKeep, std::optional<int64_t> bf16_rank = {});
 
   // The residual stream after the last layer, before the final norm: [T, D], valid until the next call.
   // Error(kInvalidInput) for an id outside the vocabulary or more than max_tokens.
@@ -104,15 +113,12 @@ class Transformer {
   int64_t buffer_bytes() const;
 
  private:
-  // The rows of a batch that have queries in a layer.
-  struct Layout {
-    std::vector<kernels::AttentionSpan> spans;
-    std::vector<int32_t> positions;
-
-    int64_t rows() const { return static_cast<int64_t>(positions.size()); }
-  };
   void plan(std::span<const int64_t> offsets, int64_t first_position, std::span<const int64_t> first_read = {});
   bool is_cut(int64_t layer) const { return cut_ && layer + 1 == model_.config.layers; }
+  LayerRows rows_of(int64_t layer) const { return {layout_, is_cut(layer) ? read_ : layout_, is_cut(layer)}; }
+  // Whether bf16_ runs a batch; without training plans it, if so.
+  bool runs_bf16(const AdapterUse& use, int64_t tokens);
+  void run_layer(int64_t layer, const AdapterUse& use, bool in_bf16, tensor::MatView x);
   void run_layer(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView x, KvCache* cache,
                  const InputHook& hook);
   void run_layer_backward(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView dx, bool need_input,
@@ -132,8 +138,10 @@ class Transformer {
   bool trainable_;
   Activations activations_;
   kernels::RopeTable rope_;
-  Layout layout_, read_;  // of all rows; of those that are read after the last layer, where it is cut
+  RowLayout layout_, read_;  // of all rows; of those that are read after the last layer, where it is cut
   bool cut_ = false;
+  std::unique_ptr<Bf16Layers> bf16_;  // in training instead of what follows, but for x_ and inputs_
+  int64_t bf16_rank_ = 0;
   std::vector<LayerTape> tapes_;        // one a layer, or one for all
   std::vector<tensor::Tensor> inputs_;  // [T, D] of each layer, when activations are recomputed
   tensor::Tensor x_, normed_, ffn_;     // [T, D], [T, D], [T, F]

@@ -97,8 +97,13 @@ int64_t part_tokens(kernels::Compute compute) { return compute == kernels::Compu
 constexpr int64_t kScratchFloats = 24 << 20;  // pieces of weights and logits
 
 // Activations and work of one token.
-int64_t token_bytes(const model::Model& model, model::Activations activations) {
+int64_t token_bytes(const model::Model& model, model::Activations activations, std::optional<int64_t> bf16_rank) {
   const model::ModelConfig& c = model.config;
+  if (bf16_rank) {
+    const bool keep = activations == model::Activations::kKeep;
+    return model::Bf16Layers::tape_bytes(model, *bf16_rank) * (keep ? c.layers : 1) +
+           model::Bf16Layers::work_bytes(model, *bf16_rank) + 4 * c.hidden * (2 + (keep ? 0 : c.layers));
+  }
   const int64_t heads = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   const int64_t kept = 2 * c.hidden + 2 * heads + 2 * kv + 2 * c.ffn;  // floats a layer
   const int64_t layers_kept = activations == model::Activations::kKeep ? c.layers : 1;
@@ -211,15 +216,32 @@ model::LoraConfig lora_config(const model::Model& model, const TuneConfig& confi
   return lora;
 }
 
+namespace {
+
+// Of the adapter that comes out: a new one, or --init's with this run's dropout and mask.
+model::LoraConfig tuned_config(const model::Model& model, const TuneConfig& config, const TuneOptions& options) {
+  if (options.init == nullptr) return lora_config(model, config);
+  model::LoraConfig lora = options.init->config;
+  lora.dropout = config.dropout;
+  if (const std::string mask = config.masked ? model::mask_hash(model) : ""; !mask.empty()) {
+    lora.masked = true;
+    lora.mask_hash = mask;
+  }
+  return lora;
+}
+
+}  // namespace
+
 MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSequence> sequences,
                        const TuneConfig& config, const TuneOptions& options, kernels::Compute compute) {
   using model::Activations;
-  const model::LoraConfig lora = options.init != nullptr ? options.init->config : lora_config(model, config);
+  const model::LoraConfig lora = tuned_config(model, config, options);
+  const auto bf16_rank = model::holds_bf16(compute, lora) ? std::optional(lora.rank) : std::nullopt;
   const auto planned = [&](int64_t part, Activations activations) {
-    MemoryPlan plan{largest_part(sequences, config, part), activations};
+    MemoryPlan plan{largest_part(sequences, config, part), activations, bf16_rank};
     plan.model_bytes = model.weight_bytes();
     plan.adapter_bytes = adapter_bytes(model, lora);
-    plan.buffer_bytes = plan.part_tokens * token_bytes(model, activations) + 4 * kScratchFloats;
+    plan.buffer_bytes = plan.part_tokens * token_bytes(model, activations, bf16_rank) + 4 * kScratchFloats;
     if (options.objective != nullptr)
       plan.objective_bytes = options.objective->planned_bytes(sequences, plan.part_tokens);
     return plan;
@@ -233,7 +255,7 @@ MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSeq
          low.bytes() >> 20, low.model_bytes >> 20, low.adapter_bytes >> 20, low.buffer_bytes >> 20, low.part_tokens,
          low.objective_bytes > 0 ? fmt::format(", {} for the teacher", low.objective_bytes >> 20) : "", available >> 20,
          remedy(low, available, lora.rank, options.init == nullptr, config.batch_records > 0,
-                token_bytes(model, Activations::kRecompute)));
+                token_bytes(model, Activations::kRecompute, bf16_rank)));
   if (config.memory == "low") return low;
   if (config.memory == "fast") {
     const MemoryPlan fast = planned(kWholeBatch, Activations::kKeep);
@@ -258,11 +280,7 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
   if (options.init != nullptr) {
     model::check_fits(*options.init, model);
     result.adapter = options.init->clone();
-    result.adapter.config.dropout = config.dropout;
-    if (const std::string mask = config.masked ? model::mask_hash(model) : ""; !mask.empty()) {
-      result.adapter.config.masked = true;
-      result.adapter.config.mask_hash = mask;
-    }
+    result.adapter.config = tuned_config(model, config, options);
   } else {
     result.adapter = model::make_adapter(model, lora_config(model, config), options.seed);
   }
@@ -283,7 +301,7 @@ TuneResult tune(const model::Model& model, std::span<const data::TokenSequence> 
     }
   Adapter last_good = adapter.clone();  // its memory serves the whole run
 
-  model::Transformer transformer(model, context, plan.part_tokens, true, plan.activations);
+  model::Transformer transformer(model, context, plan.part_tokens, true, plan.activations, plan.bf16_rank);
   PartBuffers buffers{.d_hidden = tensor::matrix(plan.part_tokens, model.config.hidden)};
 
   int64_t epoch = 0, index = 0;  // the next step's place in the data

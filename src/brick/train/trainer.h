@@ -25,10 +25,11 @@ struct StepRecord {
 struct MemoryPlan {
   int64_t part_tokens = 0;  // most tokens of a part
   model::Activations activations = model::Activations::kKeep;
-  int64_t model_bytes = 0;      // its weights, which a mapped file has in memory once they are used
-  int64_t adapter_bytes = 0;    // with gradients, moments and the last good one
-  int64_t buffer_bytes = 0;     // activations and scratch
-  int64_t objective_bytes = 0;  // a teacher's
+  std::optional<int64_t> bf16_rank = {};  // activations in bfloat16 (Transformer)
+  int64_t model_bytes = 0;                // its weights, which a mapped file has in memory once they are used
+  int64_t adapter_bytes = 0;              // with gradients, moments and the last good one
+  int64_t buffer_bytes = 0;               // activations and scratch
+  int64_t objective_bytes = 0;            // a teacher's
 
   int64_t bytes() const { return model_bytes + adapter_bytes + buffer_bytes + objective_bytes; }
 };

@@ -1,0 +1,89 @@
+// Training with activations held in bfloat16, beside float32's and PEFT's golden values.
+#include "brick/model/bf16_layers.h"
+
+#include <gtest/gtest.h>
+
+#include "brick/base/cpu.h"
+#include "model/tiny_model.h"
+#include "train/golden.h"
+#include "train/gradients.h"
+
+namespace brick::train {
+namespace {
+
+using kernels::Compute;
+using model::Activations;
+
+const Golden& golden() {
+  static const Golden loaded = load_golden();
+  return loaded;
+}
+
+// Activations and operands have eight bits, layers two or three: a percent of a gradient's length, 0.3 % of the loss.
+constexpr double kAngle = 1e-3, kNorm = 2e-2, kLoss = 3e-3;
+
+class Bf16Layers : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!has_bf16_arithmetic()) GTEST_SKIP() << "no bfloat16 arithmetic on " << name(active_isa());
+  }
+};
+
+void expect_near(const LossAndGradients& got, double loss, const model::Adapter& gradients) {
+  EXPECT_NEAR(got.loss, loss, kLoss * loss);
+  const Difference worst = worst_difference(got.gradients, gradients);
+  EXPECT_LE(worst.angle, kAngle);
+  EXPECT_LE(worst.norm, kNorm);
+}
+
+TEST_F(Bf16Layers, LossAndGradientsMatchPeftInFloat32) {
+  const model::AdapterUse use{&golden().adapter, true};
+  const auto got =
+      loss_and_gradients(golden().model, use, golden().sequences, Activations::kKeep, true, Compute::kBf16);
+  expect_near(got, golden().loss, golden().gradients);
+  EXPECT_NE(got.loss, golden().loss);
+}
+
+TEST_F(Bf16Layers, RecomputedActivationsGiveTheSameBits) {
+  const model::AdapterUse use{&golden().adapter, true};
+  const auto kept =
+      loss_and_gradients(golden().model, use, golden().sequences, Activations::kKeep, true, Compute::kBf16);
+  const auto again =
+      loss_and_gradients(golden().model, use, golden().sequences, Activations::kRecompute, true, Compute::kBf16);
+  EXPECT_EQ(kept.loss, again.loss);
+  EXPECT_TRUE(same_bits(kept.gradients, again.gradients));
+}
+
+TEST_F(Bf16Layers, WholeAndCutLastLayersAgree) {
+  const model::AdapterUse use{&golden().adapter, true};
+  const auto cut =
+      loss_and_gradients(golden().model, use, golden().sequences, Activations::kKeep, true, Compute::kBf16);
+  const auto whole =
+      loss_and_gradients(golden().model, use, golden().sequences, Activations::kKeep, false, Compute::kBf16);
+  expect_near(cut, whole.loss, whole.gradients);
+}
+
+TEST_F(Bf16Layers, UnequalWidthsFewTargetsAndOddSizes) {
+  model::Model model = model::tiny_model({.layers = 3});
+  model.layers[1] = model::tiny_model({.heads = 2, .kv_heads = 1, .ffn = 40, .seed = 4}).layers[0];
+  const auto sequences = random_sequences(3, model.config.vocab, 2);
+  for (const char* targets : {"all", "q_proj,down_proj", "v_proj"}) {
+    model::Adapter adapter = model::make_adapter(model, {.rank = 3, .targets = model::parse_targets(targets)}, 0);
+    model::randomise(adapter, 1);
+    const auto want = loss_and_gradients(model, {&adapter, true}, sequences);
+    expect_near(loss_and_gradients(model, {&adapter, true}, sequences, Activations::kKeep, true, Compute::kBf16),
+                want.loss, want.gradients);
+  }
+}
+
+TEST_F(Bf16Layers, NegativeControlOneChangedFactorIsSeen) {
+  model::Adapter changed = golden().adapter.clone();
+  tensor::Tensor& b = changed.layers[0][static_cast<size_t>(model::Proj::kGate)].b;
+  for (int64_t i = 0; i < b.size(); ++i) b.f32()[i] += 0.1f;
+  const auto got = loss_and_gradients(golden().model, {&changed, true}, golden().sequences, Activations::kKeep, true,
+                                      Compute::kBf16);
+  EXPECT_GT(worst_difference(got.gradients, golden().gradients).angle, 2 * kAngle);
+}
+
+}  // namespace
+}  // namespace brick::train
