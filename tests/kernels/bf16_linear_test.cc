@@ -109,6 +109,34 @@ TEST_F(Bf16Linear, WithoutPairsOnlySumsAreRounded) {
     }
 }
 
+TEST_F(Bf16Linear, AWeightOfSeveralPiecesIsRoundedOnce) {
+  Case c(1024, {5000}, 8);
+  const auto weights = c.weights();
+  const Grid dy = rounded(Grid::random(5, 5000, 2));
+  Bf16Grid x16(rounded(Grid::random(5, 1024, 1))), dy16(dy), narrow(5, 1024);
+  Grid dx(5, 1024);
+  linear_backward(context, weights, x16.view(), dy16.view(), dx.view());
+  linear_backward(context, weights, x16.view(), dy16.view(), narrow.view());
+  expect_within("bf16_linear in pieces", worst_error(dx, ref::linear_backward(dy.exact(), c.effective())), kBranch);
+  EXPECT_EQ(narrow.values().memory(), rounded(dx).memory());
+}
+
+TEST_F(Bf16Linear, WhatStoodInTheRoomDoesNotMatter) {
+  Case c(90, {33}, 8), again(90, {33}, 8);
+  const Grid x = rounded(Grid::random(40, 90, 1)), dy = rounded(Grid::random(40, 33, 2));
+  Bf16Grid x16(x, 200), dy16(dy, 200), x_nan(x, 200), dy_nan(dy, 200);
+  for (Bf16Grid* grid : {&x_nan, &dy_nan})
+    for (int64_t t = 0; t < 40; ++t) std::fill_n(grid->view().row(t) + grid->view().cols, 200, uint16_t{0x7FC0});
+  Grid y(40, 33), y_nan(40, 33), dx(40, 90), dx_nan(40, 90);
+  linear(context, c.weights(), x16.view(), 0.0f, y.view());
+  linear(context, c.weights(), x_nan.view(), 0.0f, y_nan.view());
+  linear_backward(context, c.weights(), x16.view(), dy16.view(), dx.view());
+  linear_backward(context, again.weights(), x_nan.view(), dy_nan.view(), dx_nan.view());
+  EXPECT_EQ(y.memory(), y_nan.memory());
+  EXPECT_EQ(dx.memory(), dx_nan.memory());
+  EXPECT_EQ(c.layers[0].da.memory(), again.layers[0].da.memory());
+}
+
 TEST_F(Bf16Linear, PairsAreAddedAndTheirGradientsAccumulate) {
   for (const int64_t tokens : kTokenCounts)
     for (const int64_t rank : {1, 8, 40}) {

@@ -76,6 +76,41 @@ TEST_F(Bf16Layers, UnequalWidthsFewTargetsAndOddSizes) {
   }
 }
 
+// A prompt in two pieces that fill the cache, then two continuations side by side, of heads of odd sizes.
+TEST_F(Bf16Layers, CachedPiecesMatchTheWholePrompt) {
+  constexpr double kHidden = 3e-2;  // of the largest value; eight bits through two layers
+  for (const int64_t head_dim : {8, 40}) {
+    const model::Model model = model::tiny_model({.head_dim = head_dim});
+    model::Adapter adapter = model::make_adapter(model, {.rank = 3, .targets = model::parse_targets("all")}, 0);
+    model::randomise(adapter, 1);
+    std::vector<int32_t> ids = random_sequences(1, model.config.vocab, 5, 60)[0].ids;
+    ids.resize(60);
+    const std::vector<int64_t> whole{0, 60};
+    kernels::Context exact, narrow(Compute::kBf16);
+    model::Transformer wanted_by(model, exact, 60), by_pieces(model, narrow, 60);
+    const tensor::MatView wanted = wanted_by.forward({ids, whole}, {&adapter});
+    double largest = 0;
+    for (int64_t t = 0; t < 60; ++t)
+      for (int64_t i = 0; i < wanted.cols; ++i) largest = std::max(largest, std::fabs(double{wanted(t, i)}));
+    const auto expect_rows = [&](tensor::MatView got, int64_t first) {
+      for (int64_t t = 0; t < got.rows; ++t)
+        for (int64_t i = 0; i < got.cols; ++i)
+          ASSERT_NEAR(got(t, i), wanted(first + t, i), kHidden * largest) << head_dim << " " << first + t;
+    };
+    model::KvCache cache(model, 60);
+    expect_rows(by_pieces.extend(std::span(ids).first(40), {&adapter}, cache), 0);
+    EXPECT_NE(cache.keys[0].f32()[0], 0.0f);
+    // Each of two continues the 40 cached tokens on its own.
+    std::vector<int32_t> twice(ids.begin() + 40, ids.end());
+    twice.insert(twice.end(), ids.begin() + 40, ids.end());
+    const std::vector<int64_t> offsets{0, 20, 40};
+    const tensor::MatView both = by_pieces.extend_each({twice, offsets}, {&adapter}, cache);
+    expect_rows(both.row_range(0, 20), 40);
+    expect_rows(both.row_range(20, 40), 40);
+    expect_rows(by_pieces.extend(std::span(ids).subspan(40), {&adapter}, cache), 40);
+  }
+}
+
 TEST_F(Bf16Layers, NegativeControlOneChangedFactorIsSeen) {
   model::Adapter changed = golden().adapter.clone();
   tensor::Tensor& b = changed.layers[0][static_cast<size_t>(model::Proj::kGate)].b;

@@ -19,21 +19,22 @@ static_assert(kQueryBlock == kBlockCols, "a block of queries is a block of packe
 // A thread's memory, handed out in whole cache lines.
 class Memory {
  public:
-  explicit Memory(float* begin) : next_(begin) {}
+  explicit Memory(float* begin = nullptr) : begin_(begin) {}  // without it sizes are added up alone
   MatView f32(int64_t rows, int64_t cols) { return {take(rows * cols), rows, cols}; }
   Bf16View bf16(int64_t rows, int64_t cols) {
     return {reinterpret_cast<uint16_t*>(take((rows * cols + 1) / 2)), rows, cols};
   }
   uint16_t* blocks(int64_t k, int64_t cols) { return bf16(round_up(k, kBlockRows), round_up(cols, kBlockCols)).data; }
-  int64_t floats_since(const float* begin) const { return next_ - begin; }
+  int64_t floats() const { return floats_; }
 
  private:
   float* take(int64_t floats) {
-    float* out = next_;
-    next_ += round_up(floats, 16);
+    float* out = begin_ != nullptr ? begin_ + floats_ : nullptr;
+    floats_ += round_up(floats, 16);
     return out;
   }
-  float* next_;
+  float* begin_;
+  int64_t floats_ = 0;
 };
 
 // c = a b + beta c of a bfloat16 b [k, n] whose rows lie as they are.
@@ -53,7 +54,7 @@ ConstBf16View turned(ConstBf16View x, float* memory) {
                   [&](int64_t begin, int64_t end) { transpose(x.row_range(begin, end), out.col_range(begin, end)); });
   return out;
 }
-int64_t turned_floats(ConstBf16View x) { return round_up(x.cols * turned_stride(x), 32) / 2; }
+int64_t turned_floats(ConstBf16View x) { return half(x.cols * turned_stride(x)); }
 
 }  // namespace
 
@@ -70,9 +71,9 @@ void attention(Context& context, const AttentionShape& shape, std::span<const At
     return Work{memory.f32(keys, kQueryBlock), memory.f32(d, kQueryBlock), memory.bf16(keys, kQueryBlock),
                 memory.blocks(d, kQueryBlock), memory.blocks(keys, kQueryBlock)};
   };
-  Memory measure(nullptr);
+  Memory measure;
   lay_out(measure);
-  const int64_t each = measure.floats_since(nullptr), shared = turned_floats(v), count = query_blocks(spans);
+  const int64_t each = measure.floats(), shared = turned_floats(v), count = query_blocks(spans);
   const auto [memory, blocks] = scratch_and_list<QueryBlock>(context, shared + each * threads(), count);
   list_query_blocks(spans, blocks);
   const ConstBf16View v_turned = turned(v, memory);
@@ -89,12 +90,12 @@ void attention(Context& context, const AttentionShape& shape, std::span<const At
     work.scores.rows = work.weights.rows = visible;
     pack_columns(q.block(row0, block.count, h * d, d), work.queries);
     multiply_block(k.block(span.key_begin, visible, kv * d, d), work.queries, 0.0f, work.scores);
-    float column_sums[kQueryBlock], column_lse[kQueryBlock];
+    float inverse_sums[kQueryBlock], column_lse[kQueryBlock];
     softmax_columns(work.scores, {visible_keys(span, block.first), block.count}, scale, work.weights, column_lse,
-                    column_sums);
+                    inverse_sums);
     pack_rows(work.weights, 0, work.packed_weights);
     multiply_block(v_turned.block(kv * d, d, span.key_begin, visible), work.packed_weights, 0.0f, work.turned_o);
-    store_transposed(work.turned_o, column_sums, o.block(row0, block.count, h * d, d));
+    store_transposed(work.turned_o, inverse_sums, o.block(row0, block.count, h * d, d));
     for (int64_t i = 0; i < block.count && log_sum_exp != nullptr; ++i)
       log_sum_exp[(row0 + i) * shape.heads + h] = column_lse[i];
   });
@@ -120,9 +121,9 @@ void attention_backward(Context& context, const AttentionShape& shape, std::span
                 memory.blocks(d, kQueryBlock),
                 memory.blocks(std::max(keys, kQueryBlock), kBlockCols)};
   };
-  Memory measure(nullptr);
+  Memory measure;
   lay_out(measure);
-  const int64_t each = measure.floats_since(nullptr), shared = turned_floats(k), sums = share_sums(shape, spans);
+  const int64_t each = measure.floats(), shared = turned_floats(k), sums = share_sums(shape, spans);
   const auto [memory, shares] =
       scratch_and_list<Share>(context, shared + each * threads() + sums, share_count(shape, spans));
   const int64_t count = list_shares(shape, spans, memory + shared + each * threads(), dk, dv, shares);

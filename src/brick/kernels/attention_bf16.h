@@ -2,6 +2,8 @@
 // bfloat16, sums are float32. Only where has_bf16_arithmetic().
 #pragma once
 
+#include <span>
+
 #include "brick/kernels/attention.h"
 #include "brick/kernels/bf16_view.h"
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "brick/kernels/bf16_ops.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/packed_product.h"
 #include "brick/kernels/vector_ops.h"
@@ -22,7 +23,7 @@ int64_t rank(std::span<const LoraWeight> layers) {
 
 // Row r [cols] as it stands in the product with x: the layers' rows of W, then c B in the columns of its pair, 0 else.
 void write_output_row(std::span<const LoraWeight> layers, int64_t r, int64_t cols, float* out) {
-  int64_t first_rank = layers[0].weight->cols();
+  int64_t first_rank = packed_columns(layers[0].weight->cols());
   for (const LoraWeight& layer : layers) {
     if (r < layer.weight->rows()) {
       expand_row(*layer.weight, r, out);
@@ -35,18 +36,19 @@ void write_output_row(std::span<const LoraWeight> layers, int64_t r, int64_t col
   }
 }
 
-// Row r as it stands in the product with dy: the layers' rows of W, then of A, then zeros.
-void write_input_row(std::span<const LoraWeight> layers, int64_t r, int64_t cols, float* out) {
+// Row r as it stands in the product with dy: the layers' rows of W, zeros up to `first_rank`, rows of A, zeros.
+void write_input_row(std::span<const LoraWeight> layers, int64_t r, int64_t first_rank, int64_t cols, float* out) {
+  int64_t k = r - first_rank;
   for (const LoraWeight& layer : layers) {
     if (r < layer.weight->rows()) return expand_row(*layer.weight, r, out);
     r -= layer.weight->rows();
   }
   for (const LoraWeight& layer : layers) {
-    if (r < layer.a.rows) {
-      std::copy_n(layer.a.row(r), cols, out);
+    if (k >= 0 && k < layer.a.rows) {
+      std::copy_n(layer.a.row(k), cols, out);
       return;
     }
-    r -= layer.a.rows;
+    k -= layer.a.rows;
   }
   std::fill_n(out, cols, 0.0f);
 }
@@ -70,9 +72,21 @@ void write_all_b(std::span<const LoraWeight> layers, Bf16View out) {
   }
 }
 
+// Zeros where products read beyond the columns of x.
+void clear_gap(Bf16View x) {
+  const int64_t end = packed_columns(x.cols);
+  for (int64_t t = 0; t < x.rows && end > x.cols; ++t) std::fill(x.row(t) + x.cols, x.row(t) + end, uint16_t{0});
+}
+
+// The room for h behind x.
+Bf16View branch_room(Bf16View x, int64_t rank) {
+  const int64_t begin = packed_columns(x.cols);
+  return {x.data + begin, x.rows, branch_columns(x.cols, rank) - begin, x.stride};
+}
+
 // y = x b^T into the room behind x, b's rows [count, x.cols] left by write(rows, stride); y's other columns become 0.
 template <class Write>
-void thin_product(Context& context, ConstBf16View x, int64_t count, Write&& write, Bf16View y) {
+void branch_product(Context& context, ConstBf16View x, int64_t count, Write&& write, Bf16View y) {
   const int64_t blocks = block_count(y.cols), size = block_size(x.cols);
   float* memory = context.scratch(Context::kWeights, half(count * x.cols) + half(blocks * size));
   const Bf16View b(reinterpret_cast<uint16_t*>(memory), count, x.cols);
@@ -102,9 +116,10 @@ void outer_product(Context& context, ConstBf16View thin, ConstBf16View wide, Mat
 template <class T>
 void forward(Context& context, std::span<const LoraWeight> layers, Bf16View x, float beta, BasicMatView<T> y) {
   const int64_t pairs = rank(layers), all = branch_columns(x.cols, pairs);
+  clear_gap(x);
   if (pairs > 0)
-    thin_product(context, x, pairs, [&](Bf16View a) { write_all_a(layers, a); },
-                 {x.data + x.cols, x.rows, all - x.cols, x.stride});
+    branch_product(
+        context, x, pairs, [&](Bf16View a) { write_all_a(layers, a); }, branch_room(x, pairs));
   multiply_by_rows(
       context, ConstBf16View(x.data, x.rows, all, x.stride),
       [&](int64_t r, float* row) { write_output_row(layers, r, all, row); }, beta, y);
@@ -127,13 +142,13 @@ template <class T>
 void backward(Context& context, std::span<const LoraWeight> layers, Bf16View x, Bf16View dy, BasicMatView<T> dx) {
   const int64_t pairs = rank(layers), in = layers[0].weight->cols(), out = dy.cols, tokens = dy.rows;
   const int64_t all = branch_columns(out, pairs);
+  clear_gap(dy);
   if (pairs > 0) {
-    // h and dh, each into the room behind its activation.
-    const Bf16View h(x.data + in, tokens, branch_columns(in, pairs) - in, x.stride);
-    const Bf16View dh(dy.data + out, tokens, all - out, dy.stride);
-    thin_product(
+    clear_gap(x);
+    const Bf16View h = branch_room(x, pairs), dh = branch_room(dy, pairs);
+    branch_product(
         context, x, pairs, [&](Bf16View a) { write_all_a(layers, a); }, h);
-    thin_product(
+    branch_product(
         context, dy, pairs, [&](Bf16View b) { write_all_b(layers, b); }, dh);
     float* memory = context.scratch(Context::kThin, pairs * (in + out));
     const MatView da(memory, pairs, in), db(memory + pairs * in, pairs, out);
@@ -142,14 +157,21 @@ void backward(Context& context, std::span<const LoraWeight> layers, Bf16View x, 
     add_gradients(layers, da, db);
   }
   if (dx.data == nullptr) return;
-  multiply_by_columns(
-      context, ConstBf16View(dy.data, tokens, all, dy.stride),
-      [&](int64_t r, float* row) { write_input_row(layers, r, in, row); }, 0.0f, dx);
+  const auto write = [&](int64_t r, float* row) { write_input_row(layers, r, packed_columns(out), in, row); };
+  const ConstBf16View whole(dy.data, tokens, all, dy.stride);
+  if constexpr (sizeof(T) == sizeof(uint16_t)) {
+    if (all > piece_rows(in)) {  // which would be rounded each
+      const MatView sums(context.scratch(Context::kBranch, tokens * in), tokens, in);
+      multiply_by_columns(context, whole, write, 0.0f, sums);
+      return to_bf16(sums, dx);
+    }
+  }
+  multiply_by_columns(context, whole, write, 0.0f, dx);
 }
 
 }  // namespace
 
-int64_t branch_columns(int64_t cols, int64_t rank) { return round_up(cols + rank, kBlockRows); }
+int64_t branch_columns(int64_t cols, int64_t rank) { return packed_columns(cols) + packed_columns(rank); }
 
 void linear(Context& context, std::span<const LoraWeight> layers, Bf16View x, float beta, Bf16View y) {
   forward(context, layers, x, beta, y);

@@ -1,4 +1,4 @@
-// The passes between products over activations that are held in bfloat16. Each value is rounded once, as it is stored;
+// The passes between products over activations that are held in bfloat16. Each value is rounded as it is stored;
 // arithmetic is float32. Only where has_bf16_arithmetic(). The formulas are those of norm.h, rope.h and swiglu.h.
 #pragma once
 
@@ -8,7 +8,7 @@
 namespace brick::kernels {
 
 void to_bf16(tensor::ConstMatView x, Bf16View y) noexcept;
-// Rows of x in bfloat16 at their old places, zeros behind them where their room goes on.
+// Rows of x in bfloat16 at their old places, up to 32 zeros behind them as far as their room goes.
 Bf16View to_bf16_in_place(tensor::MatView x) noexcept;
 void to_f32(ConstBf16View x, tensor::MatView y) noexcept;
 

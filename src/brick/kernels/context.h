@@ -11,7 +11,7 @@
 
 namespace brick::kernels {
 
-// Arithmetic of the dense products. Everything else is float32.
+// Arithmetic of the dense products; in bfloat16 of activations and attention too, where bf16_layers.h of model/ runs.
 enum class Compute : uint8_t { kF32, kBf16 };
 
 std::string_view name(Compute compute);

@@ -1,5 +1,6 @@
 // Products of activations with a weight held in any form: y = x W^T and its gradient in x. Encoded and sparse weights
-// are expanded a piece at a time into scratch memory; a few rows go through a fused path without it.
+// are expanded a piece at a time into scratch memory (in bfloat16 packed: packed_product.h); a few rows go through a
+// fused path without it.
 #pragma once
 
 #include <functional>

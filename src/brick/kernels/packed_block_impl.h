@@ -9,8 +9,6 @@ namespace brick::kernels {
 constexpr int64_t kStripRows = 32, kStripCols = 32;
 
 // sums = a (kStripRows rows or fewer) times columns [first, first + kStripCols) of the block.
-using StripProduct = void (*)(ConstBf16View a, const uint16_t* block, int64_t first, float* sums);
-
 void strip_product_avx512(ConstBf16View a, const uint16_t* block, int64_t first, float* sums) noexcept;
 
 // Between these calls of one thread its tiles are set up.

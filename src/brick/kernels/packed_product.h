@@ -37,12 +37,17 @@ void multiply_packed(ConstBf16View a, const uint16_t* packed, float beta, tensor
   });
 }
 
-// c = a b + beta c: pack(block, out) leaves each block of b [a.cols, c.cols]. Where there are many blocks, each is
-// multiplied by the thread that packed it; few are shared out by rows of a. `memory` of blocks_memory() values.
+// Whether each block is packed by the thread that multiplies it, rather than all before any: where there are enough for
+// the threads to end together, or many values.
+inline bool packs_apart(int64_t blocks, int64_t size) {
+  return blocks >= kManyBlocks * threads() || (blocks >= threads() && blocks * size > kPieceValues);
+}
+
+// c = a b + beta c: pack(block, out) leaves each block of b [a.cols, c.cols]. `memory` of blocks_memory() values.
 template <class Pack, class T>
 void multiply_blocks(ConstBf16View a, uint16_t* memory, Pack&& pack, float beta, tensor::BasicMatView<T> c) {
   const int64_t blocks = block_count(c.cols), size = block_size(a.cols);
-  if (blocks >= kManyBlocks * threads())
+  if (packs_apart(blocks, size))
     return parallel_for(blocks, [&](int64_t block) {
       uint16_t* own = memory + omp_get_thread_num() * size;
       pack(block, own);
@@ -52,7 +57,8 @@ void multiply_blocks(ConstBf16View a, uint16_t* memory, Pack&& pack, float beta,
   multiply_packed(a, memory, beta, c);
 }
 inline int64_t blocks_memory(int64_t k, int64_t cols) {
-  return std::max<int64_t>(std::min<int64_t>(block_count(cols), kManyBlocks * threads()), threads()) * block_size(k);
+  const int64_t blocks = block_count(cols), size = block_size(k);
+  return (packs_apart(blocks, size) ? threads() : blocks) * size;
 }
 
 // y = x W^T + beta y; write(r, out) leaves row r of W [y.cols, x.cols] as float32. Several threads call it.
@@ -77,11 +83,17 @@ void multiply_by_rows(Context& context, ConstBf16View x, Write&& write, float be
       beta, y);
 }
 
+// Rows of a weight of so many columns that are packed at a time.
+inline int64_t piece_rows(int64_t cols) {
+  return std::max(kBlockRows,
+                  kPieceValues / round_up(std::max<int64_t>(cols, 1), kBlockCols) / kBlockRows * kBlockRows);
+}
+
 // dx = dy W + beta dx; write(r, out) leaves row r of W [dy.cols, dx.cols].
 template <class Write, class T>
 void multiply_by_columns(Context& context, ConstBf16View dy, Write&& write, float beta, tensor::BasicMatView<T> dx) {
   const int64_t cols = dx.cols, wide = round_up(cols, kBlockCols);
-  const int64_t step = std::max(kBlockRows, kPieceValues / std::max(wide, kBlockCols) / kBlockRows * kBlockRows);
+  const int64_t step = piece_rows(cols);
   for (int64_t begin = 0; begin == 0 || begin < dy.cols; begin += step) {
     const int64_t end = std::min(begin + step, dy.cols), size = block_size(end - begin);
     const int64_t packed_floats = half(block_count(cols) * size);

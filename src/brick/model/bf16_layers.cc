@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <utility>
 
 #include "brick/kernels/attention_bf16.h"
 #include "brick/kernels/bf16_ops.h"
@@ -16,6 +17,8 @@ using kernels::branch_columns;
 using tensor::MatView;
 using tensor::Tensor;
 
+constexpr int64_t kRead = 32;  // attention reads the last head up to the next multiple
+
 // The widest layer's widths; with room for the branches where activations enter a product.
 struct Widths {
   int64_t residual, narrow, wide, ffn, max_heads, rank;
@@ -29,7 +32,7 @@ struct Widths {
       max_heads = std::max(max_heads, layer.shape.heads);
     }
   }
-  int64_t kvq() const { return branch_columns(2 * narrow + wide, 3 * rank); }
+  int64_t kvq() const { return branch_columns(2 * narrow + std::max(wide, kRead), 3 * rank); }
   int64_t attended() const { return branch_columns(wide, rank); }
   int64_t gate_up() const { return branch_columns(2 * ffn, 2 * rank); }
   int64_t normed() const { return branch_columns(residual, 3 * rank); }
@@ -98,7 +101,8 @@ int64_t Bf16Layers::bytes() const {
     add({&tape.input, &tape.middle, &tape.kvq, &tape.attended, &tape.gate_up});
     total += static_cast<int64_t>((tape.log_sum_exp.size() + 2 * tape.ffn_rms.size()) * sizeof(float));
   }
-  add({&normed_, &ffn_, &dy_, &d_ffn_, &d_attended_, &d_kvq_, &d_q_, &d_normed_, &through_, &dk_sums_, &dv_sums_});
+  add({&cached_keys_, &cached_values_, &normed_, &ffn_, &dy_, &d_ffn_, &d_attended_, &d_kvq_, &d_q_, &d_normed_,
+       &through_, &dk_sums_, &dv_sums_});
   return total;
 }
 
@@ -171,7 +175,7 @@ void Bf16Layers::forward(int64_t index, const kernels::RopeTable& rope, const La
 void Bf16Layers::attend_cached(const LayerShape& shape, const LayerRows& rows, const CachedRows& cache,
                                kernels::ConstBf16View q, kernels::ConstBf16View k, kernels::ConstBf16View v,
                                Bf16View attended) {
-  const int64_t narrow = key_width(shape), stride = branch_columns(narrow, 0);
+  const int64_t narrow = key_width(shape), stride = branch_columns(narrow + kRead - 1, 0);
   const auto room = [&](Tensor& tensor, int64_t count) {
     if (tensor.empty() || tensor.shape()[0] < count || tensor.shape()[1] < stride)
       tensor = bf16_matrix(cache.keys.rows, stride);

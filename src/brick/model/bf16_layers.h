@@ -9,10 +9,13 @@
 #include <vector>
 
 #include "brick/kernels/bf16_linear.h"
+#include "brick/kernels/bf16_view.h"
 #include "brick/kernels/context.h"
+#include "brick/kernels/rope.h"
 #include "brick/model/adapter.h"
 #include "brick/model/model.h"
 #include "brick/model/row_layout.h"
+#include "brick/tensor/tensor.h"
 
 namespace brick::model {
 
@@ -74,7 +77,7 @@ class Bf16Layers {
   const Model& model_;
   kernels::Context& context_;
   std::vector<Tape> tapes_;
-  tensor::Tensor cached_keys_, cached_values_;                           // bfloat16, as many rows as were met
+  tensor::Tensor cached_keys_, cached_values_;                           // bfloat16, made when a cache is met
   tensor::Tensor normed_, ffn_, dy_, d_ffn_, d_attended_, d_kvq_, d_q_;  // bfloat16
   tensor::Tensor d_normed_, through_, dk_sums_, dv_sums_;                // float32
 };

@@ -37,7 +37,7 @@ tensor::TensorView checked(const io::SafetensorsFile& file, const std::string& n
 
 std::string cache_identity(const Model& model, const Adapter* adapter, const kernels::Context& context) {
   Sha256 hash;
-  hash.update(fmt::format("{} {} {} {} {}\n", fingerprint(model), mask_hash(model), kernels::name(context.compute()),
+  hash.update(fmt::format("2 {} {} {} {} {}\n", fingerprint(model), mask_hash(model), kernels::name(context.compute()),
                           context.rounds_activations(), name(active_isa())));
   hash.update(std::as_bytes(std::span(model.config.inverse_frequency)));
   for (const Layer& layer : model.layers) {

@@ -21,8 +21,6 @@ using tensor::ConstMatView;
 using tensor::MatView;
 using tensor::Tensor;
 
-constexpr int64_t kFewestBf16Tokens = 16;  // below, packing weights takes longer than a pass over them as they are
-
 MatView rows(Tensor& tensor, int64_t count) { return {tensor.f32(), count, tensor.shape()[1]}; }
 // Of a buffer that other, wider layers or adapters share.
 MatView rows(Tensor& tensor, int64_t count, int64_t cols) { return {tensor.f32(), count, cols}; }
@@ -79,7 +77,8 @@ Transformer::Transformer(const Model& model, kernels::Context& context, int64_t 
   if (trainable && activations == Activations::kRecompute)
     for (size_t i = 0; i < model.layers.size(); ++i) inputs_.push_back(tensor::matrix(max_tokens, width));
   if (trainable && bf16_rank) {
-    const bool keep = trainable && activations == Activations::kKeep;
+    const bool keep = activations == Activations::kKeep;
+    bf16_rank_ = *bf16_rank;
     bf16_ =
         std::make_unique<Bf16Layers>(model, context, max_tokens, *bf16_rank, trainable, keep ? model.config.layers : 1);
     return;
@@ -310,8 +309,11 @@ MatView Transformer::forward(const TokenBatch& batch, const AdapterUse& use) {
 }
 
 bool Transformer::runs_bf16(const AdapterUse& use, int64_t tokens) {
-  if (trainable_) return bf16_ != nullptr;
   const LoraConfig* lora = use.adapter != nullptr ? &use.adapter->config : nullptr;
+  if (trainable_) {
+    BRICK_ASSERT(!bf16_ || lora == nullptr || (holds_bf16(context_.compute(), *lora) && lora->rank <= bf16_rank_));
+    return bf16_ != nullptr;
+  }
   if (tokens < kFewestBf16Tokens || context_.compute() != kernels::Compute::kBf16 ||
       (lora != nullptr && (lora->masked || (use.training && lora->dropout > 0))))
     return false;
@@ -324,7 +326,7 @@ bool Transformer::runs_bf16(const AdapterUse& use, int64_t tokens) {
 }
 
 void Transformer::run_layer(int64_t layer, const AdapterUse& use, bool in_bf16, MatView x) {
-  if (in_bf16)
+  if (in_bf16 && !has_few_queries(layer))
     bf16_->forward(layer, rope_, rows_of(layer), use.adapter, x);
   else
     run_layer(layer, use, tape_of(layer), x, nullptr, {});
@@ -342,7 +344,7 @@ MatView Transformer::extend_each(const TokenBatch& batch, const AdapterUse& use,
   embed(batch.ids, x);
   const bool in_bf16 = runs_bf16(use, count);
   for (int64_t l = 0; l < model_.config.layers; ++l) {
-    if (in_bf16) {
+    if (in_bf16 && !has_few_queries(l)) {
       const auto i = static_cast<size_t>(l);
       const CachedRows cached{cache.keys[i].mat(), cache.values[i].mat(), cache.length};
       bf16_->forward(l, rope_, rows_of(l), use.adapter, x, &cached);
@@ -398,7 +400,7 @@ void Transformer::layer_forward(int64_t layer, std::span<const int64_t> offsets,
 }
 
 void Transformer::layer_backward(int64_t layer, MatView dx, bool need_input, const WeightGradients& gradients) {
-  BRICK_ASSERT(trainable_);
+  BRICK_ASSERT(trainable_ && !bf16_);
   run_layer_backward(layer, {}, tape_of(layer), dx, need_input, nullptr,
                      [&](int64_t, Proj proj, ConstMatView x, ConstMatView dy) {
                        const MatView gradient = gradients[static_cast<size_t>(proj)];

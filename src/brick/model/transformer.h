@@ -113,9 +113,13 @@ class Transformer {
   int64_t buffer_bytes() const;
 
  private:
+  static constexpr int64_t kFewestBf16Tokens = 16;  // packing weights for fewer takes longer than a pass over them
+
   void plan(std::span<const int64_t> offsets, int64_t first_position, std::span<const int64_t> first_read = {});
   bool is_cut(int64_t layer) const { return cut_ && layer + 1 == model_.config.layers; }
   LayerRows rows_of(int64_t layer) const { return {layout_, is_cut(layer) ? read_ : layout_, is_cut(layer)}; }
+  // Of the last layer of a prompt, of which one row is read; never in training.
+  bool has_few_queries(int64_t layer) const { return !trainable_ && is_cut(layer) && read_.rows() < kFewestBf16Tokens; }
   // Whether bf16_ runs a batch; without training plans it, if so.
   bool runs_bf16(const AdapterUse& use, int64_t tokens);
   void run_layer(int64_t layer, const AdapterUse& use, bool in_bf16, tensor::MatView x);

@@ -155,6 +155,18 @@ std::string remedy(const MemoryPlan& plan, int64_t available, int64_t rank, bool
   return "take a smaller block, or a machine with more memory";
 }
 
+// Of the adapter that comes out: a new one, or --init's with this run's dropout and mask.
+model::LoraConfig tuned_config(const model::Model& model, const TuneConfig& config, const TuneOptions& options) {
+  if (options.init == nullptr) return lora_config(model, config);
+  model::LoraConfig lora = options.init->config;
+  lora.dropout = config.dropout;
+  if (const std::string mask = config.masked ? model::mask_hash(model) : ""; !mask.empty()) {
+    lora.masked = true;
+    lora.mask_hash = mask;
+  }
+  return lora;
+}
+
 struct StepResult {
   double loss = 0;  // mean over supervised tokens
   int64_t tokens = 0, supervised = 0;
@@ -215,22 +227,6 @@ model::LoraConfig lora_config(const model::Model& model, const TuneConfig& confi
   lora.base_fingerprint = model::fingerprint(model);
   return lora;
 }
-
-namespace {
-
-// Of the adapter that comes out: a new one, or --init's with this run's dropout and mask.
-model::LoraConfig tuned_config(const model::Model& model, const TuneConfig& config, const TuneOptions& options) {
-  if (options.init == nullptr) return lora_config(model, config);
-  model::LoraConfig lora = options.init->config;
-  lora.dropout = config.dropout;
-  if (const std::string mask = config.masked ? model::mask_hash(model) : ""; !mask.empty()) {
-    lora.masked = true;
-    lora.mask_hash = mask;
-  }
-  return lora;
-}
-
-}  // namespace
 
 MemoryPlan plan_memory(const model::Model& model, std::span<const data::TokenSequence> sequences,
                        const TuneConfig& config, const TuneOptions& options, kernels::Compute compute) {
