@@ -19,7 +19,7 @@ void multiply(ConstBf16View a, const uint16_t* block, float beta, BasicMatView<T
   for (int64_t row = 0; row < a.rows; row += kStripRows) {
     const ConstBf16View strip = a.row_range(row, std::min(row + kStripRows, a.rows));
     for (int64_t first = 0; first < c.cols; first += kStripCols) {
-      (amx ? strip_product_amx : strip_product_avx512)(strip, block, first, sums);
+      (amx ? strip_product_amx : strip_product_avx512)(strip, block + first / kPanelCols * panel_size(a.cols), sums);
       const BasicMatView<T> out = c.block(row, strip.rows, first, std::min(kStripCols, c.cols - first));
       store_sums({sums, out.rows, out.cols, kStripCols}, beta != 0.0f, out);
     }

@@ -13,7 +13,7 @@ namespace brick::kernels {
 namespace {
 
 constexpr int64_t kTile = 16;
-constexpr int64_t kRowBytes = kBlockCols * 2 * 2;  // of a pair of packed rows
+constexpr int64_t kLine = 64;  // bytes of a pair of packed rows
 
 struct alignas(64) TileShapes {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -36,7 +36,8 @@ BRICK_AMX void set_shapes(int64_t rows) {
 
 BRICK_AMX void product(const uint16_t* a, const uint16_t* high_a, int64_t stride, const uint16_t* b, int64_t steps,
                        float* sums) {
-  constexpr int64_t kStep = kBlockRows / 2 * kRowBytes / 2;
+  constexpr int64_t kStep = kBlockRows * kPanelCols;
+  const uint16_t* right_b = b + steps * kStep;
   const int64_t a_bytes = stride * 2;
   _tile_zero(0);
   _tile_zero(1);
@@ -44,9 +45,9 @@ BRICK_AMX void product(const uint16_t* a, const uint16_t* high_a, int64_t stride
   _tile_zero(3);
   for (int64_t k = 0; k < steps; ++k) {
     _tile_loadd(4, a + k * kBlockRows, a_bytes);
-    _tile_loadd(6, b + k * kStep, kRowBytes);
+    _tile_loadd(6, b + k * kStep, kLine);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, b + k * kStep + 2 * kTile, kRowBytes);
+    _tile_loadd(7, right_b + k * kStep, kLine);
     _tile_dpbf16ps(1, 4, 7);
     _tile_loadd(5, high_a + k * kBlockRows, a_bytes);
     _tile_dpbf16ps(2, 5, 6);
@@ -69,12 +70,11 @@ bool amx_permitted() {
 BRICK_AMX void amx_begin() noexcept { set_shapes(kStripRows); }
 BRICK_AMX void amx_end() noexcept { _tile_release(); }
 
-void strip_product_amx(ConstBf16View a, const uint16_t* block, int64_t first, float* sums) noexcept {
+void strip_product_amx(ConstBf16View a, const uint16_t* panels, float* sums) noexcept {
   const int64_t steps = (a.cols + kBlockRows - 1) / kBlockRows;
-  const uint16_t* b = block + 2 * first;
-  if (a.rows == kStripRows) return product(a.data, a.row(kTile), a.stride, b, steps, sums);
+  if (a.rows == kStripRows) return product(a.data, a.row(kTile), a.stride, panels, steps, sums);
   set_shapes(a.rows);
-  product(a.data, a.row(a.rows > kTile ? kTile : 0), a.stride, b, steps, sums);
+  product(a.data, a.row(a.rows > kTile ? kTile : 0), a.stride, panels, steps, sums);
   set_shapes(kStripRows);
 }
 

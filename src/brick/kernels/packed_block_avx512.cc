@@ -12,14 +12,17 @@
 namespace brick::kernels {
 namespace {
 
+constexpr int64_t kLine = 2 * kPanelCols;  // values of a pair of a panel's rows
+
 template <int kRows>
-BRICK_AVX512 void rows_product(ConstBf16View a, int64_t row, const uint16_t* b, float* sums) {
+BRICK_AVX512 void rows_product(ConstBf16View a, int64_t row, const uint16_t* panels, float* sums) {
   __m512 left[kRows], right[kRows];
   for (int r = 0; r < kRows; ++r) left[r] = right[r] = _mm512_setzero_ps();
-  const int64_t pairs = (a.cols + kBlockRows - 1) / kBlockRows * kBlockRows / 2;
+  const int64_t pairs = panel_size(a.cols) / kLine;
+  const uint16_t* b = panels + panel_size(a.cols);
   for (int64_t pair = 0; pair < pairs; ++pair) {
-    const auto b_left = (__m512bh)_mm512_loadu_si512(b + pair * 2 * kBlockCols);
-    const auto b_right = (__m512bh)_mm512_loadu_si512(b + pair * 2 * kBlockCols + 2 * kLanes);
+    const auto b_left = (__m512bh)_mm512_loadu_si512(panels + pair * kLine);
+    const auto b_right = (__m512bh)_mm512_loadu_si512(b + pair * kLine);
     for (int r = 0; r < kRows; ++r) {
       int32_t both;
       std::memcpy(&both, a.row(row + r) + 2 * pair, sizeof(both));
@@ -38,22 +41,20 @@ BRICK_AVX512 void transpose_pairs(const uint16_t* const rows[16], const __mmask3
   __m512i words[16];
   for (int i = 0; i < 16; ++i) words[i] = _mm512_maskz_loadu_epi16(lanes[i], rows[i]);
   transpose(words);
-  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + i * kBlockCols, words[i]);
+  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + i * kPanelCols, words[i]);
 }
 
 BRICK_AVX512 inline __m512i rounded(const float* from) {
   return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from)));
 }
 
-BRICK_AVX512 void pair_rows(const float* even, const float* odd, int64_t n, uint16_t* blocks, int64_t block_size) {
-  for (int64_t first = 0; first < n; first += kBlockCols, blocks += block_size)
-    for (int64_t i = 0; i < kBlockCols; i += kLanes)
-      _mm512_storeu_si512(blocks + 2 * i,
-                          _mm512_or_si512(rounded(even + first + i), _mm512_slli_epi32(rounded(odd + first + i), 16)));
+BRICK_AVX512 void pair_rows(const float* even, const float* odd, int64_t n, int64_t panel, uint16_t* line) {
+  for (int64_t i = 0; i < n; i += kPanelCols, line += panel)
+    _mm512_storeu_si512(line, _mm512_or_si512(rounded(even + i), _mm512_slli_epi32(rounded(odd + i), 16)));
 }
 
 BRICK_AVX512 void pair_bf16_rows(ConstBf16View rows, int64_t first, uint16_t* block) {
-  const int64_t pairs = (rows.rows + kBlockRows - 1) / kBlockRows * kBlockRows / 2;
+  const int64_t panel = panel_size(rows.rows), pairs = panel / kLine;
   const int64_t cols = std::min(kBlockCols, rows.cols - first);
   const auto load = [&](int64_t r, int64_t i) __attribute__((target("avx512f,avx512bw,avx512vl"))) {
     const int64_t left = r < rows.rows ? std::clamp<int64_t>(cols - i, 0, kLanes) : 0;
@@ -62,12 +63,12 @@ BRICK_AVX512 void pair_bf16_rows(ConstBf16View rows, int64_t first, uint16_t* bl
   };
   for (int64_t pair = 0; pair < pairs; ++pair)
     for (int64_t i = 0; i < kBlockCols; i += kLanes)
-      _mm512_storeu_si512(block + pair * 2 * kBlockCols + 2 * i,
+      _mm512_storeu_si512(block + i / kPanelCols * panel + pair * kLine,
                           _mm512_or_si512(load(2 * pair, i), _mm512_slli_epi32(load(2 * pair + 1, i), 16)));
 }
 
 BRICK_AVX512 void column_block(ConstBf16View columns, uint16_t* block) {
-  auto* out = reinterpret_cast<uint32_t*>(block);
+  const int64_t panel = panel_size(columns.cols);
   for (int64_t k = 0; k < columns.cols; k += 2 * kLanes)
     for (int64_t column = 0; column < kBlockCols; column += kLanes) {
       const uint16_t* rows[16];
@@ -78,24 +79,23 @@ BRICK_AVX512 void column_block(ConstBf16View columns, uint16_t* block) {
         rows[i] = there ? columns.row(column + i) + k : columns.data;
         lanes[i] = there ? static_cast<__mmask32>((uint64_t{1} << left) - 1) : 0;
       }
-      transpose_pairs(rows, lanes, out + k / 2 * kBlockCols + column);
+      transpose_pairs(rows, lanes, reinterpret_cast<uint32_t*>(block + column / kPanelCols * panel + k * kPanelCols));
     }
 }
 
 }  // namespace
 
-void strip_product_avx512(ConstBf16View a, const uint16_t* block, int64_t first, float* sums) noexcept {
+void strip_product_avx512(ConstBf16View a, const uint16_t* panels, float* sums) noexcept {
   constexpr int kRows = 8;
-  const uint16_t* b = block + 2 * first;
   int64_t row = 0;
-  for (; row + kRows <= a.rows; row += kRows) rows_product<kRows>(a, row, b, sums);
-  for (; row < a.rows; ++row) rows_product<1>(a, row, b, sums);
+  for (; row + kRows <= a.rows; row += kRows) rows_product<kRows>(a, row, panels, sums);
+  for (; row < a.rows; ++row) rows_product<1>(a, row, panels, sums);
 }
 
 void pack_columns(ConstBf16View columns, uint16_t* block) noexcept { column_block(columns, block); }
 
-void pack_row_pair(const float* even, const float* odd, int64_t n, uint16_t* blocks, int64_t block_size) noexcept {
-  pair_rows(even, odd, n, blocks, block_size);
+void pack_row_pair(const float* even, const float* odd, int64_t n, int64_t pair, int64_t k, uint16_t* blocks) noexcept {
+  pair_rows(even, odd, n, panel_size(k), blocks + pair * kLine);
 }
 
 void pack_rows(ConstBf16View rows, int64_t first, uint16_t* block) noexcept { pair_bf16_rows(rows, first, block); }

@@ -8,13 +8,13 @@ namespace brick::kernels {
 // A result of kStripRows by kStripCols is summed at a time, then passed on as `sums` [rows, kStripCols].
 constexpr int64_t kStripRows = 32, kStripCols = 32;
 
-// sums = a (kStripRows rows or fewer) times columns [first, first + kStripCols) of the block.
-void strip_product_avx512(ConstBf16View a, const uint16_t* block, int64_t first, float* sums) noexcept;
+// sums = a (kStripRows rows or fewer) times two panels of a block, one behind the other.
+void strip_product_avx512(ConstBf16View a, const uint16_t* panels, float* sums) noexcept;
 
 // Between these calls of one thread its tiles are set up.
 bool amx_permitted();
 void amx_begin() noexcept;
 void amx_end() noexcept;
-void strip_product_amx(ConstBf16View a, const uint16_t* block, int64_t first, float* sums) noexcept;
+void strip_product_amx(ConstBf16View a, const uint16_t* panels, float* sums) noexcept;
 
 }  // namespace brick::kernels

@@ -110,7 +110,7 @@ void multiply_by_columns(Context& context, ConstBf16View dy, Write&& write, floa
           else
             std::fill_n(rows + i * wide, cols, 0.0f);
         }
-        pack_row_pair(rows, rows + wide, wide, packed + pair * 2 * kBlockCols, size);
+        pack_row_pair(rows, rows + wide, wide, pair, end - begin, packed);
       }
     });
     multiply_packed(dy.col_range(begin, end), packed, begin == 0 ? beta : 1.0f, dx);
