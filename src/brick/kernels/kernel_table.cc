@@ -33,6 +33,9 @@ KernelTable builtin_kernel_table() {
   if (active_isa() == Isa::kAvx2)
     return {.f32 = {KeptShares{0, 0.15}, KeptShares{0.25, 0.25}, KeptShares{0.4, 0.35}},
             .bf16 = {kNever, kNever, kNever}};
+  // Tiles win in bfloat16, and what has them multiplies all weights faster in float32 too: 215 instead of 127 tokens a
+  // second of a 75 % block's training (by hand).
+  if (active_isa() == Isa::kAmx) return {.f32 = {kNever, kNever, kNever}, .bf16 = {kNever, kNever, kNever}};
   return {.f32 = {kNever, KeptShares{0.3, 0}, KeptShares{0.3, 0}},
           .bf16 = {kNever, KeptShares{0.15, 0}, KeptShares{0.15, 0}}};
 }
