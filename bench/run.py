@@ -18,7 +18,10 @@ import time
 import compare
 
 BUILD = compare.HERE.parent / "build"
-LLAMA_FLAGS = "-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAVA_BUILD=OFF"
+# All that the machine has but AMX, with which this version of llama.cpp crashes.
+LLAMA_TARGET = "-DGGML_NATIVE=ON" if "amx_tile" not in pathlib.Path("/proc/cpuinfo").read_text() else "-DGGML_NATIVE=OFF " + " ".join(
+    f"-DGGML_{name}=ON" for name in ("AVX", "AVX2", "FMA", "F16C", "BMI2", "AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16"))
+LLAMA_FLAGS = f"{LLAMA_TARGET} -DLLAMA_BUILD_TESTS=OFF -DLLAVA_BUILD=OFF"
 # Comparison: script, environment; minutes on two Zen 3 cores.
 SCRIPTS = {"limits": ("limits.py", "peers", 1), "training": ("compare_training.py", "peers", 20), "dolly": ("compare_dolly.py", "peers", 20),
            "pruning": ("compare_pruning.py", "peers", 35), "decode": ("compare_decode.py", "llama", 8), "blocks": ("compare_blocks.py", "peers", 12),
