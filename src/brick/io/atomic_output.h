@@ -12,8 +12,8 @@
 namespace brick::io {
 
 // Error(kExists) "... exists; pass --force" unless `path` is free or `force`; kInvalidInput for what names no output,
-// is or holds the working or home folder or one of `inputs` (empty ones aside), or is a file that a folder among them is
-// read with; that or kIo where nothing can be made.
+// is or holds the working or home folder or one of `inputs` (empty ones aside), or is a file that a folder among them
+// is read with; that or kIo where nothing can be made.
 void check_output(const std::filesystem::path& path, bool force, const std::vector<std::filesystem::path>& inputs = {});
 // Error(kInvalidInput) where `inner` is `outer` or lies in it: the output `outer` would take it away. `what` names it.
 void check_is_elsewhere(const std::filesystem::path& outer, const std::filesystem::path& inner, std::string_view what);
