@@ -36,30 +36,27 @@ void expect_near(const LossAndGradients& got, double loss, const model::Adapter&
   EXPECT_LE(worst.norm, kNorm);
 }
 
+// Of the golden batch.
+LossAndGradients in_bf16(const model::Adapter& adapter, Activations activations = Activations::kKeep, bool cut = true) {
+  return loss_and_gradients(golden().model, {&adapter, true}, golden().sequences, activations, cut, Compute::kBf16);
+}
+
 TEST_F(Bf16Layers, LossAndGradientsMatchPeftInFloat32) {
-  const model::AdapterUse use{&golden().adapter, true};
-  const auto got =
-      loss_and_gradients(golden().model, use, golden().sequences, Activations::kKeep, true, Compute::kBf16);
+  const auto got = in_bf16(golden().adapter);
   expect_near(got, golden().loss, golden().gradients);
   EXPECT_NE(got.loss, golden().loss);
 }
 
 TEST_F(Bf16Layers, RecomputedActivationsGiveTheSameBits) {
-  const model::AdapterUse use{&golden().adapter, true};
-  const auto kept =
-      loss_and_gradients(golden().model, use, golden().sequences, Activations::kKeep, true, Compute::kBf16);
-  const auto again =
-      loss_and_gradients(golden().model, use, golden().sequences, Activations::kRecompute, true, Compute::kBf16);
+  const auto kept = in_bf16(golden().adapter);
+  const auto again = in_bf16(golden().adapter, Activations::kRecompute);
   EXPECT_EQ(kept.loss, again.loss);
   EXPECT_TRUE(same_bits(kept.gradients, again.gradients));
 }
 
 TEST_F(Bf16Layers, WholeAndCutLastLayersAgree) {
-  const model::AdapterUse use{&golden().adapter, true};
-  const auto cut =
-      loss_and_gradients(golden().model, use, golden().sequences, Activations::kKeep, true, Compute::kBf16);
-  const auto whole =
-      loss_and_gradients(golden().model, use, golden().sequences, Activations::kKeep, false, Compute::kBf16);
+  const auto cut = in_bf16(golden().adapter);
+  const auto whole = in_bf16(golden().adapter, Activations::kKeep, false);
   expect_near(cut, whole.loss, whole.gradients);
 }
 
@@ -115,8 +112,7 @@ TEST_F(Bf16Layers, NegativeControlOneChangedFactorIsSeen) {
   model::Adapter changed = golden().adapter.clone();
   tensor::Tensor& b = changed.layers[0][static_cast<size_t>(model::Proj::kGate)].b;
   for (int64_t i = 0; i < b.size(); ++i) b.f32()[i] += 0.1f;
-  const auto got = loss_and_gradients(golden().model, {&changed, true}, golden().sequences, Activations::kKeep, true,
-                                      Compute::kBf16);
+  const auto got = in_bf16(changed);
   EXPECT_GT(worst_difference(got.gradients, golden().gradients).angle, 2 * kAngle);
 }
 

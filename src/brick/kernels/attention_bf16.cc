@@ -45,15 +45,8 @@ void multiply_rows(ConstBf16View a, ConstBf16View b, uint16_t* block, float beta
   }
 }
 
-// x^T with some zeros behind, so that products may read beyond any sequence's last key.
+// Of x^T: products may read beyond any sequence's last key.
 int64_t turned_stride(ConstBf16View x) { return round_up(x.rows, kBlockRows) + kBlockRows; }
-ConstBf16View turned(ConstBf16View x, float* memory) {
-  const Bf16View out(reinterpret_cast<uint16_t*>(memory), x.cols, turned_stride(x));
-  for (int64_t r = 0; r < out.rows; ++r) std::fill(out.row(r) + x.rows, out.row(r) + out.cols, uint16_t{0});
-  parallel_ranges(x.rows, kBlockRows,
-                  [&](int64_t begin, int64_t end) { transpose(x.row_range(begin, end), out.col_range(begin, end)); });
-  return out;
-}
 int64_t turned_floats(ConstBf16View x) { return half(x.cols * turned_stride(x)); }
 
 }  // namespace
@@ -76,7 +69,7 @@ void attention(Context& context, const AttentionShape& shape, std::span<const At
   const int64_t each = measure.floats(), shared = turned_floats(v), count = query_blocks(spans);
   const auto [memory, blocks] = scratch_and_list<QueryBlock>(context, shared + each * threads(), count);
   list_query_blocks(spans, blocks);
-  const ConstBf16View v_turned = turned(v, memory);
+  const ConstBf16View v_turned = turned(v, turned_stride(v), reinterpret_cast<uint16_t*>(memory));
   float* threads_memory = memory + shared;
 
   parallel_for(count * shape.heads, [&, blocks = blocks](int64_t task) {
@@ -127,7 +120,7 @@ void attention_backward(Context& context, const AttentionShape& shape, std::span
   const auto [memory, shares] =
       scratch_and_list<Share>(context, shared + each * threads() + sums, share_count(shape, spans));
   const int64_t count = list_shares(shape, spans, memory + shared + each * threads(), dk, dv, shares);
-  const ConstBf16View k_turned = turned(k, memory);
+  const ConstBf16View k_turned = turned(k, turned_stride(k), reinterpret_cast<uint16_t*>(memory));
   float* threads_memory = memory + shared;
 
   parallel_for(count, [&, shares = shares](int64_t task) {

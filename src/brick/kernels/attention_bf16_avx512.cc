@@ -114,9 +114,4 @@ void store_transposed(ConstMatView x, const float* factors, Bf16View out) noexce
 
 float dot(const uint16_t* a, const uint16_t* b, int64_t n) noexcept { return dot_product(a, b, n); }
 
-void transpose(ConstBf16View x, Bf16View out) noexcept {
-  for (int64_t r = 0; r < x.rows; ++r)
-    for (int64_t c = 0; c < x.cols; ++c) out(c, r) = x(r, c);
-}
-
 }  // namespace brick::kernels

@@ -26,7 +26,4 @@ void store_transposed(tensor::ConstMatView x, const float* factors, Bf16View out
 // Sum of products of bfloat16 values.
 float dot(const uint16_t* a, const uint16_t* b, int64_t n) noexcept;
 
-// out = x^T.
-void transpose(ConstBf16View x, Bf16View out) noexcept;
-
 }  // namespace brick::kernels

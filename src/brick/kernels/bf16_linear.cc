@@ -84,7 +84,7 @@ Bf16View branch_room(Bf16View x, int64_t rank) {
   return {x.data + begin, x.rows, branch_columns(x.cols, rank) - begin, x.stride};
 }
 
-// y = x b^T into the room behind x, b's rows [count, x.cols] left by write(rows, stride); y's other columns become 0.
+// y = x b^T into the room behind x, b's rows [count, x.cols] left by write(b); y's other columns become 0.
 template <class Write>
 void branch_product(Context& context, ConstBf16View x, int64_t count, Write&& write, Bf16View y) {
   const int64_t blocks = block_count(y.cols), size = block_size(x.cols);
@@ -104,12 +104,8 @@ void outer_product(Context& context, ConstBf16View thin, ConstBf16View wide, Mat
   const int64_t tokens = round_up(thin.rows, kBlockRows);
   const int64_t turned_floats = half(thin.cols * tokens), blocks = blocks_memory(tokens, wide.cols);
   float* memory = context.scratch(Context::kWeights, turned_floats + half(blocks));
-  const Bf16View turned(reinterpret_cast<uint16_t*>(memory), thin.cols, tokens);
-  for (int64_t r = 0; r < turned.rows; ++r) std::fill(turned.row(r) + thin.rows, turned.row(r) + tokens, uint16_t{0});
-  for (int64_t t = 0; t < thin.rows; ++t)
-    for (int64_t r = 0; r < thin.cols; ++r) turned(r, t) = thin(t, r);
   multiply_blocks(
-      turned, reinterpret_cast<uint16_t*>(memory + turned_floats),
+      turned(thin, tokens, reinterpret_cast<uint16_t*>(memory)), reinterpret_cast<uint16_t*>(memory + turned_floats),
       [&](int64_t block, uint16_t* out) { pack_rows(wide, block * kBlockCols, out); }, 0.0f, sums);
 }
 

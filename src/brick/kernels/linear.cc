@@ -59,21 +59,8 @@ class WrittenRows {
   const RowSource& source_;
 };
 
-// x in bfloat16, rows dense, in `memory` of bf16_floats(x).
-const uint16_t* to_bf16_rows(ConstMatView x, float* memory) {
-  auto* out = reinterpret_cast<uint16_t*>(memory);
-  parallel_ranges(x.rows, kExpansionGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) to_bf16(x.row(t), out + t * x.cols, x.cols);
-  });
-  return out;
-}
-
-int64_t bf16_floats(ConstMatView x) { return (x.rows * x.cols + 1) / 2; }
-
-// The same as the products of packed_product.h read it.
-ConstBf16View to_packed_columns(Context& context, ConstMatView x) {
-  const int64_t stride = packed_columns(x.cols);
-  float* memory = context.scratch(Context::kInput, half(x.rows * stride));
+// x in bfloat16, zeros behind its columns, in `memory` of half(x.rows * stride) floats.
+Bf16View to_bf16_rows(ConstMatView x, int64_t stride, float* memory) {
   const Bf16View out(reinterpret_cast<uint16_t*>(memory), x.rows, x.cols, stride);
   parallel_ranges(x.rows, kExpansionGrain, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
@@ -82,6 +69,12 @@ ConstBf16View to_packed_columns(Context& context, ConstMatView x) {
     }
   });
   return out;
+}
+
+// As the products of packed_product.h read it.
+ConstBf16View to_packed_columns(Context& context, ConstMatView x) {
+  const int64_t stride = packed_columns(x.cols);
+  return to_bf16_rows(x, stride, context.scratch(Context::kInput, half(x.rows * stride)));
 }
 
 template <class Rows>
@@ -200,9 +193,10 @@ void linear_backward(Context& context, const RowSource& weight, ConstMatView dy,
 
 void weight_gradient(Context& context, ConstMatView dy, ConstMatView x, MatView dw) {
   if (context.compute() == Compute::kF32) return gemm(Trans::kYes, Trans::kNo, 1.0f, dy, x, 0.0f, dw);
-  float* memory = context.scratch(Context::kInput, bf16_floats(dy) + bf16_floats(x));
-  const uint16_t *left = to_bf16_rows(dy, memory), *right = to_bf16_rows(x, memory + bf16_floats(dy));
-  gemm_bf16(Trans::kYes, Trans::kNo, left, right, dw.rows, dw.cols, dy.rows, 0.0f, dw);
+  const int64_t dy_floats = half(dy.rows * dy.cols);
+  float* memory = context.scratch(Context::kInput, dy_floats + half(x.rows * x.cols));
+  const Bf16View left = to_bf16_rows(dy, dy.cols, memory), right = to_bf16_rows(x, x.cols, memory + dy_floats);
+  gemm_bf16(Trans::kYes, Trans::kNo, left.data, right.data, dw.rows, dw.cols, dy.rows, 0.0f, dw);
 }
 
 }  // namespace brick::kernels

@@ -25,6 +25,17 @@ inline int64_t block_size(int64_t k) { return round_up(k, kBlockRows) * kBlockCo
 // Floats that hold so many values of bfloat16, whole cache lines.
 inline int64_t half(int64_t values) { return round_up(values, 32) / 2; }
 
+// x^T [x.cols, stride], zeros behind its columns; `memory` of x.cols * stride values.
+inline Bf16View turned(ConstBf16View x, int64_t stride, uint16_t* memory) {
+  const Bf16View out(memory, x.cols, stride);
+  for (int64_t r = 0; r < out.rows; ++r) std::fill(out.row(r) + x.rows, out.row(r) + out.cols, uint16_t{0});
+  parallel_ranges(x.rows, kBlockRows, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      for (int64_t r = 0; r < x.cols; ++r) out(r, t) = x(t, r);
+  });
+  return out;
+}
+
 // c = a b + beta c of blocks that lie one behind the other.
 template <class T>
 void multiply_packed(ConstBf16View a, const uint16_t* packed, float beta, tensor::BasicMatView<T> c) {

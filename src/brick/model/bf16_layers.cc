@@ -8,6 +8,7 @@
 #include "brick/kernels/bf16_ops.h"
 #include "brick/kernels/rows.h"
 #include "brick/kernels/vector_ops.h"
+#include "brick/model/layer_widths.h"
 
 namespace brick::model {
 namespace {
@@ -45,9 +46,6 @@ Bf16View columns(Tensor& tensor, int64_t rows, int64_t first, int64_t count) {
   return {reinterpret_cast<uint16_t*>(tensor.bytes().data()) + first, rows, count, tensor.shape()[1]};
 }
 MatView dense(Tensor& tensor, int64_t rows, int64_t cols) { return {tensor.f32(), rows, cols}; }
-
-int64_t query_width(const LayerShape& shape) { return shape.heads * shape.head_dim; }
-int64_t key_width(const LayerShape& shape) { return shape.kv_heads * shape.head_dim; }
 
 }  // namespace
 
@@ -132,7 +130,6 @@ void Bf16Layers::forward(int64_t index, const kernels::RopeTable& rope, const La
   Tape& tape = tape_of(index);
   const int64_t all = x.rows, count = rows.queries.rows(), width = x.cols;
   const int64_t wide = query_width(shape), narrow = key_width(shape);
-  const kernels::AttentionShape heads{shape.heads, shape.kv_heads, shape.head_dim};
 
   const Bf16View k = columns(tape.kvq, all, 0, narrow), v = columns(tape.kvq, all, narrow, narrow);
   const Bf16View q = columns(tape.kvq, count, 2 * narrow, wide), all_normed = columns(normed_, all, 0, width);
@@ -158,7 +155,8 @@ void Bf16Layers::forward(int64_t index, const kernels::RopeTable& rope, const La
   if (cache != nullptr)
     attend_cached(shape, rows, *cache, q, k, v, attended);
   else
-    kernels::attention(context_, heads, rows.queries.spans, q, k, v, attended, tape.log_sum_exp.data());
+    kernels::attention(context_, attention_shape(shape), rows.queries.spans, q, k, v, attended,
+                       tape.log_sum_exp.data());
   kernels::linear(context_, group(index, {Proj::kO}, adapter, nullptr), attended, 1.0f, x);
   kernels::add_bias(layer.o_bias, x);
 
@@ -190,8 +188,7 @@ void Bf16Layers::attend_cached(const LayerShape& shape, const LayerRows& rows, c
     kernels::to_bf16(cache.keys.row_range(0, added.keys), keys);
     kernels::to_bf16(cache.values.row_range(0, added.keys), values);
     const kernels::AttentionSpan span{rows.queries.spans[s].query_begin, rows.queries.spans[s].queries, 0, added.keys};
-    kernels::attention(context_, {shape.heads, shape.kv_heads, shape.head_dim}, {&span, 1}, q, keys, values, attended,
-                       nullptr);
+    kernels::attention(context_, attention_shape(shape), {&span, 1}, q, keys, values, attended, nullptr);
   }
 }
 
@@ -202,7 +199,6 @@ void Bf16Layers::backward(int64_t index, const kernels::RopeTable& rope, const L
   Tape& tape = tape_of(index);
   const int64_t all = dx.rows, count = rows.queries.rows(), width = dx.cols;
   const int64_t wide = query_width(shape), narrow = key_width(shape);
-  const kernels::AttentionShape heads{shape.heads, shape.kv_heads, shape.head_dim};
   const auto layers = [&](std::initializer_list<Proj> projections) {
     return group(index, projections, &adapter, &gradients);
   };
@@ -232,8 +228,8 @@ void Bf16Layers::backward(int64_t index, const kernels::RopeTable& rope, const L
   const Bf16View dq = rows.cut ? columns(d_q_, count, 0, wide) : columns(d_kvq_, count, 2 * narrow, wide);
   const Bf16View dk = columns(d_kvq_, all, 0, narrow);
   const MatView dk_sums = dense(dk_sums_, all, narrow), dv_sums = dense(dv_sums_, all, narrow);
-  kernels::attention_backward(context_, heads, rows.queries.spans, q, k, v, attended, tape.log_sum_exp.data(),
-                              d_attended, dq, dk_sums, dv_sums);
+  kernels::attention_backward(context_, attention_shape(shape), rows.queries.spans, q, k, v, attended,
+                              tape.log_sum_exp.data(), d_attended, dq, dk_sums, dv_sums);
   kernels::to_bf16(dk_sums, dk);
   kernels::to_bf16(dv_sums, columns(d_kvq_, all, narrow, narrow));
   kernels::rope_backward(rope, rows.queries.positions.data(), shape.head_dim, dq);

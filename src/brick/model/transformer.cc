@@ -10,11 +10,11 @@
 #include "brick/kernels/rows.h"
 #include "brick/kernels/swiglu.h"
 #include "brick/kernels/vector_ops.h"
+#include "brick/model/layer_widths.h"
 
 namespace brick::model {
 namespace {
 
-using kernels::AttentionShape;
 using kernels::AttentionSpan;
 using kernels::copy_rows;
 using tensor::ConstMatView;
@@ -24,11 +24,6 @@ using tensor::Tensor;
 MatView rows(Tensor& tensor, int64_t count) { return {tensor.f32(), count, tensor.shape()[1]}; }
 // Of a buffer that other, wider layers or adapters share.
 MatView rows(Tensor& tensor, int64_t count, int64_t cols) { return {tensor.f32(), count, cols}; }
-
-int64_t query_width(const LayerShape& shape) { return shape.heads * shape.head_dim; }
-int64_t key_width(const LayerShape& shape) { return shape.kv_heads * shape.head_dim; }
-
-AttentionShape attention_shape(const LayerShape& shape) { return {shape.heads, shape.kv_heads, shape.head_dim}; }
 
 LayerShape widest(const Model& model) {
   LayerShape out = model.layers.front().shape;
