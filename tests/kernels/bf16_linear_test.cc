@@ -9,8 +9,9 @@
 namespace brick::kernels {
 namespace {
 
-constexpr double kSums = 2e-6;             // float32 sums of at most 700 exact products
-constexpr double kBranch = 4 * kBf16Half;  // h or dh, c B or A, and the result are rounded
+constexpr double kSums = 2e-6;                         // float32 sums of at most 700 exact products
+constexpr double kBranch = 4 * kBf16Half;              // h or dh, c B or A, and the result are rounded
+constexpr double kDithered = kBranch + 2 * kBf16Half;  // W + delta is moved by up to a whole unit
 constexpr int64_t kTokenCounts[] = {5, 32, 33, 200};
 
 struct Layer {
@@ -18,22 +19,36 @@ struct Layer {
   tensor::Matrix matrix;
   Grid da, db;
 
-  Layer(int64_t out, int64_t in, int64_t rank, uint64_t stream)
+  // `sparsity`: of a mask, if not 0.
+  Layer(int64_t out, int64_t in, int64_t rank, uint64_t stream, double sparsity = 0)
       : w(rounded(Grid::random(out, in, stream))),
         a(Grid::random(rank, in, stream + 1)),
         b(Grid::random(out, rank, stream + 2, 0.1)),
         da(Grid::random(rank, in, stream + 3)),
         db(Grid::random(out, rank, stream + 4)) {
+    Rng rng(5, stream);
+    tensor::Mask mask(out, in);
     tensor::Tensor tensor = tensor::matrix(out, in);
     for (int64_t r = 0; r < out; ++r)
-      for (int64_t c = 0; c < in; ++c) tensor.mat()(r, c) = w(r, c);
-    matrix = tensor::Matrix::dense(std::move(tensor));
+      for (int64_t c = 0; c < in; ++c) {
+        mask.set(r, c, rng.uniform() >= sparsity);
+        if (!mask.view().kept(r, c)) w(r, c) = 0;
+        tensor.mat()(r, c) = w(r, c);
+      }
+    matrix = sparsity == 0
+                 ? tensor::Matrix::dense(std::move(tensor))
+                 : tensor::Matrix::sparse(tensor::SparseMatrix::encode(
+                       tensor.mat(), mask.view(), tensor::SparseCoding::kValues, tensor::DType::kBF16, nullptr));
+  }
+  bool kept(int64_t o, int64_t i, bool masked) const {
+    return !masked || !matrix.is_sparse() || matrix.sparse_view().mask.kept(o, i);
   }
 };
 
 struct Case {
   int64_t in, rank;
   float scale = 0.5f;
+  bool masked = false;
   std::vector<Layer> layers;
 
   Case(int64_t inputs, const std::vector<int64_t>& outputs, int64_t rank_each) : in(inputs), rank(rank_each) {
@@ -50,8 +65,9 @@ struct Case {
     for (Layer& layer : layers) {
       list.push_back({&layer.matrix});
       if (rank == 0) continue;
-      list.back() = {&layer.matrix,   scale,          std::as_const(layer.a).view(), std::as_const(layer.b).view(),
-                     layer.da.view(), layer.db.view()};
+      list.back() = {
+          &layer.matrix,   scale, std::as_const(layer.a).view(), std::as_const(layer.b).view(), layer.da.view(),
+          layer.db.view(), masked};
     }
     return list;
   }
@@ -63,8 +79,33 @@ struct Case {
       for (int64_t o = 0; o < layer.w.rows(); ++o, ++row)
         for (int64_t i = 0; i < in; ++i) {
           all(row, i) = layer.w(o, i);
-          for (int64_t r = 0; r < rank; ++r) all(row, i) += double{scale} * layer.b(o, r) * layer.a(r, i);
+          for (int64_t r = 0; r < rank && layer.kept(o, i, masked); ++r)
+            all(row, i) += double{scale} * layer.b(o, r) * layer.a(r, i);
         }
+    return all;
+  }
+  // dA and dB of each layer, added to what is there.
+  struct Gradients {
+    ref::Array<double> da, db;
+  };
+  std::vector<Gradients> gradients(const Grid& x, const Grid& dy) const {
+    std::vector<Gradients> all;
+    int64_t first = 0;
+    for (const Layer& layer : layers) {
+      ref::Array<double> da = layer.da.exact(), db = layer.db.exact();
+      for (int64_t o = 0; o < layer.w.rows(); ++o)
+        for (int64_t i = 0; i < in; ++i) {
+          if (!layer.kept(o, i, masked)) continue;
+          double g = 0;
+          for (int64_t t = 0; t < x.rows(); ++t) g += double{dy(t, first + o)} * x(t, i);
+          for (int64_t r = 0; r < rank; ++r) {
+            db(o, r) += double{scale} * g * layer.a(r, i);
+            da(r, i) += double{scale} * layer.b(o, r) * g;
+          }
+        }
+      all.push_back({da, db});
+      first += layer.w.rows();
+    }
     return all;
   }
 };
@@ -147,34 +188,87 @@ TEST_F(Bf16Linear, PairsAreAddedAndTheirGradientsAccumulate) {
       Grid y(tokens, c.out()), dx(tokens, 90);
       linear(context, weights, x16.view(), 0.0f, y.view());
       expect_within("bf16_linear with pairs", worst_error(y, ref::linear(x.exact(), c.effective())), kBranch);
-      std::vector<ref::Array<double>> want_a, want_b;
-      int64_t first = 0;
-      for (const Layer& layer : c.layers) {
-        ref::Array<double> da = layer.da.exact(), db = layer.db.exact();
-        for (int64_t o = 0; o < layer.w.rows(); ++o)
-          for (int64_t i = 0; i < 90; ++i) {
-            double g = 0;
-            for (int64_t t = 0; t < tokens; ++t) g += double{dy(t, first + o)} * x(t, i);
-            for (int64_t r = 0; r < rank; ++r) {
-              db(o, r) += double{c.scale} * g * layer.a(r, i);
-              da(r, i) += double{c.scale} * layer.b(o, r) * g;
-            }
-          }
-        want_a.push_back(da), want_b.push_back(db);
-        first += layer.w.rows();
-      }
+      const auto want = c.gradients(x, dy);
       linear_backward(context, weights, x16.view(), dy16.view(), dx.view());
       expect_within("bf16_linear with pairs, backward",
                     worst_error(dx, ref::linear_backward(dy.exact(), c.effective())), kBranch);
       for (size_t i = 0; i < c.layers.size(); ++i) {
-        expect_within("bf16_linear dA", worst_error(c.layers[i].da, want_a[i]), kBranch);
-        expect_within("bf16_linear dB", worst_error(c.layers[i].db, want_b[i]), kBranch);
+        expect_within("bf16_linear dA", worst_error(c.layers[i].da, want[i].da), kBranch);
+        expect_within("bf16_linear dB", worst_error(c.layers[i].db, want[i].db), kBranch);
       }
       // Without dx the gradients are the same.
       Case again(90, {33, 64, 10}, rank);
       linear_backward(context, again.weights(), x16.view(), dy16.view(), tensor::MatView());
       for (size_t i = 0; i < c.layers.size(); ++i) EXPECT_EQ(again.layers[i].da.memory(), c.layers[i].da.memory());
     }
+}
+
+// Two layers with masks and a dense one between them.
+struct MaskedCase : Case {
+  explicit MaskedCase(int64_t rank_each) : Case(90, {}, rank_each) {
+    masked = true;
+    layers.emplace_back(133, 90, rank, 20, 0.75);
+    layers.emplace_back(64, 90, rank, 30);
+    layers.emplace_back(10, 90, rank, 40, 0.5);
+  }
+};
+
+TEST_F(Bf16Linear, MaskedPairsKeepTheMask) {
+  for (const int64_t tokens : kTokenCounts)
+    for (const int64_t rank : {1, 8, 40}) {
+      MaskedCase c(rank);
+      const auto weights = c.weights();
+      const Grid x = rounded(Grid::random(tokens, 90, 1)), dy = rounded(Grid::random(tokens, c.out(), 2));
+      Bf16Grid x16(x, 200), dy16(dy, 200);
+      Grid y(tokens, c.out()), dx(tokens, 90);
+      linear(context, weights, x16.view(), 0.0f, y.view());
+      expect_within("bf16_linear masked", worst_error(y, ref::linear(x.exact(), c.effective())), kDithered);
+      const auto want = c.gradients(x, dy);
+      linear_backward(context, weights, x16.view(), dy16.view(), dx.view());
+      expect_within("bf16_linear masked, backward", worst_error(dx, ref::linear_backward(dy.exact(), c.effective())),
+                    kDithered);
+      for (size_t i = 0; i < c.layers.size(); ++i) {
+        const bool sparse = c.layers[i].matrix.is_sparse();
+        const std::string what = sparse ? "bf16_linear masked" : "bf16_linear beside masked";
+        expect_within(what + " dA", worst_error(c.layers[i].da, want[i].da), sparse ? 10 * kSums : kBranch);
+        expect_within(what + " dB", worst_error(c.layers[i].db, want[i].db), sparse ? 10 * kSums : kBranch);
+      }
+      MaskedCase again(rank);
+      linear_backward(context, again.weights(), x16.view(), dy16.view(), tensor::MatView());
+      for (size_t i = 0; i < c.layers.size(); ++i) EXPECT_EQ(again.layers[i].da.memory(), c.layers[i].da.memory());
+      // Negative control: the same pairs without the mask.
+      c.masked = false;
+      linear(context, c.weights(), x16.view(), 0.0f, y.view());
+      c.masked = true;
+      EXPECT_GT(worst_error(y, ref::linear(x.exact(), c.effective())), 2 * kDithered);
+    }
+}
+
+// How much of a delta reaches the output: the slope of what moved in what should have.
+TEST_F(Bf16Linear, AMaskedDeltaBelowTheRoundingOfTheWeightsCountsOnAverage) {
+  Case c(512, {}, 8);
+  c.masked = true;
+  c.layers.emplace_back(512, 512, 8, 20, 0.5);
+  for (int64_t o = 0; o < 512; ++o)
+    for (int64_t r = 0; r < 8; ++r)
+      c.layers[0].b(o, r) *= 1e-2f;  // the delta is about 1e-3 of W, a quarter of its unit
+  const Grid x = rounded(Grid::random(200, 512, 1));
+  Bf16Grid x16(x, 200);
+  Grid with(200, 512), without(200, 512);
+  linear(context, c.weights(), x16.view(), 0.0f, with.view());
+  const ref::Array<double> whole = ref::linear(x.exact(), c.effective());
+  Case plain = c;
+  plain.rank = 0;
+  linear(context, plain.weights(), x16.view(), 0.0f, without.view());
+  const ref::Array<double> base = ref::linear(x.exact(), plain.effective());
+  double product = 0, square = 0;
+  for (int64_t t = 0; t < 200; ++t)
+    for (int64_t o = 0; o < 512; ++o) {
+      const double delta = whole(t, o) - base(t, o);
+      product += delta * (with(t, o) - without(t, o));
+      square += delta * delta;
+    }
+  EXPECT_NEAR(product / square, 1, 0.05);
 }
 
 TEST_F(Bf16Linear, ADeltaBelowTheRoundingOfTheWeightsCounts) {

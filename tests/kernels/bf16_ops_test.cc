@@ -43,6 +43,18 @@ TEST_P(Bf16Ops, InPlaceRowsStayWhereTheyWereWithZerosBehind) {
   }
 }
 
+TEST_P(Bf16Ops, TransposeFillsUpWithZeros) {
+  for (const int64_t rows : {1, 5, 32, 45}) {
+    const Bf16Grid x(Grid::random(rows, GetParam(), 1));
+    for (const int64_t cols : {rows, rows + 7, rows + 64}) {
+      Bf16Grid y(Grid(GetParam(), cols, 9.0f));
+      transpose(x.view(), y.view());
+      for (int64_t r = 0; r < GetParam(); ++r)
+        for (int64_t c = 0; c < cols; ++c) ASSERT_EQ(y.view()(r, c), c < rows ? x.view()(c, r) : 0) << r << " " << c;
+    }
+  }
+}
+
 TEST_P(Bf16Ops, NormMatchesFloat32) {
   const Grid x = Grid::random(5, GetParam(), 1), weight = Grid::random(1, GetParam(), 2),
              dy = Grid::random(5, GetParam(), 3);

@@ -170,6 +170,42 @@ TEST(ToBf16, WorksForEveryLength) {
   }
 }
 
+TEST(DitherToBf16, NeighboursWhoseMeanIsTheValue) {
+  constexpr int64_t kRows = 128, kCols = 512;
+  constexpr float kRest = 0x1p-7f / 16;  // of the distance between neighbours above 1
+  for (const float value : {1.0f + kRest, -1.0f - kRest}) {
+    double sum = 0;
+    for (int64_t r = 0; r < kRows; ++r) {
+      std::vector<float> x(kCols, value);
+      dither_to_bf16(r, x.data(), kCols);
+      for (const float got : x) {
+        ASSERT_TRUE(std::fabs(got) == 1.0f || std::fabs(got) == 1.0f + 0x1p-7f) << got;
+        sum += got;
+      }
+    }
+    EXPECT_NEAR(sum / (kRows * kCols), value, 0.02 * kRest);  // nearest even is off by all of it
+  }
+}
+
+TEST(DitherToBf16, WorksForEveryLengthAndKeepsWhatIsExact) {
+  for (int64_t n = 0; n <= 70; ++n) {
+    std::vector<float> x = values(n, 6), longer = values(kLongest, 6);
+    dither_to_bf16(3, x.data() + 1, n);
+    dither_to_bf16(3, longer.data() + 1, kLongest);
+    for (size_t i = 1; i <= static_cast<size_t>(n); ++i) ASSERT_EQ(x[i], longer[i]);  // of its column alone
+    const std::vector<float> once = x;
+    dither_to_bf16(5, x.data() + 1, n);
+    ASSERT_EQ(x, once);
+  }
+  std::vector<float> special{0.0f, -0.0f, std::numeric_limits<float>::infinity(),
+                             -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()};
+  dither_to_bf16(1, special.data(), std::ssize(special));
+  EXPECT_EQ(special[0], 0.0f);
+  EXPECT_EQ(special[2], std::numeric_limits<float>::infinity());
+  EXPECT_EQ(special[3], -std::numeric_limits<float>::infinity());
+  EXPECT_TRUE(std::isnan(special[4]));
+}
+
 // The same bits; of a NaN in float16 (hardware quiets it) or in a block format (a scale that is one, or infinity times
 // zero) only that it is one.
 void expect_same_as_scalar(DType dtype, const std::vector<std::byte>& bytes, int64_t count) {

@@ -144,9 +144,10 @@ TEST(Allocations, AStepTakesNoMemoryButForAFewWords) {
   };
   constexpr kernels::Compute kBf16 = kernels::Compute::kBf16;
   const TwoThreads two;
-  for (const Case& c : {Case{}, Case{"low"}, Case{"fast"}, Case{"auto", 0, 0.1}, Case{"auto", 0.75},
-                        Case{"auto", 0.5, 0, true}, Case{"auto", 0.75, 0, true}, Case{"auto", 0.75, 0.1, true},
-                        Case{"auto", 0, 0, false, kBf16}, Case{"low", 0.75, 0, false, kBf16}}) {
+  for (const Case& c :
+       {Case{}, Case{"low"}, Case{"fast"}, Case{"auto", 0, 0.1}, Case{"auto", 0.75}, Case{"auto", 0.5, 0, true},
+        Case{"auto", 0.75, 0, true}, Case{"auto", 0.75, 0.1, true}, Case{"auto", 0, 0, false, kBf16},
+        Case{"low", 0.75, 0, false, kBf16}, Case{"auto", 0.75, 0, true, kBf16}}) {
     if (c.compute == kBf16 && !has_bf16_arithmetic()) continue;
     TuneConfig config = four_steps();
     config.memory = c.memory;

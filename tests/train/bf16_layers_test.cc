@@ -36,9 +36,14 @@ void expect_near(const LossAndGradients& got, double loss, const model::Adapter&
   EXPECT_LE(worst.norm, kNorm);
 }
 
+LossAndGradients in_bf16(const model::Model& model, const model::Adapter& adapter,
+                         std::span<const data::TokenSequence> sequences, Activations activations = Activations::kKeep,
+                         bool cut = true) {
+  return loss_and_gradients(model, {&adapter, true}, sequences, activations, cut, Compute::kBf16);
+}
 // Of the golden batch.
 LossAndGradients in_bf16(const model::Adapter& adapter, Activations activations = Activations::kKeep, bool cut = true) {
-  return loss_and_gradients(golden().model, {&adapter, true}, golden().sequences, activations, cut, Compute::kBf16);
+  return in_bf16(golden().model, adapter, golden().sequences, activations, cut);
 }
 
 TEST_F(Bf16Layers, LossAndGradientsMatchPeftInFloat32) {
@@ -68,8 +73,23 @@ TEST_F(Bf16Layers, UnequalWidthsFewTargetsAndOddSizes) {
     model::Adapter adapter = model::make_adapter(model, {.rank = 3, .targets = model::parse_targets(targets)}, 0);
     model::randomise(adapter, 1);
     const auto want = loss_and_gradients(model, {&adapter, true}, sequences);
-    expect_near(loss_and_gradients(model, {&adapter, true}, sequences, Activations::kKeep, true, Compute::kBf16),
-                want.loss, want.gradients);
+    expect_near(in_bf16(model, adapter, sequences), want.loss, want.gradients);
+  }
+}
+
+TEST_F(Bf16Layers, MaskedAdaptersOfABlock) {
+  const model::Model block = model::tiny_block(model::tiny_model({.layers = 3}), 0.5);
+  const auto sequences = random_sequences(3, block.config.vocab, 2);
+  for (const char* targets : {"all", "q_proj,down_proj"}) {
+    model::Adapter adapter =
+        model::make_adapter(block, {.rank = 3, .targets = model::parse_targets(targets), .masked = true}, 0);
+    model::randomise(adapter, 1);
+    const auto want = loss_and_gradients(block, {&adapter, true}, sequences);
+    const auto kept = in_bf16(block, adapter, sequences);
+    expect_near(kept, want.loss, want.gradients);
+    EXPECT_TRUE(same_bits(kept.gradients, in_bf16(block, adapter, sequences, Activations::kRecompute).gradients));
+    adapter.config.masked = false;
+    EXPECT_GT(worst_difference(in_bf16(block, adapter, sequences).gradients, want.gradients).angle, 2 * kAngle);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "brick/kernels/bf16_ops.h"
 #include "brick/kernels/linear.h"
+#include "brick/kernels/masked_lora.h"
 #include "brick/kernels/packed_product.h"
 #include "brick/kernels/vector_ops.h"
 #include "brick/tensor/dtype.h"
@@ -15,10 +16,24 @@ using tensor::BasicMatView;
 using tensor::ConstMatView;
 using tensor::MatView;
 
+constexpr int64_t kGradientRows = 64;
+
+bool keeps_mask(const LoraWeight& layer) { return layer.masked && layer.weight->is_sparse() && layer.a.rows > 0; }
+
+// Of the pair that is columns and rows of its layer's product.
+int64_t rank(const LoraWeight& layer) { return keeps_mask(layer) ? 0 : layer.a.rows; }
 int64_t rank(std::span<const LoraWeight> layers) {
   int64_t out = 0;
-  for (const LoraWeight& layer : layers) out += layer.a.rows;
+  for (const LoraWeight& layer : layers) out += rank(layer);
   return out;
+}
+
+// Row r of W, or of W + c M * (B A).
+void write_weight_row(const LoraWeight& layer, int64_t r, float* out) {
+  expand_row(*layer.weight, r, out);
+  if (!keeps_mask(layer)) return;
+  add_delta_row(layer.weight->sparse_view().mask.row(r), layer.scale, layer.b.row(r), layer.a, out);
+  dither_to_bf16(r, out, layer.weight->cols());
 }
 
 // Row r [cols] as it stands in the product with x: the layers' rows of W, then c B in the columns of its pair, 0 else.
@@ -26,13 +41,13 @@ void write_output_row(std::span<const LoraWeight> layers, int64_t r, int64_t col
   int64_t first_rank = packed_columns(layers[0].weight->cols());
   for (const LoraWeight& layer : layers) {
     if (r < layer.weight->rows()) {
-      expand_row(*layer.weight, r, out);
+      write_weight_row(layer, r, out);
       std::fill(out + layer.weight->cols(), out + cols, 0.0f);
-      for (int64_t k = 0; k < layer.a.rows; ++k) out[first_rank + k] = layer.scale * layer.b(r, k);
+      for (int64_t k = 0; k < rank(layer); ++k) out[first_rank + k] = layer.scale * layer.b(r, k);
       return;
     }
     r -= layer.weight->rows();
-    first_rank += layer.a.rows;
+    first_rank += rank(layer);
   }
 }
 
@@ -40,15 +55,15 @@ void write_output_row(std::span<const LoraWeight> layers, int64_t r, int64_t col
 void write_input_row(std::span<const LoraWeight> layers, int64_t r, int64_t first_rank, int64_t cols, float* out) {
   int64_t k = r - first_rank;
   for (const LoraWeight& layer : layers) {
-    if (r < layer.weight->rows()) return expand_row(*layer.weight, r, out);
+    if (r < layer.weight->rows()) return write_weight_row(layer, r, out);
     r -= layer.weight->rows();
   }
   for (const LoraWeight& layer : layers) {
-    if (k >= 0 && k < layer.a.rows) {
+    if (k >= 0 && k < rank(layer)) {
       std::copy_n(layer.a.row(k), cols, out);
       return;
     }
-    k -= layer.a.rows;
+    k -= rank(layer);
   }
   std::fill_n(out, cols, 0.0f);
 }
@@ -57,7 +72,7 @@ void write_input_row(std::span<const LoraWeight> layers, int64_t r, int64_t firs
 void write_all_a(std::span<const LoraWeight> layers, Bf16View out) {
   int64_t row = 0;
   for (const LoraWeight& layer : layers)
-    for (int64_t r = 0; r < layer.a.rows; ++r) to_bf16(layer.a.row(r), out.row(row++), out.cols);
+    for (int64_t r = 0; r < rank(layer); ++r) to_bf16(layer.a.row(r), out.row(row++), out.cols);
 }
 // The layers' c B^T one below the other, each in the columns of its layer, zeros elsewhere.
 void write_all_b(std::span<const LoraWeight> layers, Bf16View out) {
@@ -65,9 +80,9 @@ void write_all_b(std::span<const LoraWeight> layers, Bf16View out) {
   int64_t row = 0, column = 0;
   for (const LoraWeight& layer : layers) {
     for (int64_t o = 0; o < layer.b.rows; ++o)
-      for (int64_t r = 0; r < layer.b.cols; ++r)
+      for (int64_t r = 0; r < rank(layer); ++r)
         out(row + r, column + o) = tensor::f32_to_bf16(layer.scale * layer.b(o, r));
-    row += layer.a.rows;
+    row += rank(layer);
     column += layer.weight->rows();
   }
 }
@@ -124,14 +139,44 @@ void forward(Context& context, std::span<const LoraWeight> layers, Bf16View x, f
 void add_gradients(std::span<const LoraWeight> layers, ConstMatView da, ConstMatView db) {
   int64_t first_rank = 0, first_out = 0;
   for (const LoraWeight& layer : layers) {
-    for (int64_t r = 0; r < layer.a.rows && layer.da.data != nullptr; ++r) {
+    for (int64_t r = 0; r < rank(layer) && layer.da.data != nullptr; ++r) {
       axpy(1.0f, da.row(first_rank + r), layer.da.row(r), layer.da.cols);
       const float* sums = db.row(first_rank + r) + first_out;
       for (int64_t o = 0; o < layer.db.rows; ++o) layer.db(o, r) += layer.scale * sums[o];
     }
-    first_rank += layer.a.rows;
+    first_rank += rank(layer);
     first_out += layer.weight->rows();
   }
+}
+
+// Rows of G at a time, which stay in a cache: their products with all of x, then their part in dA and dB.
+void add_masked_gradients(Context& context, const LoraWeight& layer, ConstBf16View x, ConstBf16View dy) {
+  const int64_t in = x.cols, out = dy.cols, tokens = round_up(dy.rows, kBlockRows), pair_rank = layer.a.rows;
+  const int64_t blocks = block_count(in), size = block_size(tokens), da_floats = pair_rank * in;
+  const int64_t turned_floats = half(out * tokens), packed_floats = half(blocks * size);
+  const int64_t each = kGradientRows * in + da_floats;
+  float* memory = context.scratch(Context::kWeights, turned_floats + packed_floats + threads() * each);
+  const Bf16View dy_turned = turned(dy, tokens, reinterpret_cast<uint16_t*>(memory));
+  auto* packed = reinterpret_cast<uint16_t*>(memory + turned_floats);
+  float* own_memory = memory + turned_floats + packed_floats;
+  std::fill_n(own_memory, threads() * each, 0.0f);
+  parallel_for(blocks, [&](int64_t block) { pack_rows(x, block * kBlockCols, packed + block * size); });
+  parallel_ranges(out, kGradientRows, [&](int64_t begin, int64_t end) {
+    float* own = own_memory + omp_get_thread_num() * each;
+    const MatView da(own, pair_rank, in);
+    for (int64_t row = begin; row < end; row += kGradientRows) {
+      const MatView g(own + da_floats, std::min(kGradientRows, end - row), in);
+      for (int64_t block = 0; block < blocks; ++block)
+        multiply_block(dy_turned.row_range(row, row + g.rows), packed + block * size, 0.0f,
+                       g.col_range(block * kBlockCols, std::min((block + 1) * kBlockCols, in)));
+      for (int64_t r = 0; r < g.rows; ++r)
+        masked_row_backward(layer.weight->sparse_view().mask.row(row + r), layer.scale, layer.b.row(row + r), layer.a,
+                            g.row(r), layer.db.row(row + r), da);
+    }
+  });
+  // Each thread summed its own dA; they are added in a fixed order.
+  for (int t = 0; t < threads(); ++t)
+    for (int64_t r = 0; r < pair_rank; ++r) axpy(1.0f, own_memory + t * each + r * in, layer.da.row(r), in);
 }
 
 template <class T>
@@ -151,6 +196,13 @@ void backward(Context& context, std::span<const LoraWeight> layers, Bf16View x, 
     outer_product(context, h.col_range(0, pairs), dy, db);
     outer_product(context, dh.col_range(0, pairs), x, da);
     add_gradients(layers, da, db);
+  }
+  int64_t first_out = 0;
+  for (const LoraWeight& layer : layers) {
+    const int64_t end_out = first_out + layer.weight->rows();
+    if (keeps_mask(layer) && layer.da.data != nullptr)
+      add_masked_gradients(context, layer, x, dy.col_range(first_out, end_out));
+    first_out = end_out;
   }
   if (dx.data == nullptr) return;
   const auto write = [&](int64_t r, float* row) { write_input_row(layers, r, packed_columns(out), in, row); };

@@ -3,6 +3,9 @@
 // beside them as more columns and rows of the same product:
 //   y = [x | h] [W | c B]^T, h = x A^T;   dx = [dy | dh] [W; A], dh = c dy B;   dB += c dy^T h, dA += dh^T x
 // so that small deltas are not lost in the rounding of W. Sums are float32; h, dh, c B and A are rounded to bfloat16.
+// A delta that keeps the mask M of a sparse W can't be split so: its layer is a product with W + c M * (B A), rounded
+// by dither_to_bf16(), and
+//   dB += c (M * G) A^T, dA += c B^T (M * G), G = dy^T x.
 #pragma once
 
 #include <span>
@@ -13,12 +16,14 @@
 
 namespace brick::kernels {
 
-// W [out, in]; a [R, in] and b [out, R] where there is a pair, whose gradients accumulate (where not null).
+// W [out, in]; a [R, in] and b [out, R] where there is a pair, whose gradients accumulate (where not null). `masked`:
+// the delta keeps the mask of W where that is sparse.
 struct LoraWeight {
   const tensor::Matrix* weight = nullptr;
   float scale = 0;
   tensor::ConstMatView a = {}, b = {};
   tensor::MatView da = {}, db = {};
+  bool masked = false;
 };
 
 // Columns of an activation of `cols` that such layers with pairs of `rank` columns in sum read: more than it has, which

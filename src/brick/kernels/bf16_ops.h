@@ -12,9 +12,12 @@ void to_bf16(tensor::ConstMatView x, Bf16View y) noexcept;
 Bf16View to_bf16_in_place(tensor::MatView x) noexcept;
 void to_f32(ConstBf16View x, tensor::MatView y) noexcept;
 
+// y = x^T, zeros in its columns beyond the rows of x.
+void transpose(ConstBf16View x, Bf16View y) noexcept;
+
 // y = sums, or y += sums; in the calling thread alone.
-void store_sums(tensor::ConstMatView sums, bool add, Bf16View y) noexcept;
-void store_sums(tensor::ConstMatView sums, bool add, tensor::MatView y) noexcept;
+void store_sums(const tensor::ConstMatView& sums, bool add, const Bf16View& y) noexcept;
+void store_sums(const tensor::ConstMatView& sums, bool add, const tensor::MatView& y) noexcept;
 
 // Beside y, `kept` receives x.
 void rms_norm(tensor::ConstMatView x, const float* weight, float eps, Bf16View kept, Bf16View y,

@@ -33,13 +33,31 @@ void copy(From x, To y) {
   });
 }
 
+// Rows of y from `first` on, kLanes or as many as there are. Neighbouring rows of x are words of 32 bits together.
+BRICK_AVX512 void transpose_columns(ConstBf16View x, int64_t first, Bf16View y) {
+  const int64_t count = std::min(kLanes, x.cols - first);
+  const __mmask16 lanes = lanes_left(count);
+  const auto read = [&](int64_t t) __attribute__((target("avx512f,avx512bw,avx512vl"))) {
+    return t < x.rows ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, x.row(t) + first))
+                      : _mm512_setzero_si512();
+  };
+  for (int64_t t = 0; t < y.cols; t += 2 * kLanes) {
+    __m512i words[kLanes];
+    for (int64_t i = 0; i < kLanes; ++i)
+      words[i] = _mm512_or_si512(read(t + 2 * i), _mm512_slli_epi32(read(t + 2 * i + 1), 16));
+    transpose(words);
+    const auto whole = static_cast<__mmask32>((uint64_t{1} << std::min(2 * kLanes, y.cols - t)) - 1);
+    for (int64_t i = 0; i < count; ++i) _mm512_mask_storeu_epi16(y.row(first + i) + t, whole, words[i]);
+  }
+}
+
 template <class T>
 BRICK_AVX512 inline void store_sum(const float* sums, bool add, T* y, __mmask16 lanes) {
   const __m512 sum = load(lanes, sums);
   store(y, lanes, add ? _mm512_add_ps(sum, load(lanes, y)) : sum);
 }
 template <class T>
-BRICK_AVX512 void store_sum_rows(ConstMatView sums, bool add, tensor::BasicMatView<T> y) {
+BRICK_AVX512 void store_sum_rows(const ConstMatView& sums, bool add, const tensor::BasicMatView<T>& y) {
   for (int64_t r = 0; r < y.rows; ++r) {
     int64_t i = 0;
     for (; i + kLanes <= y.cols; i += kLanes) store_sum(sums.row(r) + i, add, y.row(r) + i, 0xFFFF);
@@ -140,8 +158,15 @@ Bf16View to_bf16_in_place(MatView x) noexcept {
   return y;
 }
 
-void store_sums(ConstMatView sums, bool add, Bf16View y) noexcept { store_sum_rows(sums, add, y); }
-void store_sums(ConstMatView sums, bool add, MatView y) noexcept { store_sum_rows(sums, add, y); }
+void transpose(ConstBf16View x, Bf16View y) noexcept {
+  const int64_t groups = (x.cols + kLanes - 1) / kLanes;
+  parallel_ranges(groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) transpose_columns(x, group * kLanes, y);
+  });
+}
+
+void store_sums(const ConstMatView& sums, bool add, const Bf16View& y) noexcept { store_sum_rows(sums, add, y); }
+void store_sums(const ConstMatView& sums, bool add, const MatView& y) noexcept { store_sum_rows(sums, add, y); }
 
 void rms_norm(ConstMatView x, const float* weight, float eps, Bf16View kept, Bf16View y, float* inverse_rms) noexcept {
   parallel_ranges(x.rows, kRowGrain, [&](int64_t begin, int64_t end) {

@@ -12,7 +12,7 @@ namespace {
 using tensor::BasicMatView;
 
 template <class T>
-void multiply(ConstBf16View a, const uint16_t* block, float beta, BasicMatView<T> c) {
+void multiply(const ConstBf16View& a, const uint16_t* block, float beta, const BasicMatView<T>& c) {
   static const bool amx = active_isa() >= Isa::kAmx && amx_permitted();
   if (amx) amx_begin();
   alignas(64) float sums[kStripRows * kStripCols];
@@ -30,10 +30,10 @@ void multiply(ConstBf16View a, const uint16_t* block, float beta, BasicMatView<T
 }  // namespace
 
 void multiply_block(ConstBf16View a, const uint16_t* block, float beta, Bf16View c) noexcept {
-  multiply(a, block, beta, c);
+  multiply<uint16_t>(a, block, beta, c);
 }
 void multiply_block(ConstBf16View a, const uint16_t* block, float beta, tensor::MatView c) noexcept {
-  multiply(a, block, beta, c);
+  multiply<float>(a, block, beta, c);
 }
 
 }  // namespace brick::kernels

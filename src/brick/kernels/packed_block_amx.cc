@@ -70,7 +70,7 @@ bool amx_permitted() {
 BRICK_AMX void amx_begin() noexcept { set_shapes(kStripRows); }
 BRICK_AMX void amx_end() noexcept { _tile_release(); }
 
-void strip_product_amx(ConstBf16View a, const uint16_t* panels, float* sums) noexcept {
+void strip_product_amx(const ConstBf16View& a, const uint16_t* panels, float* sums) noexcept {
   const int64_t steps = (a.cols + kBlockRows - 1) / kBlockRows;
   if (a.rows == kStripRows) return product(a.data, a.row(kTile), a.stride, panels, steps, sums);
   set_shapes(a.rows);

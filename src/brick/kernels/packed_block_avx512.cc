@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kLine = 2 * kPanelCols;  // values of a pair of a panel's rows
 
 template <int kRows>
-BRICK_AVX512 void rows_product(ConstBf16View a, int64_t row, const uint16_t* panels, float* sums) {
+BRICK_AVX512 void rows_product(const ConstBf16View& a, int64_t row, const uint16_t* panels, float* sums) {
   __m512 left[kRows], right[kRows];
   for (int r = 0; r < kRows; ++r) left[r] = right[r] = _mm512_setzero_ps();
   const int64_t pairs = panel_size(a.cols) / kLine;
@@ -85,7 +85,7 @@ BRICK_AVX512 void column_block(ConstBf16View columns, uint16_t* block) {
 
 }  // namespace
 
-void strip_product_avx512(ConstBf16View a, const uint16_t* panels, float* sums) noexcept {
+void strip_product_avx512(const ConstBf16View& a, const uint16_t* panels, float* sums) noexcept {
   constexpr int kRows = 8;
   int64_t row = 0;
   for (; row + kRows <= a.rows; row += kRows) rows_product<kRows>(a, row, panels, sums);

@@ -9,12 +9,12 @@ namespace brick::kernels {
 constexpr int64_t kStripRows = 32, kStripCols = 32;
 
 // sums = a (kStripRows rows or fewer) times two panels of a block, one behind the other.
-void strip_product_avx512(ConstBf16View a, const uint16_t* panels, float* sums) noexcept;
+void strip_product_avx512(const ConstBf16View& a, const uint16_t* panels, float* sums) noexcept;
 
 // Between these calls of one thread its tiles are set up.
 bool amx_permitted();
 void amx_begin() noexcept;
 void amx_end() noexcept;
-void strip_product_amx(ConstBf16View a, const uint16_t* panels, float* sums) noexcept;
+void strip_product_amx(const ConstBf16View& a, const uint16_t* panels, float* sums) noexcept;
 
 }  // namespace brick::kernels

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "brick/base/parallel.h"
+#include "brick/kernels/bf16_ops.h"
 #include "brick/kernels/context.h"
 #include "brick/kernels/packed_block.h"
 #include "brick/kernels/vector_ops.h"
@@ -13,7 +14,7 @@
 namespace brick::kernels {
 
 constexpr int64_t kPieceValues = 4 << 20;  // of packed rows at a time: 8 MB
-constexpr int64_t kManyBlocks = 16;        // a thread
+constexpr int64_t kManyBlocks = 4;         // a thread
 constexpr int64_t kPartRows = 128;         // of activations that are shared out
 
 inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
@@ -28,11 +29,7 @@ inline int64_t half(int64_t values) { return round_up(values, 32) / 2; }
 // x^T [x.cols, stride], zeros behind its columns; `memory` of x.cols * stride values.
 inline Bf16View turned(ConstBf16View x, int64_t stride, uint16_t* memory) {
   const Bf16View out(memory, x.cols, stride);
-  for (int64_t r = 0; r < out.rows; ++r) std::fill(out.row(r) + x.rows, out.row(r) + out.cols, uint16_t{0});
-  parallel_ranges(x.rows, kBlockRows, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      for (int64_t r = 0; r < x.cols; ++r) out(r, t) = x(t, r);
-  });
+  transpose(x, out);
   return out;
 }
 
@@ -48,10 +45,12 @@ void multiply_packed(ConstBf16View a, const uint16_t* packed, float beta, tensor
   });
 }
 
-// Whether each block is packed by the thread that multiplies it, rather than all before any: where there are enough for
-// the threads to end together, or many values.
+// Whether each block is packed by the thread that multiplies it, rather than all before any: where the threads end
+// together, within a twelfth, or where there are many values.
 inline bool packs_apart(int64_t blocks, int64_t size) {
-  return blocks >= kManyBlocks * threads() || (blocks >= threads() && blocks * size > kPieceValues);
+  const int64_t idle = round_up(blocks, threads()) - blocks;
+  return (blocks >= kManyBlocks * threads() && 12 * idle <= blocks) ||
+         (blocks >= threads() && blocks * size > kPieceValues);
 }
 
 // c = a b + beta c: pack(block, out) leaves each block of b [a.cols, c.cols]. `memory` of blocks_memory() values.

@@ -1,5 +1,6 @@
 #include "brick/kernels/vector_ops.h"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -141,6 +142,27 @@ void ToBf16(const float* x, uint16_t* out, int64_t n) {
                    out + i);
       },
       [&](int64_t i) { out[i] = tensor::f32_to_bf16(x[i]); });
+}
+
+// The fractions that decide are a sequence of two steps that fills the unit square evenly (Roberts 2018): those of
+// rows and columns next to each other are far apart.
+void DitherToBf16(int64_t row, float* x, int64_t n) {
+  constexpr uint32_t kColumnStep = 0xC13FA9A9u, kRowStep = 0x91E10DA5u;
+  const hn::ScalableTag<float> d;
+  const hn::RebindToUnsigned<decltype(d)> du;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const uint32_t first = static_cast<uint32_t>(row) * kRowStep;
+  int64_t c = 0;
+  auto steps = hn::Add(hn::Set(du, first), hn::Mul(hn::Iota(du, 0), hn::Set(du, kColumnStep)));
+  for (; c + lanes <= n; c += lanes) {
+    const auto bits = hn::Add(hn::BitCast(du, hn::LoadU(d, x + c)), hn::ShiftRight<16>(steps));
+    hn::StoreU(hn::BitCast(d, hn::And(bits, hn::Set(du, 0xFFFF0000u))), d, x + c);
+    steps = hn::Add(steps, hn::Set(du, static_cast<uint32_t>(lanes) * kColumnStep));
+  }
+  for (; c < n; ++c) {
+    const uint32_t fraction = (first + static_cast<uint32_t>(c) * kColumnStep) >> 16;
+    x[c] = std::bit_cast<float>((std::bit_cast<uint32_t>(x[c]) + fraction) & 0xFFFF0000u);
+  }
 }
 
 void UnpackBf16(const std::byte* source, int64_t count, float* out) {
@@ -329,6 +351,7 @@ HWY_EXPORT(MaxValue);
 HWY_EXPORT(ExpSum);
 HWY_EXPORT(AllFinite);
 HWY_EXPORT(ToBf16);
+HWY_EXPORT(DitherToBf16);
 HWY_EXPORT(UnpackBf16);
 HWY_EXPORT(UnpackF16);
 HWY_EXPORT(UnpackQ8);
@@ -349,6 +372,7 @@ float max_value(const float* x, int64_t n) noexcept { return HWY_DYNAMIC_DISPATC
 float exp_sum(float shift, float* x, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(ExpSum)(shift, x, n); }
 bool all_finite(const float* x, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(AllFinite)(x, n); }
 void to_bf16(const float* x, uint16_t* out, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(ToBf16)(x, out, n); }
+void dither_to_bf16(int64_t row, float* x, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(DitherToBf16)(row, x, n); }
 
 void unpack_values(tensor::DType dtype, const std::byte* source, int64_t count, float* out) noexcept {
   using tensor::DType;

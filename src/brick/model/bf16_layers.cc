@@ -113,6 +113,7 @@ Bf16Layers::Group Bf16Layers::group(int64_t layer, std::initializer_list<Proj> p
       one.scale = adapter->config.scale();
       one.a = adapter->at(layer, proj).a.mat();
       one.b = adapter->at(layer, proj).b.mat();
+      one.masked = adapter->config.masked;
       if (gradients != nullptr && gradients->at(layer, proj).present()) {
         one.da = gradients->at(layer, proj).a.mat();
         one.db = gradients->at(layer, proj).b.mat();

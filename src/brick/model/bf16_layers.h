@@ -1,6 +1,5 @@
 // A model's layers on activations that are held in bfloat16, but for the residual stream and its gradient: the fast
-// form of Transformer's where products are in bfloat16 too. Adapters are plain (not masked on sparse weights), without
-// dropout.
+// form of Transformer's where products are in bfloat16 too. Adapters are without dropout.
 #pragma once
 
 #include <array>

@@ -95,7 +95,7 @@ Transformer::Transformer(const Model& model, kernels::Context& context, int64_t 
 }
 
 bool holds_bf16(kernels::Compute compute, const LoraConfig& lora) {
-  return compute == kernels::Compute::kBf16 && !lora.masked && lora.dropout <= 0;
+  return compute == kernels::Compute::kBf16 && lora.dropout <= 0;
 }
 
 int64_t Transformer::buffer_bytes() const {
@@ -310,7 +310,7 @@ bool Transformer::runs_bf16(const AdapterUse& use, int64_t tokens) {
     return bf16_ != nullptr;
   }
   if (tokens < kFewestBf16Tokens || context_.compute() != kernels::Compute::kBf16 ||
-      (lora != nullptr && (lora->masked || (use.training && lora->dropout > 0))))
+      (lora != nullptr && use.training && lora->dropout > 0))
     return false;
   const int64_t rank = lora != nullptr ? lora->rank : 0;
   if (bf16_ == nullptr || bf16_rank_ < rank) {
