@@ -46,7 +46,7 @@ TEST(Tensor, MemoryThatCannotBeHadIsAnError) {
 }
 
 TEST(Tensor, IsZeroedAndAligned) {
-  for (int64_t size : {1, 15, 16, 1000}) {
+  for (int64_t size : {1, 15, 16, 1000, 65'535, 65'536, 1'000'003}) {  // the largest are mapped
     Tensor tensor(DType::kF32, {size});
     EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.bytes().data()) % 64, 0u);
     EXPECT_EQ(tensor.size(), size);

@@ -1,8 +1,10 @@
 // What a training step allocates. This test program's own malloc and its kin count and go on to glibc's; Tensor calls
-// calloc. (Sanitizers bring theirs.)
+// calloc, or mmap for what is large. (Sanitizers bring theirs.)
 #ifndef BRICK_SANITIZED
 #include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
@@ -83,6 +85,10 @@ int posix_memalign(void** memory, size_t alignment, size_t bytes) noexcept {
   brick::train::count(bytes, __builtin_return_address(0));
   *memory = __libc_memalign(alignment, bytes);
   return *memory != nullptr ? 0 : ENOMEM;
+}
+void* mmap(void* address, size_t bytes, int protection, int flags, int file, off_t offset) noexcept {
+  brick::train::count(bytes, __builtin_return_address(0));
+  return reinterpret_cast<void*>(::syscall(SYS_mmap, address, bytes, protection, flags, file, offset));
 }
 }
 
@@ -207,6 +213,10 @@ TEST(Allocations, NegativeControlEveryKindIsSeen) {
   start();
   const std::vector<std::byte> vector(kBytes);
   EXPECT_EQ(stop().largest, kBytes);
+  constexpr int64_t kRows = 1024;  // so many that they are mapped
+  start();
+  const tensor::Tensor large = tensor::matrix(kRows, kRows);
+  EXPECT_EQ(stop().largest, kRows * kRows * int64_t{sizeof(float)});
 }
 
 }  // namespace

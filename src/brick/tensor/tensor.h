@@ -50,9 +50,10 @@ class Tensor {
 
  private:
   struct Free {
-    size_t shift;  // of the aligned memory in its block
-    Free() : shift(0) {}
-    explicit Free(size_t bytes) : shift(bytes) {}
+    size_t shift;   // of the aligned memory in its block
+    size_t mapped;  // bytes, where it is a mapping of its own; else 0
+    Free() : Free(0, 0) {}
+    Free(size_t shift_bytes, size_t mapped_bytes) : shift(shift_bytes), mapped(mapped_bytes) {}
     void operator()(std::byte* memory) const;
   };
   DType dtype_ = DType::kF32;
