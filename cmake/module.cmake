@@ -37,8 +37,7 @@ function(brick_test name)
   target_link_libraries(${name}_test PRIVATE brick_${name} GTest::gtest_main nlohmann_json::nlohmann_json brick_flags)
   target_include_directories(${name}_test PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_options(${name}_test PRIVATE ${brick_cold_options})
-  target_compile_definitions(${name}_test PRIVATE BRICK_TEST_SOURCE_DIR="${PROJECT_SOURCE_DIR}/tests"
-                                                  $<$<BOOL:${BRICK_SANITIZE}>:BRICK_SANITIZED>)
+  target_compile_definitions(${name}_test PRIVATE BRICK_TEST_SOURCE_DIR="${PROJECT_SOURCE_DIR}/tests")
   add_test(NAME ${name} COMMAND ${name}_test)
   # Idle OpenMP threads sleep soon, so that tests do not crawl beside other work (cli/main.cc does the same).
   set_tests_properties(${name} PROPERTIES ENVIRONMENT GOMP_SPINCOUNT=1000)

@@ -12,7 +12,7 @@ namespace {
 std::atomic<size_t> g_largest{0};
 }  // namespace
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef BRICK_SANITIZED
 void* operator new(size_t size) {
   for (size_t seen = g_largest; size > seen && !g_largest.compare_exchange_weak(seen, size);) {
   }
@@ -82,7 +82,7 @@ void expect_robust(std::string_view good, size_t header, size_t needed, const Pa
 
 TEST(Robustness, NoticesALoaderThatBelievesTheFile) {  // negative control of expect_robust itself
   EXPECT_FALSE(survives([] { fail(ErrorCode::kCorrupt, "as it should"); }));
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef BRICK_SANITIZED
   reset_largest_allocation();
   { const std::vector<char> trusting(size_t{1} << 20); }
   EXPECT_GE(largest_allocation(), size_t{1} << 20);

@@ -199,7 +199,10 @@ TEST_F(Bf16Linear, PairsAreAddedAndTheirGradientsAccumulate) {
       // Without dx the gradients are the same.
       Case again(90, {33, 64, 10}, rank);
       linear_backward(context, again.weights(), x16.view(), dy16.view(), tensor::MatView());
-      for (size_t i = 0; i < c.layers.size(); ++i) EXPECT_EQ(again.layers[i].da.memory(), c.layers[i].da.memory());
+      for (size_t i = 0; i < c.layers.size(); ++i) {
+        EXPECT_EQ(again.layers[i].da.memory(), c.layers[i].da.memory());
+        EXPECT_EQ(again.layers[i].db.memory(), c.layers[i].db.memory());
+      }
     }
 }
 
@@ -235,13 +238,49 @@ TEST_F(Bf16Linear, MaskedPairsKeepTheMask) {
       }
       MaskedCase again(rank);
       linear_backward(context, again.weights(), x16.view(), dy16.view(), tensor::MatView());
-      for (size_t i = 0; i < c.layers.size(); ++i) EXPECT_EQ(again.layers[i].da.memory(), c.layers[i].da.memory());
+      for (size_t i = 0; i < c.layers.size(); ++i) {
+        EXPECT_EQ(again.layers[i].da.memory(), c.layers[i].da.memory());
+        EXPECT_EQ(again.layers[i].db.memory(), c.layers[i].db.memory());
+      }
       // Negative control: the same pairs without the mask.
       c.masked = false;
       linear(context, c.weights(), x16.view(), 0.0f, y.view());
       c.masked = true;
       EXPECT_GT(worst_error(y, ref::linear(x.exact(), c.effective())), 2 * kDithered);
     }
+}
+
+TEST_F(Bf16Linear, AMaskedDeltaOfZeroChangesNothing) {
+  Layer layer(64, 90, 8, 20, 0.5);
+  const tensor::Tensor values = layer.matrix.to_f32();
+  tensor::Tensor fine = values.clone();  // not values of bfloat16
+  for (int64_t i = 0; i < fine.size(); ++i) fine.f32()[i] *= 1.001f;
+  const tensor::Matrix weight = tensor::Matrix::sparse(tensor::SparseMatrix::encode(
+      fine.mat(), layer.matrix.sparse_view().mask, tensor::SparseCoding::kValues, tensor::DType::kF32, nullptr));
+  const Grid none(64, 8, 0.0f);
+  Bf16Grid x(rounded(Grid::random(40, 90, 1)), 200);
+  Grid with(40, 64), without(40, 64);
+  const LoraWeight masked{&weight, 1.0f, std::as_const(layer.a).view(), none.view(), {}, {}, true}, plain{&weight};
+  linear(context, {&masked, 1}, x.view(), 0.0f, with.view());
+  linear(context, {&plain, 1}, x.view(), 0.0f, without.view());
+  EXPECT_EQ(with.memory(), without.memory());
+}
+
+// Both directions multiply the same rounded matrix: with the identity each entry of the results is one product.
+TEST_F(Bf16Linear, ForwardAndBackwardDitherAlike) {
+  Case c(64, {}, 8);
+  c.masked = true;
+  c.layers.emplace_back(40, 64, 8, 20, 0.5);
+  c.layers.emplace_back(24, 64, 8, 30, 0.5);
+  Grid identity(64, 64, 0.0f);
+  for (int64_t i = 0; i < 64; ++i) identity(i, i) = 1;
+  Bf16Grid x(identity, 200), dy(identity, 200);
+  Grid y(64, 64), dx(64, 64);
+  linear(context, c.weights(), x.view(), 0.0f, y.view());
+  for (auto& layer : c.layers) layer.da = Grid(8, 64), layer.db = Grid(layer.w.rows(), 8);
+  linear_backward(context, c.weights(), x.view(), dy.view(), dx.view());
+  for (int64_t o = 0; o < 64; ++o)
+    for (int64_t i = 0; i < 64; ++i) ASSERT_EQ(y(i, o), dx(o, i)) << o << " " << i;
 }
 
 // How much of a delta reaches the output: the slope of what moved in what should have.

@@ -333,5 +333,46 @@ TEST(LinearBf16Edges, EmptyWeightsGiveZeros) {
   EXPECT_EQ(worst_error(backward(narrow, Grid(6, 0), Grid(6, 7), 0.0f, Compute::kBf16), zeros), 0.0);
 }
 
+// dW = dy^T x over T tokens, in bfloat16 of operands that are rounded beforehand.
+struct GradientCase {
+  Grid dy, x;
+
+  GradientCase(int64_t tokens, int64_t out, int64_t in)
+      : dy(Grid::random(tokens, out, 1)), x(Grid::random(tokens, in, 2)) {
+    for (Grid* grid : {&dy, &x})
+      for (int64_t r = 0; r < grid->rows(); ++r)
+        for (int64_t c = 0; c < grid->cols(); ++c)
+          (*grid)(r, c) = tensor::bf16_to_f32(tensor::f32_to_bf16((*grid)(r, c)));
+  }
+  Grid run(Compute compute) const {
+    Context context(compute);
+    Grid dw(dy.cols(), x.cols());
+    weight_gradient(context, dy.view(), x.view(), dw.view());
+    return dw;
+  }
+  ref::Array<double> want() const {
+    ref::Array<double> out(dy.cols(), x.cols());
+    for (int64_t t = 0; t < dy.rows(); ++t)
+      for (int64_t r = 0; r < dy.cols(); ++r)
+        for (int64_t c = 0; c < x.cols(); ++c) out(r, c) += double{dy(t, r)} * x(t, c);
+    return out;
+  }
+};
+
+TEST(WeightGradient, MatchesDoubleReferenceInEachArithmetic) {
+  for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
+    if (compute == Compute::kBf16 && !has_bf16_arithmetic()) continue;
+    for (const auto& [tokens, out, in] :
+         {std::array<int64_t, 3>{1, 1, 1}, {5, 33, 17}, {6, 7, 64}, {67, 65, 130}, {300, 9, 31}, {0, 3, 5}}) {
+      const GradientCase c(tokens, out, in);
+      expect_within("weight_gradient", worst_error(c.run(compute), c.want()), kTolerance);
+    }
+    GradientCase wrong(67, 65, 130);
+    const ref::Array<double> want = wrong.want();
+    wrong.x(66, 129) += 0.5f;
+    EXPECT_GT(worst_error(wrong.run(compute), want), 10 * kTolerance);
+  }
+}
+
 }  // namespace
 }  // namespace brick::kernels

@@ -198,12 +198,30 @@ TEST(DitherToBf16, WorksForEveryLengthAndKeepsWhatIsExact) {
     ASSERT_EQ(x, once);
   }
   std::vector<float> special{0.0f, -0.0f, std::numeric_limits<float>::infinity(),
-                             -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()};
-  dither_to_bf16(1, special.data(), std::ssize(special));
-  EXPECT_EQ(special[0], 0.0f);
-  EXPECT_EQ(special[2], std::numeric_limits<float>::infinity());
-  EXPECT_EQ(special[3], -std::numeric_limits<float>::infinity());
-  EXPECT_TRUE(std::isnan(special[4]));
+                             -std::numeric_limits<float>::infinity(), 0x1p-130f};
+  const size_t numbers = special.size();
+  for (const uint32_t nan : {0x7FC00000u, 0xFFFFFFFFu, 0x7FFFE000u, 0x7F800001u, 0x7FFFFFFFu})
+    special.resize(special.size() + 17, std::bit_cast<float>(nan));
+  std::vector<float> dithered = special, nearest = special;
+  dither_to_bf16(1, dithered.data(), std::ssize(special));
+  round_to_bf16(nearest.data(), std::ssize(special));
+  for (size_t i = 0; i < special.size(); ++i)
+    for (const float got : {dithered[i], nearest[i]}) {
+      if (i < numbers)
+        EXPECT_EQ(std::bit_cast<uint32_t>(got), std::bit_cast<uint32_t>(special[i])) << i;
+      else
+        EXPECT_TRUE(std::isnan(got)) << i;
+    }
+}
+
+TEST(RoundToBf16, IsToBf16InPlace) {
+  for (int64_t n = 0; n <= 70; ++n) {
+    std::vector<float> x = values(n, 6);
+    std::vector<uint16_t> want(x.size());
+    to_bf16(x.data() + 1, want.data(), n);
+    round_to_bf16(x.data() + 1, n);
+    for (int64_t i = 0; i < n; ++i) ASSERT_EQ(x[size_t(i) + 1], tensor::bf16_to_f32(want[size_t(i)]));
+  }
 }
 
 // The same bits; of a NaN in float16 (hardware quiets it) or in a block format (a scale that is one, or infinity times

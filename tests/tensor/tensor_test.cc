@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
+#include <utility>
 
 #include "brick/base/error.h"
 
@@ -33,7 +35,7 @@ TEST(Shape, OverflowingOrNegativeShapesAreErrors) {
 }
 
 TEST(Tensor, MemoryThatCannotBeHadIsAnError) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef BRICK_SANITIZED
   GTEST_SKIP() << "the sanitizer's allocator ends the process instead";
 #endif
   try {
@@ -52,6 +54,23 @@ TEST(Tensor, IsZeroedAndAligned) {
     EXPECT_EQ(tensor.size(), size);
     EXPECT_EQ(tensor.bytes().size(), static_cast<size_t>(4 * size));
     EXPECT_TRUE(std::all_of(tensor.f32(), tensor.f32() + size, [](float x) { return x == 0.0f; }));
+  }
+}
+
+TEST(Tensor, SmallAndMappedOnesMoveIntoEachOther) {
+  constexpr int64_t kSmall = 100, kLarge = 100'000;
+  const auto filled = [](int64_t size) {
+    Tensor tensor(DType::kF32, {size});
+    std::iota(tensor.f32(), tensor.f32() + size, 1.0f);
+    return tensor;
+  };
+  for (const auto& [from, to] : {std::pair{kSmall, kLarge}, {kLarge, kSmall}, {kLarge, kLarge}}) {
+    Tensor source = filled(from), target = filled(to);
+    const Tensor copy = source.clone();
+    target = std::move(source);
+    EXPECT_EQ(target.size(), from);
+    EXPECT_TRUE(std::equal(target.f32(), target.f32() + from, copy.f32()));
+    EXPECT_EQ(target.f32()[from - 1], static_cast<float>(from));
   }
 }
 

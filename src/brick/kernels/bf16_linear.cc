@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "brick/base/parallel.h"
 #include "brick/kernels/bf16_ops.h"
 #include "brick/kernels/linear.h"
 #include "brick/kernels/masked_lora.h"
@@ -28,10 +29,18 @@ int64_t rank(std::span<const LoraWeight> layers) {
   return out;
 }
 
+int64_t rows(std::span<const LoraWeight> layers) {
+  int64_t out = 0;
+  for (const LoraWeight& layer : layers) out += layer.weight->rows();
+  return out;
+}
+
 // Row r of W, or of W + c M * (B A).
 void write_weight_row(const LoraWeight& layer, int64_t r, float* out) {
   expand_row(*layer.weight, r, out);
   if (!keeps_mask(layer)) return;
+  // W to the nearest, as without an adapter: the delta alone is dithered.
+  if (layer.weight->dtype() != tensor::DType::kBF16) round_to_bf16(out, layer.weight->cols());
   add_delta_row(layer.weight->sparse_view().mask.row(r), layer.scale, layer.b.row(r), layer.a, out);
   dither_to_bf16(r, out, layer.weight->cols());
 }
@@ -114,16 +123,6 @@ void branch_product(Context& context, ConstBf16View x, int64_t count, Write&& wr
   multiply_packed(x, packed, 0.0f, y);
 }
 
-// sums = thin^T wide over T rows; thin [T, few], wide [T, n], sums [few, n].
-void outer_product(Context& context, ConstBf16View thin, ConstBf16View wide, MatView sums) {
-  const int64_t tokens = round_up(thin.rows, kBlockRows);
-  const int64_t turned_floats = half(thin.cols * tokens), blocks = blocks_memory(tokens, wide.cols);
-  float* memory = context.scratch(Context::kWeights, turned_floats + half(blocks));
-  multiply_blocks(
-      turned(thin, tokens, reinterpret_cast<uint16_t*>(memory)), reinterpret_cast<uint16_t*>(memory + turned_floats),
-      [&](int64_t block, uint16_t* out) { pack_rows(wide, block * kBlockCols, out); }, 0.0f, sums);
-}
-
 template <class T>
 void forward(Context& context, std::span<const LoraWeight> layers, Bf16View x, float beta, BasicMatView<T> y) {
   const int64_t pairs = rank(layers), all = branch_columns(x.cols, pairs);
@@ -133,7 +132,7 @@ void forward(Context& context, std::span<const LoraWeight> layers, Bf16View x, f
         context, x, pairs, [&](Bf16View a) { write_all_a(layers, a); }, branch_room(x, pairs));
   multiply_by_rows(
       context, ConstBf16View(x.data, x.rows, all, x.stride),
-      [&](int64_t r, float* row) { write_output_row(layers, r, all, row); }, beta, y);
+      [&](int64_t r, float* row) { write_output_row(layers, r, all, row); }, beta, y.col_range(0, rows(layers)));
 }
 
 void add_gradients(std::span<const LoraWeight> layers, ConstMatView da, ConstMatView db) {
@@ -149,23 +148,24 @@ void add_gradients(std::span<const LoraWeight> layers, ConstMatView da, ConstMat
   }
 }
 
-// Rows of G at a time, which stay in a cache: their products with all of x, then their part in dA and dB.
+// Rows of G at a time: their products with all of x, then their part in dA and dB.
 void add_masked_gradients(Context& context, const LoraWeight& layer, ConstBf16View x, ConstBf16View dy) {
   const int64_t in = x.cols, out = dy.cols, tokens = round_up(dy.rows, kBlockRows), pair_rank = layer.a.rows;
   const int64_t blocks = block_count(in), size = block_size(tokens), da_floats = pair_rank * in;
   const int64_t turned_floats = half(out * tokens), packed_floats = half(blocks * size);
-  const int64_t each = kGradientRows * in + da_floats;
-  float* memory = context.scratch(Context::kWeights, turned_floats + packed_floats + threads() * each);
+  const int64_t g_floats = kGradientRows * in;
+  float* memory =
+      context.scratch(Context::kWeights, turned_floats + packed_floats + threads() * (da_floats + g_floats));
   const Bf16View dy_turned = turned(dy, tokens, reinterpret_cast<uint16_t*>(memory));
   auto* packed = reinterpret_cast<uint16_t*>(memory + turned_floats);
-  float* own_memory = memory + turned_floats + packed_floats;
-  std::fill_n(own_memory, threads() * each, 0.0f);
+  float *all_da = memory + turned_floats + packed_floats, *all_g = all_da + threads() * da_floats;
+  std::fill_n(all_da, threads() * da_floats, 0.0f);
   parallel_for(blocks, [&](int64_t block) { pack_rows(x, block * kBlockCols, packed + block * size); });
   parallel_ranges(out, kGradientRows, [&](int64_t begin, int64_t end) {
-    float* own = own_memory + omp_get_thread_num() * each;
-    const MatView da(own, pair_rank, in);
+    const int thread = omp_get_thread_num();
+    const MatView da(all_da + thread * da_floats, pair_rank, in);
     for (int64_t row = begin; row < end; row += kGradientRows) {
-      const MatView g(own + da_floats, std::min(kGradientRows, end - row), in);
+      const MatView g(all_g + thread * g_floats, std::min(kGradientRows, end - row), in);
       for (int64_t block = 0; block < blocks; ++block)
         multiply_block(dy_turned.row_range(row, row + g.rows), packed + block * size, 0.0f,
                        g.col_range(block * kBlockCols, std::min((block + 1) * kBlockCols, in)));
@@ -176,7 +176,7 @@ void add_masked_gradients(Context& context, const LoraWeight& layer, ConstBf16Vi
   });
   // Each thread summed its own dA; they are added in a fixed order.
   for (int t = 0; t < threads(); ++t)
-    for (int64_t r = 0; r < pair_rank; ++r) axpy(1.0f, own_memory + t * each + r * in, layer.da.row(r), in);
+    for (int64_t r = 0; r < pair_rank; ++r) axpy(1.0f, all_da + t * da_floats + r * in, layer.da.row(r), in);
 }
 
 template <class T>

@@ -31,31 +31,4 @@ void gemm(Trans trans_a, Trans trans_b, float alpha, ConstMatView a, ConstMatVie
              a.stride, b.data, b.stride, beta, c.data, c.stride);
 }
 
-void gemm_bf16(Trans trans_a, Trans trans_b, const uint16_t* a, const uint16_t* b, int64_t m, int64_t n, int64_t k,
-               float beta, MatView c) {
-  using dnnl::memory;
-  if (m == 0 || n == 0) return;
-  if (k == 0) return keep_only(beta, c);
-  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  thread_local dnnl::stream stream(engine);
-  const memory::desc a_desc({m, k}, memory::data_type::bf16,
-                            trans_a == Trans::kYes ? memory::dims{1, m} : memory::dims{k, 1});
-  const memory::desc b_desc({k, n}, memory::data_type::bf16,
-                            trans_b == Trans::kYes ? memory::dims{1, k} : memory::dims{n, 1});
-  const memory::desc c_desc({m, n}, memory::data_type::f32, memory::dims{c.stride, 1});
-  dnnl::primitive_attr attributes;
-  if (beta != 0.0f) {
-    dnnl::post_ops sum;
-    sum.append_sum(1.0f);
-    attributes.set_post_ops(sum);
-  }
-  // oneDNN caches primitives by their description, so this costs microseconds after the first time.
-  const dnnl::matmul product({{a_desc, b_desc, c_desc}, attributes, engine});
-  memory a_memory(a_desc, engine, const_cast<uint16_t*>(a));
-  memory b_memory(b_desc, engine, const_cast<uint16_t*>(b));
-  memory c_memory(c_desc, engine, c.data);
-  product.execute(stream, {{DNNL_ARG_SRC, a_memory}, {DNNL_ARG_WEIGHTS, b_memory}, {DNNL_ARG_DST, c_memory}});
-  stream.wait();
-}
-
 }  // namespace brick::kernels

@@ -116,7 +116,8 @@ void forward(Context& context, const Rows& weight, ConstMatView x, float beta, M
     });
   } else if (compute == Compute::kBf16) {
     multiply_by_rows(
-        context, to_packed_columns(context, x), [&](int64_t r, float* out) { weight.write(r, out); }, beta, y);
+        context, to_packed_columns(context, x), [&](int64_t r, float* out) { weight.write(r, out); }, beta,
+        y.col_range(0, weight.rows()));
   } else {
     for_each_piece(weight, [&](int64_t begin, int64_t end) {
       gemm(Trans::kNo, Trans::kYes, 1.0f, x, f32_piece(context, weight, begin, end), beta, y.col_range(begin, end));
@@ -196,7 +197,7 @@ void weight_gradient(Context& context, ConstMatView dy, ConstMatView x, MatView 
   const int64_t dy_floats = half(dy.rows * dy.cols);
   float* memory = context.scratch(Context::kInput, dy_floats + half(x.rows * x.cols));
   const Bf16View left = to_bf16_rows(dy, dy.cols, memory), right = to_bf16_rows(x, x.cols, memory + dy_floats);
-  gemm_bf16(Trans::kYes, Trans::kNo, left.data, right.data, dw.rows, dw.cols, dy.rows, 0.0f, dw);
+  outer_product(context, left, right, dw);
 }
 
 }  // namespace brick::kernels

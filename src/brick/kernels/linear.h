@@ -38,7 +38,7 @@ void linear(Context& context, const RowSource& weight, tensor::ConstMatView x, f
 void linear_backward(Context& context, const RowSource& weight, tensor::ConstMatView dy, float beta,
                      tensor::MatView dx);
 
-// dW = dy^T x; dy [T, out], x [T, in], dW [out, in].
+// dW = dy^T x; dy [T, out], x [T, in], dW [out, in]. None of them may lie in scratch kWeights or kInput.
 void weight_gradient(Context& context, tensor::ConstMatView dy, tensor::ConstMatView x, tensor::MatView dw);
 
 // Row r of the weight as float32, [in].

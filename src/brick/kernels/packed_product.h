@@ -93,6 +93,16 @@ void multiply_by_rows(Context& context, ConstBf16View x, Write&& write, float be
       beta, y);
 }
 
+// c = a^T b, sums over their rows.
+inline void outer_product(Context& context, ConstBf16View a, ConstBf16View b, tensor::MatView c) {
+  const int64_t rows = round_up(a.rows, kBlockRows);
+  const int64_t turned_floats = half(a.cols * rows), blocks = blocks_memory(rows, b.cols);
+  float* memory = context.scratch(Context::kWeights, turned_floats + half(blocks));
+  multiply_blocks(
+      turned(a, rows, reinterpret_cast<uint16_t*>(memory)), reinterpret_cast<uint16_t*>(memory + turned_floats),
+      [&](int64_t block, uint16_t* out) { pack_rows(b, block * kBlockCols, out); }, 0.0f, c);
+}
+
 // Rows of a weight of so many columns that are packed at a time.
 inline int64_t piece_rows(int64_t cols) {
   return std::max(kBlockRows,

@@ -126,6 +126,13 @@ bool AllFinite(const float* x, int64_t n) {
   return rest && hn::GetLane(hn::SumOfLanes(f, residue)) == 0.0f;
 }
 
+// Of float32 that is not NaN, with the nearest bfloat16 in the upper half.
+template <class D, class V>
+HWY_INLINE V NearestBits(D u32, V bits) {
+  const V odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u32, 1));
+  return hn::Add(hn::Add(bits, hn::Set(u32, 0x7FFF)), odd);
+}
+
 void ToBf16(const float* x, uint16_t* out, int64_t n) {
   const F f;
   const hn::Rebind<uint16_t, F> u16;
@@ -134,14 +141,28 @@ void ToBf16(const float* x, uint16_t* out, int64_t n) {
       n,
       [&](int64_t i) {
         const auto bits = hn::BitCast(u32, hn::LoadU(f, x + i));
-        const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u32, 1));
-        const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(u32, 0x7FFF)), odd));
+        const auto rounded = hn::ShiftRight<16>(NearestBits(u32, bits));
         const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(u32, 0x40));
         const auto nan = hn::RebindMask(u32, hn::IsNaN(hn::LoadU(f, x + i)));
         hn::StoreU(hn::DemoteTo(u16, hn::BitCast(hn::Rebind<int32_t, F>(), hn::IfThenElse(nan, quiet, rounded))), u16,
                    out + i);
       },
       [&](int64_t i) { out[i] = tensor::f32_to_bf16(x[i]); });
+}
+
+void RoundToBf16(float* x, int64_t n) {
+  const F f;
+  const hn::Rebind<uint32_t, F> u32;
+  sweep(
+      n,
+      [&](int64_t i) {
+        const auto value = hn::LoadU(f, x + i);
+        const auto rounded = hn::And(NearestBits(u32, hn::BitCast(u32, value)), hn::Set(u32, 0xFFFF0000u));
+        hn::StoreU(hn::IfThenElse(hn::IsNaN(value), value, hn::BitCast(f, rounded)), f, x + i);
+      },
+      [&](int64_t i) {
+        if (!std::isnan(x[i])) x[i] = tensor::bf16_to_f32(tensor::f32_to_bf16(x[i]));
+      });
 }
 
 // The fractions that decide are a sequence of two steps that fills the unit square evenly (Roberts 2018): those of
@@ -155,13 +176,15 @@ void DitherToBf16(int64_t row, float* x, int64_t n) {
   int64_t c = 0;
   auto steps = hn::Add(hn::Set(du, first), hn::Mul(hn::Iota(du, 0), hn::Set(du, kColumnStep)));
   for (; c + lanes <= n; c += lanes) {
-    const auto bits = hn::Add(hn::BitCast(du, hn::LoadU(d, x + c)), hn::ShiftRight<16>(steps));
-    hn::StoreU(hn::BitCast(d, hn::And(bits, hn::Set(du, 0xFFFF0000u))), d, x + c);
+    const auto value = hn::LoadU(d, x + c);
+    const auto bits = hn::Add(hn::BitCast(du, value), hn::ShiftRight<16>(steps));
+    const auto moved = hn::BitCast(d, hn::And(bits, hn::Set(du, 0xFFFF0000u)));
+    hn::StoreU(hn::IfThenElse(hn::IsNaN(value), value, moved), d, x + c);
     steps = hn::Add(steps, hn::Set(du, static_cast<uint32_t>(lanes) * kColumnStep));
   }
   for (; c < n; ++c) {
     const uint32_t fraction = (first + static_cast<uint32_t>(c) * kColumnStep) >> 16;
-    x[c] = std::bit_cast<float>((std::bit_cast<uint32_t>(x[c]) + fraction) & 0xFFFF0000u);
+    if (!std::isnan(x[c])) x[c] = std::bit_cast<float>((std::bit_cast<uint32_t>(x[c]) + fraction) & 0xFFFF0000u);
   }
 }
 
@@ -351,6 +374,7 @@ HWY_EXPORT(MaxValue);
 HWY_EXPORT(ExpSum);
 HWY_EXPORT(AllFinite);
 HWY_EXPORT(ToBf16);
+HWY_EXPORT(RoundToBf16);
 HWY_EXPORT(DitherToBf16);
 HWY_EXPORT(UnpackBf16);
 HWY_EXPORT(UnpackF16);
@@ -372,6 +396,7 @@ float max_value(const float* x, int64_t n) noexcept { return HWY_DYNAMIC_DISPATC
 float exp_sum(float shift, float* x, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(ExpSum)(shift, x, n); }
 bool all_finite(const float* x, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(AllFinite)(x, n); }
 void to_bf16(const float* x, uint16_t* out, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(ToBf16)(x, out, n); }
+void round_to_bf16(float* x, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(RoundToBf16)(x, n); }
 void dither_to_bf16(int64_t row, float* x, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(DitherToBf16)(row, x, n); }
 
 void unpack_values(tensor::DType dtype, const std::byte* source, int64_t count, float* out) noexcept {

@@ -25,8 +25,11 @@ void unpack_values(tensor::DType dtype, const std::byte* source, int64_t count, 
 // To bfloat16, nearest even.
 void to_bf16(const float* x, uint16_t* out, int64_t n) noexcept;
 
+void round_to_bf16(float* x, int64_t n) noexcept;  // the same in place, as float32
+
 // Each value to one of its two neighbours in bfloat16, the nearer the likelier, so that what is far below their
-// distance is kept on average. The numbers that decide are those of (row, column): the same in every call.
+// distance is kept on average; beyond the largest, infinity is one. NaN stays. The numbers that decide are those of
+// (row, column): the same in every call.
 void dither_to_bf16(int64_t row, float* x, int64_t n) noexcept;
 
 const char* simd_target();  // the instruction set that dispatch chose, in Highway's words

@@ -100,7 +100,7 @@ int64_t Bf16Layers::bytes() const {
     total += static_cast<int64_t>((tape.log_sum_exp.size() + 2 * tape.ffn_rms.size()) * sizeof(float));
   }
   add({&cached_keys_, &cached_values_, &normed_, &ffn_, &dy_, &d_ffn_, &d_attended_, &d_kvq_, &d_q_, &d_normed_,
-       &through_, &dk_sums_, &dv_sums_});
+       &through_, &dk_sums_, &dv_sums_, &shown_});
   return total;
 }
 
@@ -125,7 +125,7 @@ Bf16Layers::Group Bf16Layers::group(int64_t layer, std::initializer_list<Proj> p
 }
 
 void Bf16Layers::forward(int64_t index, const kernels::RopeTable& rope, const LayerRows& rows, const Adapter* adapter,
-                         MatView x, const CachedRows* cache) {
+                         MatView x, const CachedRows* cache, const InputHook& hook) {
   const Layer& layer = model_.layers[static_cast<size_t>(index)];
   const LayerShape& shape = layer.shape;
   Tape& tape = tape_of(index);
@@ -136,6 +136,7 @@ void Bf16Layers::forward(int64_t index, const kernels::RopeTable& rope, const La
   const Bf16View q = columns(tape.kvq, count, 2 * narrow, wide), all_normed = columns(normed_, all, 0, width);
   kernels::rms_norm(x, layer.attention_norm.data(), model_.config.norm_eps, columns(tape.input, all, 0, width),
                     all_normed, tape.attention_rms.data());
+  show(hook, index, Proj::kQ, all_normed);
   const MatView whole_x = x;
   const Bf16View normed = columns(normed_, count, 0, width);
   if (rows.cut) {
@@ -158,17 +159,28 @@ void Bf16Layers::forward(int64_t index, const kernels::RopeTable& rope, const La
   else
     kernels::attention(context_, attention_shape(shape), rows.queries.spans, q, k, v, attended,
                        tape.log_sum_exp.data());
+  show(hook, index, Proj::kO, attended);
   kernels::linear(context_, group(index, {Proj::kO}, adapter, nullptr), attended, 1.0f, x);
   kernels::add_bias(layer.o_bias, x);
 
   kernels::rms_norm(x, layer.ffn_norm.data(), model_.config.norm_eps, columns(tape.middle, count, 0, width), normed,
                     tape.ffn_rms.data());
+  show(hook, index, Proj::kGate, normed);
   const Bf16View gate_up = columns(tape.gate_up, count, 0, 2 * shape.ffn), ffn = columns(ffn_, count, 0, shape.ffn);
   kernels::linear(context_, group(index, {Proj::kGate, Proj::kUp}, adapter, nullptr), normed, 0.0f, gate_up);
   kernels::swiglu(gate_up.col_range(0, shape.ffn), gate_up.col_range(shape.ffn, 2 * shape.ffn), ffn);
+  show(hook, index, Proj::kDown, ffn);
   kernels::linear(context_, group(index, {Proj::kDown}, adapter, nullptr), ffn, 1.0f, x);
   kernels::add_bias(layer.down_bias, x);
   if (rows.cut) scatter(rows.queries.spans, whole_x);
+}
+
+void Bf16Layers::show(const InputHook& hook, int64_t layer, Proj proj, kernels::ConstBf16View x) {
+  if (!hook) return;
+  if (shown_.size() < x.rows * x.cols) shown_ = tensor::matrix(x.rows, x.cols);
+  const MatView view = dense(shown_, x.rows, x.cols);
+  kernels::to_f32(x, view);
+  hook(layer, proj, view);
 }
 
 void Bf16Layers::attend_cached(const LayerShape& shape, const LayerRows& rows, const CachedRows& cache,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <initializer_list>
 #include <span>
 #include <vector>
@@ -32,6 +33,10 @@ struct CachedRows {
   int64_t length = 0;
 };
 
+// Sees the input of a layer's linear weights, as they are met: once for q, k and v (named kQ), o, once for gate and up
+// (kGate), down. Views are valid during the call.
+using InputHook = std::function<void(int64_t layer, Proj proj, tensor::ConstMatView x)>;
+
 class Bf16Layers {
  public:
   // Buffers for `max_tokens` tokens and adapters of at most `rank`; for a backward of every layer (`tapes`: of as many,
@@ -41,7 +46,7 @@ class Bf16Layers {
 
   // x [T, D] in place. Without `cache` sequences begin with their first row.
   void forward(int64_t layer, const kernels::RopeTable& rope, const LayerRows& rows, const Adapter* adapter,
-               tensor::MatView x, const CachedRows* cache = nullptr);
+               tensor::MatView x, const CachedRows* cache = nullptr, const InputHook& hook = {});
   // After forward() of the same: dx [T, D] = dL/d(output) becomes dL/d(input) if `need_input`, else it is used up;
   // accumulates into `gradients`.
   void backward(int64_t layer, const kernels::RopeTable& rope, const LayerRows& rows, const Adapter& adapter,
@@ -70,6 +75,7 @@ class Bf16Layers {
   // The attention of each sequence over what is cached and its own keys and values.
   void attend_cached(const LayerShape& shape, const LayerRows& rows, const CachedRows& cache, kernels::ConstBf16View q,
                      kernels::ConstBf16View k, kernels::ConstBf16View v, kernels::Bf16View attended);
+  void show(const InputHook& hook, int64_t layer, Proj proj, kernels::ConstBf16View x);
   Group group(int64_t layer, std::initializer_list<Proj> projections, const Adapter* adapter, Adapter* gradients) const;
   Tape& tape_of(int64_t layer) { return tapes_.size() == 1 ? tapes_[0] : tapes_[static_cast<size_t>(layer)]; }
 
@@ -79,6 +85,7 @@ class Bf16Layers {
   tensor::Tensor cached_keys_, cached_values_;                           // bfloat16, made when a cache is met
   tensor::Tensor normed_, ffn_, dy_, d_ffn_, d_attended_, d_kvq_, d_q_;  // bfloat16
   tensor::Tensor d_normed_, through_, dk_sums_, dv_sums_;                // float32
+  tensor::Tensor shown_;                                                 // float32, made when a hook is met
 };
 
 }  // namespace brick::model

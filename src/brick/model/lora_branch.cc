@@ -125,7 +125,7 @@ void whole_gradient(Context& context, const tensor::Matrix& weight, const Branch
   const int64_t step = kernels::rows_a_piece(weight), cols = weight.cols(), a_floats = a.rows * cols;
   for (int64_t begin = 0; begin < weight.rows(); begin += step) {
     const int64_t end = std::min(begin + step, weight.rows());
-    float* memory = context.scratch(Context::kWeights, step * cols + threads() * a_floats);
+    float* memory = context.scratch(Context::kThin, step * cols + threads() * a_floats);
     const MatView g(memory, end - begin, cols);
     kernels::weight_gradient(context, dy.col_range(begin, end), input, g);
     // Each thread sums its own dA; they are added in a fixed order.

@@ -391,7 +391,10 @@ void Transformer::run_backward(const TokenBatch& batch, const AdapterUse& use, i
 void Transformer::layer_forward(int64_t layer, std::span<const int64_t> offsets, MatView x, const InputHook& hook) {
   BRICK_ASSERT(!(trainable_ && bf16_));
   plan(offsets, 0);
-  run_layer(layer, {}, tape_of(layer), x, nullptr, hook);
+  if (!trainable_ && runs_bf16({}, x.rows))
+    bf16_->forward(layer, rope_, rows_of(layer), nullptr, x, nullptr, hook);
+  else
+    run_layer(layer, {}, tape_of(layer), x, nullptr, hook);
 }
 
 void Transformer::layer_backward(int64_t layer, MatView dx, bool need_input, const WeightGradients& gradients) {

@@ -65,10 +65,6 @@ struct KvCache {
   KvCache(const Model& model, int64_t positions);
 };
 
-// Sees the input of a layer's linear weights, as they are met: once for q, k and v (named kQ), o, once for gate and up
-// (kGate), down. Views are valid during the call.
-using InputHook = std::function<void(int64_t layer, Proj proj, tensor::ConstMatView x)>;
-
 // Sees the input x [T, in] of each linear weight and the gradient dy [T, out] of its output, so that the weight's own
 // gradient is dy^T x (kernels::weight_gradient). Views are valid during the call.
 using GradientHook = std::function<void(int64_t layer, Proj proj, tensor::ConstMatView x, tensor::ConstMatView dy)>;

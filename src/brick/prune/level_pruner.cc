@@ -143,7 +143,7 @@ void LevelPruner::prune_in_turn(int64_t layer, DenseLayer weights, PruneReport& 
   const auto prune_next = [&](std::span<const Proj> same_inputs, auto&& fill) {
     const int64_t width = held[same_inputs.front()].cols();
     tensor::Tensor next = tensor::matrix(family_.calibration.tokens(), width);
-    StatisticsBuilder builder(family_.recipe.needs(), width, family_.calibration.tokens());
+    StatisticsBuilder builder(family_.recipe.needs(), width, family_.calibration.tokens(), family_.context.compute());
     for (const Calibration::Piece& piece : pieces) {
       const MatView in = next.mat().row_range(piece.begin, piece.end);
       fill(piece, x_.mat().row_range(piece.begin, piece.end), in);
@@ -208,7 +208,8 @@ LayerStatistics LevelPruner::gather(int64_t layer) {
     kernels::copy_rows(x_.mat().row_range(piece.begin, piece.end), x);
     transformer_->layer_forward(layer, piece.offsets, x, [&](int64_t, Proj proj, ConstMatView inputs) {
       std::optional<StatisticsBuilder>& builder = builders[input_index(proj)];
-      if (!builder) builder.emplace(family_.recipe.needs(), inputs.cols, calibration.tokens());
+      if (!builder)
+        builder.emplace(family_.recipe.needs(), inputs.cols, calibration.tokens(), family_.context.compute());
       builder->add(inputs);
     });
   }

@@ -7,13 +7,12 @@
 
 #include "brick/base/checked.h"
 #include "brick/base/parallel.h"
-#include "brick/kernels/gemm.h"
+#include "brick/kernels/linear.h"
 #include "brick/kernels/vector_ops.h"
 
 namespace brick::prune {
 namespace {
 
-using kernels::Trans;
 using tensor::ConstMatView;
 using tensor::MatView;
 
@@ -41,8 +40,8 @@ double InputStatistics::ridge(double damping) const {
   return trace > 0 ? std::max(damping, kLeastDamping) * trace / static_cast<double>(width()) : 1.0;
 }
 
-StatisticsBuilder::StatisticsBuilder(Needs needs, int64_t width, int64_t tokens)
-    : needs_(needs), sample_step_(std::max<int64_t>(1, (tokens + kSampleRows - 1) / kSampleRows)) {
+StatisticsBuilder::StatisticsBuilder(Needs needs, int64_t width, int64_t tokens, kernels::Compute compute)
+    : needs_(needs), context_(compute), sample_step_(std::max<int64_t>(1, (tokens + kSampleRows - 1) / kSampleRows)) {
   sums_.sum_squares.resize(static_cast<size_t>(width));
   sums_.sums.resize(static_cast<size_t>(width));
   sums_.sample = tensor::matrix((tokens + sample_step_ - 1) / sample_step_, width);
@@ -103,7 +102,7 @@ void StatisticsBuilder::add_products(ConstMatView x) {
   for (int64_t begin = 0; begin < width; begin += rows) {
     const int64_t end = std::min(begin + rows, width);
     const MatView part(scratch_.f32(), end - begin, width - begin);
-    kernels::gemm(Trans::kYes, Trans::kNo, 1.0f, x.col_range(begin, end), x.col_range(begin, width), 0.0f, part);
+    kernels::weight_gradient(context_, x.col_range(begin, end), x.col_range(begin, width), part);
     parallel_ranges(part.rows, 1, [&](int64_t first, int64_t last) {
       for (int64_t r = first; r < last; ++r) {
         double* sum = sums_.gram.data() + (begin + r) * width + begin;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "brick/kernels/context.h"
 #include "brick/tensor/tensor.h"
 
 namespace brick::prune {
@@ -38,8 +39,8 @@ struct InputStatistics {
 // Sums in float32 within a chunk and in double over chunks.
 class StatisticsBuilder {
  public:
-  // `tokens` that will come in all. Memory: in^2 * 8 bytes for kHessian.
-  StatisticsBuilder(Needs needs, int64_t width, int64_t tokens);
+  // `tokens` that will come in all; X^T X is computed in `compute`. Memory: in^2 * 8 bytes for kHessian.
+  StatisticsBuilder(Needs needs, int64_t width, int64_t tokens, kernels::Compute compute = kernels::Compute::kF32);
 
   void add(tensor::ConstMatView x);
   // Where inputs were not finite, so are the sums of squares.
@@ -52,6 +53,7 @@ class StatisticsBuilder {
   void add_products(tensor::ConstMatView x);
 
   Needs needs_;
+  kernels::Context context_;
   int64_t sample_step_, sampled_ = 0;
   InputStatistics sums_;
   tensor::Tensor scratch_;

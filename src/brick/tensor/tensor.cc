@@ -25,7 +25,7 @@ int64_t byte_count(DType dtype, const Shape& shape) {
 namespace {
 
 constexpr size_t kAlignment = 64;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef BRICK_SANITIZED
 constexpr size_t kLeastMapped = SIZE_MAX;  // sanitizers watch what calloc gives
 #else
 constexpr size_t kLeastMapped = 1 << 18;
