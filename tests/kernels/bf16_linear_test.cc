@@ -162,6 +162,15 @@ TEST_F(Bf16Linear, AWeightOfSeveralPiecesIsRoundedOnce) {
   EXPECT_EQ(narrow.values().memory(), rounded(dx).memory());
 }
 
+TEST_F(Bf16Linear, AWeightWithoutRowsLeavesTheOutputAlone) {
+  Case c(90, {0}, 0);
+  Bf16Grid x(rounded(Grid::random(40, 90, 1)));
+  Grid y = Grid::random(40, 70, 2);
+  const std::vector<float> before = y.memory();
+  linear(context, c.weights(), x.view(), 1.0f, y.view());
+  EXPECT_EQ(y.memory(), before);
+}
+
 TEST_F(Bf16Linear, WhatStoodInTheRoomDoesNotMatter) {
   Case c(90, {33}, 8), again(90, {33}, 8);
   const Grid x = rounded(Grid::random(40, 90, 1)), dy = rounded(Grid::random(40, 33, 2));

@@ -252,6 +252,20 @@ TEST(Linear, WeightsWithoutRowsOrColumnsGiveZeros) {
   }
 }
 
+// As calibration leaves out a product whose result nobody reads.
+TEST(Linear, AWeightWithoutRowsLeavesTheOutputAlone) {
+  const Matrix none = Matrix::dense(tensor::matrix(0, 7));
+  for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
+    if (compute == Compute::kBf16 && !has_bf16_arithmetic()) continue;
+    Context context(compute);
+    const Grid x = Grid::random(40, 7, 1);
+    Grid y = Grid::random(40, 70, 2);
+    const std::vector<float> before = y.memory();
+    linear(context, none, x.view(), 1.0f, y.view());
+    EXPECT_EQ(y.memory(), before);
+  }
+}
+
 TEST(Linear, NoTokensAreNoWork) {
   const Matrix weight = Matrix::dense(random_weight(7, 9));
   EXPECT_TRUE(forward(weight, Grid(0, 9), Grid(0, 7), 0.0f).gaps_intact());

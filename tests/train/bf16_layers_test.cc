@@ -128,6 +128,40 @@ TEST_F(Bf16Layers, CachedPiecesMatchTheWholePrompt) {
   }
 }
 
+// As calibration walks: a layer alone, two sequences side by side.
+TEST_F(Bf16Layers, HooksSeeTheInputsOfALayer) {
+  constexpr double kInput = 2e-2;  // of the largest value
+  const model::Model model = model::tiny_model();
+  const std::vector<int32_t> ids = random_sequences(1, model.config.vocab, 5, 60)[0].ids;
+  const std::vector<int64_t> offsets{0, 25, 60};
+  const auto seen_in = [&](Compute compute) {
+    kernels::Context context(compute);
+    model::Transformer transformer(model, context, 60);
+    tensor::Tensor x = tensor::matrix(60, model.config.hidden);
+    transformer.embed(std::span(ids).first(60), x.mat());
+    std::vector<std::pair<model::Proj, tensor::Tensor>> seen;
+    transformer.layer_forward(0, offsets, x.mat(), [&](int64_t layer, model::Proj proj, tensor::ConstMatView inputs) {
+      EXPECT_EQ(layer, 0);
+      tensor::Tensor copy = tensor::matrix(inputs.rows, inputs.cols);
+      for (int64_t t = 0; t < inputs.rows; ++t) std::copy_n(inputs.row(t), inputs.cols, copy.mat().row(t));
+      seen.emplace_back(proj, std::move(copy));
+    });
+    seen.emplace_back(model::Proj::kDown, std::move(x));  // the layer's output
+    return seen;
+  };
+  const auto want = seen_in(Compute::kF32), got = seen_in(Compute::kBf16);
+  ASSERT_EQ(want.size(), 5u);
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) {
+    EXPECT_EQ(got[i].first, want[i].first);
+    ASSERT_EQ(got[i].second.shape(), want[i].second.shape());
+    const Difference d = difference(got[i].second, want[i].second);
+    EXPECT_LE(d.angle, kInput * kInput) << i;
+    EXPECT_LE(d.norm, kInput) << i;
+    EXPECT_GT(d.angle, 0) << i;  // bfloat16 it was
+  }
+}
+
 TEST_F(Bf16Layers, NegativeControlOneChangedFactorIsSeen) {
   model::Adapter changed = golden().adapter.clone();
   tensor::Tensor& b = changed.layers[0][static_cast<size_t>(model::Proj::kGate)].b;
