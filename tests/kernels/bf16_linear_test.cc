@@ -121,6 +121,30 @@ class Bf16Linear : public ::testing::Test {
   void SetUp() override {
     if (!has_bf16_arithmetic()) GTEST_SKIP() << "no bfloat16 arithmetic on " << name(active_isa());
   }
+  // Both directions of make() and the pairs' gradients. In a mask those are of exact products.
+  template <class Make>
+  void expect_as_written_out(const std::string& what, int64_t tokens, Make&& make, double tolerance) {
+    Case c = make(), again = make();
+    const Grid x = rounded(Grid::random(tokens, c.in, 1)), dy = rounded(Grid::random(tokens, c.out(), 2));
+    Bf16Grid x16(x, 200), dy16(dy, 200);
+    Grid y(tokens, c.out()), dx(tokens, c.in);
+    linear(context, c.weights(), x16.view(), 0.0f, y.view());
+    expect_within(what, worst_error(y, ref::linear(x.exact(), c.effective())), tolerance);
+    const auto want = c.gradients(x, dy);
+    linear_backward(context, c.weights(), x16.view(), dy16.view(), dx.view());
+    expect_within(what + ", backward", worst_error(dx, ref::linear_backward(dy.exact(), c.effective())), tolerance);
+    // Without dx the gradients are the same.
+    linear_backward(context, again.weights(), x16.view(), dy16.view(), tensor::MatView());
+    for (size_t i = 0; i < c.layers.size(); ++i) {
+      const bool in_mask = c.masked && c.layers[i].matrix.is_sparse();
+      const std::string pair = what + (in_mask ? ", in its mask" : "");
+      expect_within(pair + " dA", worst_error(c.layers[i].da, want[i].da), in_mask ? 10 * kSums : kBranch);
+      expect_within(pair + " dB", worst_error(c.layers[i].db, want[i].db), in_mask ? 10 * kSums : kBranch);
+      EXPECT_EQ(again.layers[i].da.memory(), c.layers[i].da.memory());
+      EXPECT_EQ(again.layers[i].db.memory(), c.layers[i].db.memory());
+    }
+  }
+
   Context context{Compute::kBf16};
 };
 
@@ -189,69 +213,35 @@ TEST_F(Bf16Linear, WhatStoodInTheRoomDoesNotMatter) {
 
 TEST_F(Bf16Linear, PairsAreAddedAndTheirGradientsAccumulate) {
   for (const int64_t tokens : kTokenCounts)
-    for (const int64_t rank : {1, 8, 40}) {
-      Case c(90, {33, 64, 10}, rank);
-      const auto weights = c.weights();
-      const Grid x = rounded(Grid::random(tokens, 90, 1)), dy = rounded(Grid::random(tokens, c.out(), 2));
-      Bf16Grid x16(x, 200), dy16(dy, 200);
-      Grid y(tokens, c.out()), dx(tokens, 90);
-      linear(context, weights, x16.view(), 0.0f, y.view());
-      expect_within("bf16_linear with pairs", worst_error(y, ref::linear(x.exact(), c.effective())), kBranch);
-      const auto want = c.gradients(x, dy);
-      linear_backward(context, weights, x16.view(), dy16.view(), dx.view());
-      expect_within("bf16_linear with pairs, backward",
-                    worst_error(dx, ref::linear_backward(dy.exact(), c.effective())), kBranch);
-      for (size_t i = 0; i < c.layers.size(); ++i) {
-        expect_within("bf16_linear dA", worst_error(c.layers[i].da, want[i].da), kBranch);
-        expect_within("bf16_linear dB", worst_error(c.layers[i].db, want[i].db), kBranch);
-      }
-      // Without dx the gradients are the same.
-      Case again(90, {33, 64, 10}, rank);
-      linear_backward(context, again.weights(), x16.view(), dy16.view(), tensor::MatView());
-      for (size_t i = 0; i < c.layers.size(); ++i) {
-        EXPECT_EQ(again.layers[i].da.memory(), c.layers[i].da.memory());
-        EXPECT_EQ(again.layers[i].db.memory(), c.layers[i].db.memory());
-      }
-    }
+    for (const int64_t rank : {1, 8, 40})
+      expect_as_written_out(
+          "bf16_linear with pairs", tokens,
+          [&] {
+            return Case(90, {33, 64, 10}, rank);
+          },
+          kBranch);
 }
 
 // Two layers with masks and a dense one between them.
-struct MaskedCase : Case {
-  explicit MaskedCase(int64_t rank_each) : Case(90, {}, rank_each) {
-    masked = true;
-    layers.emplace_back(133, 90, rank, 20, 0.75);
-    layers.emplace_back(64, 90, rank, 30);
-    layers.emplace_back(10, 90, rank, 40, 0.5);
-  }
-};
+Case masked_case(int64_t rank) {
+  Case c(90, {}, rank);
+  c.masked = true;
+  c.layers.emplace_back(133, 90, rank, 20, 0.75);
+  c.layers.emplace_back(64, 90, rank, 30);
+  c.layers.emplace_back(10, 90, rank, 40, 0.5);
+  return c;
+}
 
 TEST_F(Bf16Linear, MaskedPairsKeepTheMask) {
   for (const int64_t tokens : kTokenCounts)
     for (const int64_t rank : {1, 8, 40}) {
-      MaskedCase c(rank);
-      const auto weights = c.weights();
-      const Grid x = rounded(Grid::random(tokens, 90, 1)), dy = rounded(Grid::random(tokens, c.out(), 2));
-      Bf16Grid x16(x, 200), dy16(dy, 200);
-      Grid y(tokens, c.out()), dx(tokens, 90);
-      linear(context, weights, x16.view(), 0.0f, y.view());
-      expect_within("bf16_linear masked", worst_error(y, ref::linear(x.exact(), c.effective())), kDithered);
-      const auto want = c.gradients(x, dy);
-      linear_backward(context, weights, x16.view(), dy16.view(), dx.view());
-      expect_within("bf16_linear masked, backward", worst_error(dx, ref::linear_backward(dy.exact(), c.effective())),
-                    kDithered);
-      for (size_t i = 0; i < c.layers.size(); ++i) {
-        const bool sparse = c.layers[i].matrix.is_sparse();
-        const std::string what = sparse ? "bf16_linear masked" : "bf16_linear beside masked";
-        expect_within(what + " dA", worst_error(c.layers[i].da, want[i].da), sparse ? 10 * kSums : kBranch);
-        expect_within(what + " dB", worst_error(c.layers[i].db, want[i].db), sparse ? 10 * kSums : kBranch);
-      }
-      MaskedCase again(rank);
-      linear_backward(context, again.weights(), x16.view(), dy16.view(), tensor::MatView());
-      for (size_t i = 0; i < c.layers.size(); ++i) {
-        EXPECT_EQ(again.layers[i].da.memory(), c.layers[i].da.memory());
-        EXPECT_EQ(again.layers[i].db.memory(), c.layers[i].db.memory());
-      }
+      expect_as_written_out(
+          "bf16_linear masked", tokens, [&] { return masked_case(rank); }, kDithered);
       // Negative control: the same pairs without the mask.
+      Case c = masked_case(rank);
+      const Grid x = rounded(Grid::random(tokens, 90, 1));
+      Bf16Grid x16(x, 200);
+      Grid y(tokens, c.out());
       c.masked = false;
       linear(context, c.weights(), x16.view(), 0.0f, y.view());
       c.masked = true;

@@ -2,9 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "brick/base/cpu.h"
 #include "brick/base/parallel.h"
-#include "brick/tensor/dtype.h"
 #include "kernels/reference.h"
 #include "kernels/test_util.h"
 

@@ -6,6 +6,7 @@
 
 #include "brick/base/cpu.h"
 #include "brick/tensor/pack.h"
+#include "kernels/bf16_util.h"
 #include "kernels/reference.h"
 #include "kernels/test_util.h"
 
@@ -352,12 +353,7 @@ struct GradientCase {
   Grid dy, x;
 
   GradientCase(int64_t tokens, int64_t out, int64_t in)
-      : dy(Grid::random(tokens, out, 1)), x(Grid::random(tokens, in, 2)) {
-    for (Grid* grid : {&dy, &x})
-      for (int64_t r = 0; r < grid->rows(); ++r)
-        for (int64_t c = 0; c < grid->cols(); ++c)
-          (*grid)(r, c) = tensor::bf16_to_f32(tensor::f32_to_bf16((*grid)(r, c)));
-  }
+      : dy(kernels::rounded(Grid::random(tokens, out, 1))), x(kernels::rounded(Grid::random(tokens, in, 2))) {}
   Grid run(Compute compute) const {
     Context context(compute);
     Grid dw(dy.cols(), x.cols());

@@ -1,7 +1,8 @@
 #include "brick/kernels/gemm.h"
 
+#include <oneapi/dnnl/dnnl.h>
+
 #include <algorithm>
-#include <oneapi/dnnl/dnnl.hpp>
 
 #include "brick/kernels/vector_ops.h"
 

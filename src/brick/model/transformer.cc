@@ -320,11 +320,15 @@ bool Transformer::runs_bf16(const AdapterUse& use, int64_t tokens) {
   return true;
 }
 
-void Transformer::run_layer(int64_t layer, const AdapterUse& use, bool in_bf16, MatView x) {
-  if (in_bf16 && !has_few_queries(layer))
-    bf16_->forward(layer, rope_, rows_of(layer), use.adapter, x);
-  else
-    run_layer(layer, use, tape_of(layer), x, nullptr, {});
+void Transformer::run_layer(int64_t layer, const AdapterUse& use, bool in_bf16, MatView x, KvCache* cache,
+                            const InputHook& hook) {
+  if (!in_bf16 || has_few_queries(layer)) return run_layer(layer, use, tape_of(layer), x, cache, hook);
+  std::optional<CachedRows> cached;
+  if (cache != nullptr) {
+    const auto i = static_cast<size_t>(layer);
+    cached = CachedRows{cache->keys[i].mat(), cache->values[i].mat(), cache->length};
+  }
+  bf16_->forward(layer, rope_, rows_of(layer), use.adapter, x, cached ? &*cached : nullptr, hook);
 }
 
 MatView Transformer::extend_each(const TokenBatch& batch, const AdapterUse& use, KvCache& cache) {
@@ -338,15 +342,7 @@ MatView Transformer::extend_each(const TokenBatch& batch, const AdapterUse& use,
   const MatView x = rows(x_, count);
   embed(batch.ids, x);
   const bool in_bf16 = runs_bf16(use, count);
-  for (int64_t l = 0; l < model_.config.layers; ++l) {
-    if (in_bf16 && !has_few_queries(l)) {
-      const auto i = static_cast<size_t>(l);
-      const CachedRows cached{cache.keys[i].mat(), cache.values[i].mat(), cache.length};
-      bf16_->forward(l, rope_, rows_of(l), use.adapter, x, &cached);
-    } else {
-      run_layer(l, use, tape_of(l), x, &cache, {});
-    }
-  }
+  for (int64_t l = 0; l < model_.config.layers; ++l) run_layer(l, use, in_bf16, x, &cache);
   return x;
 }
 
@@ -391,10 +387,7 @@ void Transformer::run_backward(const TokenBatch& batch, const AdapterUse& use, i
 void Transformer::layer_forward(int64_t layer, std::span<const int64_t> offsets, MatView x, const InputHook& hook) {
   BRICK_ASSERT(!(trainable_ && bf16_));
   plan(offsets, 0);
-  if (!trainable_ && runs_bf16({}, x.rows))
-    bf16_->forward(layer, rope_, rows_of(layer), nullptr, x, nullptr, hook);
-  else
-    run_layer(layer, {}, tape_of(layer), x, nullptr, hook);
+  run_layer(layer, {}, runs_bf16({}, x.rows), x, nullptr, hook);
 }
 
 void Transformer::layer_backward(int64_t layer, MatView dx, bool need_input, const WeightGradients& gradients) {

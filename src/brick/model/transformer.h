@@ -118,7 +118,9 @@ class Transformer {
   bool has_few_queries(int64_t layer) const { return !trainable_ && is_cut(layer) && read_.rows() < kFewestBf16Tokens; }
   // Whether bf16_ runs a batch; without training plans it, if so.
   bool runs_bf16(const AdapterUse& use, int64_t tokens);
-  void run_layer(int64_t layer, const AdapterUse& use, bool in_bf16, tensor::MatView x);
+  // By bf16_ or by what follows.
+  void run_layer(int64_t layer, const AdapterUse& use, bool in_bf16, tensor::MatView x, KvCache* cache = nullptr,
+                 const InputHook& hook = {});
   void run_layer(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView x, KvCache* cache,
                  const InputHook& hook);
   void run_layer_backward(int64_t layer, const AdapterUse& use, LayerTape& tape, tensor::MatView dx, bool need_input,
